@@ -1,0 +1,5 @@
+"""`python -m brainlm`."""
+
+from .cli import main
+
+main()

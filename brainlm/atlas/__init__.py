@@ -1,0 +1,1 @@
+"""Parcellations: registry, download, the offline stand-in, checks."""

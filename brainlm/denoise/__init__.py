@@ -1,0 +1,1 @@
+"""Removing nuisance signals from voxel series."""

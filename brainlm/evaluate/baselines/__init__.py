@@ -1,0 +1,1 @@
+"""Simple models that a good one must beat; one file each."""

@@ -1,0 +1,150 @@
+"""Reading and writing NIfTI, with the checks that raw data needs."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from numpy.typing import NDArray
+
+from .errors import DataError, InputError
+from .files import atomic_path
+from .geometry import Array, template_grid
+
+#: Compression level of isa-l: about ten times faster than zlib for a few per cent of size.
+_LEVEL = 1
+
+_READ_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    isal_zlib.error,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+)
+
+_TEMPLATE_FILES = {
+    "T1w": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
+    "GM": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
+    "WM": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """Voxels with their place in the world."""
+
+    data: NDArray[np.float32]  # (x, y, z) or (x, y, z, time)
+    affine: Array  # (4, 4), voxel index to RAS mm
+
+    @property
+    def zooms(self) -> tuple[float, float, float]:
+        """Voxel size, mm."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(x), float(y), float(z)
+
+
+def read_image(path: str | Path) -> Image:
+    """Read a whole NIfTI file as float32, slopes applied; any fault names the file."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = igzip.decompress(raw)
+        image = nib.Nifti1Image.from_bytes(raw)
+        data = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except FileNotFoundError:
+        raise DataError("The image does not exist", file=path, fix="restore it") from None
+    except _READ_ERRORS as error:
+        raise DataError(
+            f"The image cannot be read: {error}",
+            file=path,
+            fix="it is truncated or corrupt; copy it anew from its source",
+        ) from None
+    return Image(data, np.asarray(image.affine, dtype=float))
+
+
+def read_bold(path: str | Path) -> Image:
+    """Read a 4-D series (a trailing fifth axis of one is dropped) without NaN or inf."""
+    image = read_image(path)
+    data = image.data
+    while data.ndim > 4 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 4:
+        raise DataError(
+            f"A BOLD series has four dimensions, this has {data.ndim}: {data.shape}",
+            file=path,
+            fix="convert it to one 4-D file",
+        )
+    bad = ~np.isfinite(data.sum(axis=(0, 1, 2), dtype=np.float64))
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {data.shape[3]} volumes hold NaN or inf "
+            f"(first: volume {int(bad.argmax())})",
+            file=path,
+            fix="convert it anew from DICOM, or exclude the run",
+        )
+    return Image(data, image.affine)
+
+
+def write_image(
+    path: str | Path,
+    data: NDArray,
+    affine: Array,
+    *,
+    tr: float | None = None,
+    atomic: bool = True,
+) -> None:
+    """Write `.nii.gz`, float or integer as given; `tr` in s for 4-D. Equal data, equal bytes.
+
+    With `atomic=False` the caller already gave a temporary path.
+    """
+    if atomic:
+        with atomic_path(path) as temporary:
+            write_image(temporary, data, affine, tr=tr, atomic=False)
+        return
+    image = nib.Nifti1Image(np.asarray(data), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header.set_qform(affine, code=1)
+    image.header.set_sform(affine, code=1)
+    if tr is not None:
+        image.header.set_zooms((*image.header.get_zooms()[:3], tr))
+    # The gzip header holds a clock time unless told otherwise.
+    with (
+        Path(path).open("wb") as handle,
+        igzip.IGzipFile(
+            filename="", mode="wb", compresslevel=_LEVEL, fileobj=handle, mtime=0
+        ) as packed,
+    ):
+        image.to_stream(packed)
+
+
+def load_template(name: str, contrast: str, zoom: float) -> Image:
+    """The template's `T1w`, `GM` or `WM` map (0 to 1) on a grid of `zoom` mm.
+
+    Read from the files that nilearn ships, without importing nilearn (1.5 s).
+    """
+    if name != "MNI152NLin2009aSym":
+        raise InputError(f"There is no template {name!r} here", fix="use MNI152NLin2009aSym")
+    spec = find_spec("nilearn")
+    if spec is None or spec.origin is None:
+        raise InputError("nilearn is not installed", fix="pip install 'brainlm[imaging]'")
+    path = Path(spec.origin).parent / "datasets" / "data" / _TEMPLATE_FILES[contrast]
+    full = read_image(path)
+    data = full.data / full.data.max()
+    if zoom == 1:
+        return Image(data, full.affine)
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    affine, shape = template_grid(full.affine, data.shape, zoom)
+    # Blur to the new voxel's size first, so that thin structures do not alias.
+    smooth = gaussian_filter(data, sigma=np.sqrt(max(zoom**2 - 1, 0)) / 2.355)
+    step = np.linalg.inv(full.affine) @ affine
+    moved = affine_transform(smooth, step[:3, :3], step[:3, 3], shape, order=1)
+    return Image(moved.astype(np.float32), affine)

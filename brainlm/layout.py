@@ -1,0 +1,92 @@
+"""Where every file of a study stands. The workflow, the commands and the report all ask here.
+
+Two folders are in play: the BIDS dataset, which is only ever read, and the study folder,
+where everything is written.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_FUNC = "derivatives/brainlm/{folder}/func/{recording}"
+_ANAT = "derivatives/brainlm/{anat_folder}/anat/{anat}"
+_GRID = "_space-{space}_res-{res}"
+
+#: Name of each kind of file -> its path below the study folder. The fields in braces are
+#: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
+#: (space, res, atlas) and, for models, `run` and `target`.
+TEMPLATES: dict[str, str] = {
+    "config": "config/config.yaml",
+    "recordings": "onboarding/recordings.parquet",
+    "recordings_tsv": "onboarding/recordings.tsv",
+    # one recording
+    "motion": _FUNC + "_desc-motion_timeseries.tsv",
+    "hmc_xfm": _FUNC + "_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt",
+    "boldref": _FUNC + "_boldref.nii.gz",
+    "bold_mask": _FUNC + "_desc-brain_mask.nii.gz",
+    "t1w_to_mni": _ANAT + "_from-T1w_to-{space}_mode-image_xfm.txt",
+    "t1w_brain": _ANAT + "_desc-brain_T1w.nii.gz",
+    "boldref_to_t1w": _FUNC + "_from-boldref_to-T1w_mode-image_xfm.txt",
+    "boldref_to_mni": _FUNC + "_from-boldref_to-{space}_mode-image_xfm.txt",
+    "preproc_bold": _FUNC + _GRID + "_desc-preproc_bold.nii.gz",
+    "mni_mask": _FUNC + _GRID + "_desc-brain_mask.nii.gz",
+    "confounds": _FUNC + "_desc-confounds_timeseries.tsv",
+    "denoised_bold": _FUNC + _GRID + "_desc-denoised_bold.nii.gz",
+    "timeseries": _FUNC + _GRID + "_atlas-{atlas}_stat-mean_timeseries.parquet",
+    "coverage": _FUNC + _GRID + "_atlas-{atlas}_stat-coverage_timeseries.tsv",
+    "qc_figure": "reports/figures/{recording}_qc.png",
+    "failure": "qc/failures/{recording}.json",
+    # the cohort
+    "atlas_image": "atlas/atlas-{atlas}_space-{space}_dseg.nii.gz",
+    "atlas_table": "atlas/atlas-{atlas}_dseg.tsv",
+    "cohort": "cohort/recordings.parquet",
+    "exclusions": "cohort/exclusions.tsv",
+    "splits": "cohort/splits.tsv",
+    "scaler": "cohort/scaler.safetensors",
+    "shards_index": "shards/index.parquet",
+    # models
+    "model": "models/{run}/model.safetensors",
+    "model_log": "models/{run}/metrics.jsonl",
+    "finetuned": "models/{run}-{target}/model.safetensors",
+    "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
+    "clinical": "evaluation/{run}/clinical-{target}/metrics.json",
+    "report": "reports/report.html",
+    "audit": "qc/audit.tsv",
+}
+
+_ENTITY = re.compile(r"^[a-z0-9]+-[a-zA-Z0-9+]+$")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder."""
+
+    root: Path
+
+    def path(self, kind: str, **fields: str) -> Path:
+        """The path of one `kind` of file (a key of `TEMPLATES`)."""
+        return self.root / TEMPLATES[kind].format(**fields)
+
+    def relative(self, path: Path) -> str:
+        """`path` as written into sidecars: relative to the study, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+
+def entities_of(identifier: str) -> dict[str, str]:
+    """Split `sub-01_ses-1_task-rest` into `{"sub": "01", "ses": "1", "task": "rest"}`."""
+    entities = {}
+    for part in identifier.split("_"):
+        if not _ENTITY.match(part):
+            raise ValueError(f"{identifier!r} is not made of BIDS entities (key-value)")
+        key, value = part.split("-", 1)
+        entities[key] = value
+    return entities
+
+
+def folder_of(identifier: str) -> str:
+    """The subject (and session) folder of an identifier: `sub-01/ses-1`."""
+    entities = entities_of(identifier)
+    folder = f"sub-{entities['sub']}"
+    return f"{folder}/ses-{entities['ses']}" if "ses" in entities else folder

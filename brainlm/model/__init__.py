@@ -1,0 +1,1 @@
+"""The network: tokenizer, transformer, masked autoencoder, heads, checkpoints."""

@@ -1,0 +1,1 @@
+"""From voxel series to parcel series."""

@@ -1,0 +1,1 @@
+"""Synthetic BIDS datasets with known truth."""

@@ -1,0 +1,1 @@
+"""From raw BOLD to standard space: motion, normalisation, resampling, confounds."""

@@ -1,0 +1,170 @@
+"""The recordings table: one row per BOLD run, written by onboarding, read by every job."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+from .layout import entities_of, folder_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: column -> pandas dtype. Phenotypes follow as `label_<name>` columns.
+COLUMNS: dict[str, str] = {
+    "recording_id": "string",  # all BIDS entities joined: sub-01_ses-1_task-rest_run-1
+    "subject": "string",
+    "session": "string",
+    "task": "string",
+    "run": "string",
+    "dataset": "string",
+    "site": "string",
+    "bold": "string",  # relative to the BIDS folder
+    "bold_sha256": "string",
+    "t1w": "string",  # relative to the BIDS folder; missing when there is none
+    "anat_id": "string",  # identifier of that T1w, e.g. sub-01_ses-1
+    "t1w_sha256": "string",
+    "n_volumes": "Int64",
+    "tr": "Float64",  # seconds
+    "shape": "string",  # JSON list of the first three dimensions
+    "zooms": "string",  # JSON list, mm
+    "slice_timing": "string",  # JSON list, seconds; missing when unknown
+    "eligible": "boolean",
+    "reason": "string",  # why not eligible; several reasons are joined by "; "
+    "notes": "string",  # what was repaired or assumed
+}
+
+LABEL_PREFIX = "label_"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One row of the table, with its paths resolved."""
+
+    id: str
+    bids_dir: Path
+    bold: str
+    bold_sha256: str
+    t1w: str | None
+    t1w_sha256: str | None
+    n_volumes: int
+    tr: float
+    slice_timing: tuple[float, ...] | None
+
+    @cached_property
+    def entities(self) -> dict[str, str]:
+        """BIDS entities, e.g. `{"sub": "01", "task": "rest"}`."""
+        return entities_of(self.id)
+
+    @property
+    def anat_id(self) -> str | None:
+        """Identifier of the T1w image that serves this recording."""
+        return anat_id_of(self.t1w) if self.t1w else None
+
+    @property
+    def wildcards(self) -> dict[str, str]:
+        """The fields that path templates need."""
+        fields = {"recording": self.id, "folder": folder_of(self.id)}
+        if self.anat_id:
+            fields |= {"anat": self.anat_id, "anat_folder": folder_of(self.anat_id)}
+        return fields
+
+    @property
+    def bold_path(self) -> Path:
+        """The raw BOLD file."""
+        return self.bids_dir / self.bold
+
+    @property
+    def t1w_path(self) -> Path | None:
+        """The raw T1w file, if there is one."""
+        return self.bids_dir / self.t1w if self.t1w else None
+
+
+def anat_id_of(t1w: str) -> str:
+    """`sub-01/anat/sub-01_run-1_T1w.nii.gz` -> `sub-01_run-1`."""
+    return Path(t1w).name.split(".")[0].removesuffix("_T1w")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read the recordings table and check that it is one."""
+    import pandas as pd
+
+    path = Path(path)
+    if not path.exists():
+        raise _no_table(path)
+    table = pd.read_parquet(path)
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"The recordings table lacks the columns {', '.join(missing)}",
+            file=path,
+            fix="make it anew with `brainlm onboard`",
+        )
+    duplicated = table["recording_id"][table["recording_id"].duplicated()]
+    if len(duplicated):
+        raise InputError(
+            f"The recordings table holds {duplicated.iloc[0]} more than once",
+            file=path,
+            fix="make it anew with `brainlm onboard`",
+        )
+    return table
+
+
+def load_recording(path: Path, recording_id: str, bids_dir: Path) -> Recording:
+    """One recording of the table at `path`, without reading the rest."""
+    rows = _rows_where(path, "recording_id", recording_id)
+    if not rows:
+        raise InputError(
+            f"{recording_id} is not in the recordings table",
+            file=path,
+            fix="look into onboarding/recordings.tsv, or onboard the dataset again",
+        )
+    return _to_recording(rows[0], bids_dir)
+
+
+def load_recording_of_anat(path: Path, anat_id: str, bids_dir: Path) -> Recording:
+    """A recording that the T1w `anat_id` serves."""
+    rows = _rows_where(path, "anat_id", anat_id)
+    if not rows:
+        raise InputError(
+            f"No recording in the table uses the T1w {anat_id}",
+            file=path,
+            fix="look into onboarding/recordings.tsv, or onboard the dataset again",
+        )
+    return _to_recording(rows[0], bids_dir)
+
+
+def _rows_where(path: Path, column: str, value: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise _no_table(path)
+    rows: list[dict[str, Any]] = pq.read_table(path, filters=[(column, "=", value)]).to_pylist()
+    return rows
+
+
+def _no_table(path: Path) -> InputError:
+    return InputError(
+        "There is no recordings table yet",
+        file=path,
+        fix="run `brainlm onboard BIDS_DIR --study STUDY_DIR` first",
+    )
+
+
+def _to_recording(row: dict[str, Any], bids_dir: Path) -> Recording:
+    timing = row["slice_timing"]
+    return Recording(
+        id=row["recording_id"],
+        bids_dir=bids_dir,
+        bold=row["bold"],
+        bold_sha256=row["bold_sha256"] or "",
+        t1w=row["t1w"],
+        t1w_sha256=row["t1w_sha256"],
+        n_volumes=row["n_volumes"] or 0,
+        tr=float("nan") if row["tr"] is None else row["tr"],
+        slice_timing=tuple(json.loads(timing)) if timing else None,
+    )

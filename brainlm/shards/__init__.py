@@ -1,0 +1,1 @@
+"""Cohort selection, splits, scaling, and the sharded tensors that training reads."""

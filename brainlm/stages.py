@@ -1,0 +1,168 @@
+"""The stages: which part of the config and which source files decide what each one makes.
+
+Snakemake passes both to a rule as parameters, so that a changed option or a changed line of
+code reruns that stage and what follows it, and nothing before.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .config import Config, load_preset
+from .errors import InputError
+from .resources import package_dir
+
+#: Changes here must keep every output's bytes; they do not by themselves rerun a stage.
+GROUND_FLOOR = frozenset(
+    {
+        "brainlm",
+        "brainlm.config",
+        "brainlm.errors",
+        "brainlm.files",
+        "brainlm.layout",
+        "brainlm.provenance",
+        "brainlm.recordings",
+        "brainlm.resources",
+        "brainlm.stages",
+        "brainlm.cli",
+        "brainlm.cli._stage",
+        "brainlm.cli._console",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline: a rule, a command and the config sections that it reads."""
+
+    verb: str
+    sections: tuple[str, ...]
+    takes_seed: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module of the command."""
+        return f"brainlm.cli.{self.verb.replace('-', '_')}"
+
+
+STAGES: dict[str, Stage] = {
+    stage.verb: stage
+    for stage in (
+        Stage("prepare-atlas", ("atlas", "space")),
+        Stage("motion", ("motion",)),
+        Stage("normalize-anat", ("normalize", "space")),
+        Stage("normalize-bold", ("normalize", "space")),
+        Stage("resample", ("resample", "space")),
+        Stage("confounds", ("confounds", "space")),
+        Stage("denoise", ("denoise", "space")),
+        Stage("parcellate", ("parcellate", "atlas", "space")),
+        Stage("cohort", ("quality", "split", "atlas", "space")),
+        Stage("scale", ("atlas",)),
+        Stage("shards", ("shards", "atlas")),
+        Stage("pretrain", ("model", "pretrain"), takes_seed=True),
+        Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
+        Stage("evaluate", ("evaluate", "finetune", "pretrain"), takes_seed=True),
+        Stage("qc-figure", ("confounds", "space")),
+        Stage("report", ("space", "atlas", "pretrain", "finetune")),
+    )
+}
+
+
+def stage_params(name: str, config: Config) -> dict[str, Any]:
+    """The parameters of a stage as plain JSON types: its sections, and the seed if it uses it."""
+    stage = STAGES[name]
+    content = config.model_dump(mode="json", include=set(stage.sections))
+    if "model" in content:
+        content["model"] = load_preset(config.model)
+    if stage.takes_seed:
+        content["seed"] = config.seed
+    return content
+
+
+def params_to_json(params: dict[str, Any]) -> str:
+    """Canonical JSON: what the rules put on a command line."""
+    return json.dumps(params, sort_keys=True, separators=(",", ":"))
+
+
+def parse_params(name: str, text: str) -> dict[str, Any]:
+    """Read the parameters that a rule put on a command line."""
+    try:
+        params = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"--params is not valid JSON: {error}",
+            fix="leave it out to take the values of config/config.yaml",
+        ) from None
+    expected = set(STAGES[name].sections) | ({"seed"} if STAGES[name].takes_seed else set())
+    if not isinstance(params, dict) or set(params) != expected:
+        raise InputError(
+            f"--params of {name} must hold exactly the keys {', '.join(sorted(expected))}",
+            fix="leave it out to take the values of config/config.yaml",
+        )
+    return params
+
+
+@cache
+def code_digest(name: str) -> str:
+    """Digest of the source files that decide what the stage makes (16 hex digits).
+
+    They are found by following the imports of the stage's command, also those inside
+    functions, down to the ground floor.
+    """
+    digest = hashlib.sha256()
+    for module in sorted(source_modules(STAGES[name].module)):
+        path = _source_of(module)
+        assert path is not None
+        digest.update(module.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def source_modules(entry: str) -> frozenset[str]:
+    """All modules of this package that `entry` imports, directly or not, above the ground."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        module = waiting.pop()
+        if module in found or module in GROUND_FLOOR:
+            continue
+        found.add(module)
+        waiting.extend(_imports_of(module))
+    return frozenset(found)
+
+
+@cache
+def _imports_of(module: str) -> tuple[str, ...]:
+    path = _source_of(module)
+    if path is None:
+        return ()
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join([*parents[: len(parents) - node.level + 1], *filter(None, [base])])
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return tuple(sorted(name for name in names if _source_of(name) is not None))
+
+
+@cache
+def _source_of(module: str) -> Path | None:
+    parts = module.split(".")
+    if parts[0] != "brainlm":
+        return None
+    path = package_dir().joinpath(*parts[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
