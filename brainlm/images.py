@@ -24,7 +24,7 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     ValueError,
     zlib.error,
-    isal_zlib.error,
+    isal_zlib.error,  # type: ignore[assignment]
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
 )
