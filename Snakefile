@@ -1,0 +1,78 @@
+# From raw BIDS fMRI to a trained, evaluated BrainLM.
+#
+#   snakemake --profile slurm                        everything, on a cluster
+#   snakemake --profile config/profiles/local        everything, on this machine
+#   snakemake --profile ... parcellations            up to one stage: parcellations, shards,
+#                                                    pretrain, finetune, evaluate, report
+#
+# Run it in a study folder made by `brainlm onboard` (or add --directory STUDY).
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/denoise.smk"
+include: "workflow/rules/parcellate.smk"
+include: "workflow/rules/shards.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    parcellations,
+    shards,
+    pretrain,
+    finetune,
+    evaluate,
+    report,
+    audit_recordings,
+
+
+rule all:
+    default_target: True
+    input:
+        report=study.pattern("report"),
+        audit=AUDIT,
+
+
+rule parcellations:
+    input:
+        study.each("timeseries"),
+
+
+rule shards:
+    input:
+        study.pattern("shards_index"),
+        AUDIT,
+
+
+rule pretrain:
+    input:
+        study.pattern("model"),
+        AUDIT,
+
+
+rule finetune:
+    input:
+        study.each_target("finetuned"),
+        AUDIT,
+
+
+rule evaluate:
+    input:
+        EVALUATIONS,
+        AUDIT,
+
+
+rule report:
+    input:
+        study.pattern("report"),
+        AUDIT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import ResourceError
+from .errors import InputError, ResourceError
 
 _HOST = socket.gethostname().split(".")[0]
 
@@ -46,6 +47,17 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, *, what: str) -> Iterator[None]:
+    """Hold a lock that ends with the process, however that ends; refuse if it is held."""
+    with lock.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(what, file=lock, fix="wait for it, or use another folder") from None
+        yield
 
 
 def write_text(path: str | Path, text: str) -> None:

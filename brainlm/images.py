@@ -17,9 +17,9 @@ from .files import atomic_path
 from .geometry import Array, template_grid
 
 #: Compression level of isa-l: about ten times faster than zlib for a few per cent of size.
-_LEVEL = 1
+GZIP_LEVEL = 1
 
-_READ_ERRORS: tuple[type[Exception], ...] = (
+READ_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     ValueError,
@@ -27,12 +27,14 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
     isal_zlib.error,  # type: ignore[assignment]
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
+    nib.wrapstruct.WrapStructError,
 )
 
 _TEMPLATE_FILES = {
     "T1w": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
     "GM": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
     "WM": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
+    "brain": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",  # where the T1w is not 0
 }
 
 
@@ -40,7 +42,7 @@ _TEMPLATE_FILES = {
 class Image:
     """Voxels with their place in the world."""
 
-    data: NDArray[np.float32]  # (x, y, z) or (x, y, z, time)
+    data: NDArray  # (x, y, z) or (x, y, z, time); float32, or int16 for labels
     affine: Array  # (4, 4), voxel index to RAS mm
 
     @property
@@ -48,6 +50,23 @@ class Image:
         """Voxel size, mm."""
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return float(x), float(y), float(z)
+
+
+def parse_header(raw: bytes) -> nib.Nifti1Header:
+    """The NIfTI-1 or NIfTI-2 header at the beginning of an uncompressed file (540 bytes do).
+
+    Raises `ValueError` with what is wrong; the caller knows the file.
+    """
+    sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
+    for size, kind in ((348, nib.Nifti1Header), (540, nib.Nifti2Header)):
+        if size in sizes:
+            if len(raw) < size:
+                raise ValueError("the file ends within its header")
+            try:
+                return kind(raw[:size])
+            except READ_ERRORS as error:
+                raise ValueError(f"the NIfTI header is not valid: {error}") from None
+    raise ValueError("this is not a NIfTI file")
 
 
 def read_image(path: str | Path) -> Image:
@@ -61,7 +80,7 @@ def read_image(path: str | Path) -> Image:
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     except FileNotFoundError:
         raise DataError("The image does not exist", file=path, fix="restore it") from None
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataError(
             f"The image cannot be read: {error}",
             file=path,
@@ -119,14 +138,14 @@ def write_image(
     with (
         Path(path).open("wb") as handle,
         igzip.IGzipFile(
-            filename="", mode="wb", compresslevel=_LEVEL, fileobj=handle, mtime=0
+            filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=handle, mtime=0
         ) as packed,
     ):
         image.to_stream(packed)
 
 
 def load_template(name: str, contrast: str, zoom: float) -> Image:
-    """The template's `T1w`, `GM` or `WM` map (0 to 1) on a grid of `zoom` mm.
+    """The template's `T1w`, `GM`, `WM` or `brain` map (0 to 1) on a grid of `zoom` mm.
 
     Read from the files that nilearn ships, without importing nilearn (1.5 s).
     """
@@ -138,6 +157,8 @@ def load_template(name: str, contrast: str, zoom: float) -> Image:
     path = Path(spec.origin).parent / "datasets" / "data" / _TEMPLATE_FILES[contrast]
     full = read_image(path)
     data = full.data / full.data.max()
+    if contrast == "brain":
+        data = (data > 0).astype(np.float32)
     if zoom == 1:
         return Image(data, full.affine)
     from scipy.ndimage import affine_transform, gaussian_filter

@@ -34,12 +34,14 @@ TEMPLATES: dict[str, str] = {
     "mni_mask": _FUNC + _GRID + "_desc-brain_mask.nii.gz",
     "confounds": _FUNC + "_desc-confounds_timeseries.tsv",
     "denoised_bold": _FUNC + _GRID + "_desc-denoised_bold.nii.gz",
+    "carpet": _FUNC + _GRID + "_desc-carpet_bold.safetensors",
     "timeseries": _FUNC + _GRID + "_atlas-{atlas}_stat-mean_timeseries.parquet",
     "coverage": _FUNC + _GRID + "_atlas-{atlas}_stat-coverage_timeseries.tsv",
     "qc_figure": "reports/figures/{recording}_qc.png",
+    "qc_batch": "reports/figures/batch-{batch}.tsv",
     "failure": "qc/failures/{recording}.json",
     # the cohort
-    "atlas_image": "atlas/atlas-{atlas}_space-{space}_dseg.nii.gz",
+    "atlas_image": "atlas/atlas-{atlas}_space-{space}_res-{res}_dseg.nii.gz",
     "atlas_table": "atlas/atlas-{atlas}_dseg.tsv",
     "cohort": "cohort/recordings.parquet",
     "exclusions": "cohort/exclusions.tsv",
@@ -51,9 +53,12 @@ TEMPLATES: dict[str, str] = {
     "model_log": "models/{run}/metrics.jsonl",
     "finetuned": "models/{run}-{target}/model.safetensors",
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
+    "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
     "clinical": "evaluation/{run}/clinical-{target}/metrics.json",
+    "clinical_predictions": "evaluation/{run}/clinical-{target}/predictions.parquet",
     "report": "reports/report.html",
     "audit": "qc/audit.tsv",
+    "phantom_check": "qc/phantom_truth.json",
 }
 
 _ENTITY = re.compile(r"^[a-z0-9]+-[a-zA-Z0-9+]+$")

@@ -138,6 +138,16 @@ def load_recording_of_anat(path: Path, anat_id: str, bids_dir: Path) -> Recordin
     return _to_recording(rows[0], bids_dir)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows as plain dictionaries (missing values are None), without pandas."""
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise _no_table(path)
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+    return rows
+
+
 def _rows_where(path: Path, column: str, value: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 

@@ -67,8 +67,10 @@ STAGES: dict[str, Stage] = {
         Stage("shards", ("shards", "atlas")),
         Stage("pretrain", ("model", "pretrain"), takes_seed=True),
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
-        Stage("evaluate", ("evaluate", "finetune", "pretrain"), takes_seed=True),
+        Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
+        Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("confounds", "space")),
+        Stage("phantom-check", ("space", "atlas")),
         Stage("report", ("space", "atlas", "pretrain", "finetune")),
     )
 }

@@ -1,0 +1,64 @@
+# `make demo` and `make test` need only Python 3.11 or newer, make and a C library.
+# Each sets up .venv from requirements.lock first.
+#
+# On Linux the registry's PyTorch brings CUDA along (about 3 GB). Without a GPU, this is smaller:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint bench lock clean
+
+help:
+	@echo "make demo    phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
+	@echo "make test    unit, workflow and end-to-end tests"
+	@echo "make lint    formatting, style, types, layers, workflow"
+	@echo "make bench   performance, as ratios measured side by side"
+	@echo "make lock    resolve requirements.lock and environment.yml anew"
+	@echo "make clean   remove the demo and all caches (keeps .venv)"
+
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@echo "Setting up $(VENV) (once; some minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+	  $(BIN)/pip install --quiet --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' $(LOCK))"; fi
+	$(BIN)/pip install --quiet --requirement $(LOCK)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/brainlm demo --directory demo --cores $(CORES)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python tests/workflow/lint_workflow.py
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade pip
+	.venv-lock/bin/pip install --quiet torch==2.13.0
+	.venv-lock/bin/pip install --quiet '.[imaging,train,tracking,workflow,dev]'
+	.venv-lock/bin/pip freeze --exclude brainlm | $(PYTHON) scripts/write_lock.py
+	rm -rf .venv-lock
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .snakemake
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

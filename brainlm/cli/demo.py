@@ -1,0 +1,109 @@
+"""`brainlm demo`: the whole way on a phantom dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._console import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(demo)
+
+
+def demo(
+    directory: Annotated[Path, typer.Option(help="where to put everything")] = Path("demo"),
+    cores: Annotated[int, typer.Option(help="CPU cores to use", min=1)] = 2,
+    small: Annotated[
+        bool, typer.Option("--small", help="a minute instead of minutes: coarser and shorter")
+    ] = False,
+) -> None:
+    """Make a phantom BIDS dataset and run the whole workflow on it, up to the HTML report.
+
+    Eight synthetic subjects with known truth go through every stage: onboarding, motion,
+    normalisation, denoising, parcellation, shards, pretraining, fine-tuning, evaluation.
+    Killed at any moment, the same command goes on where it was and ends with the same bytes.
+    Called again when done, it does nothing.
+    """
+    from ..files import exclusive
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with exclusive(directory / ".lock", what="Another `brainlm demo` is running here"):
+        _run(directory.resolve(), cores, small)
+
+
+def _run(directory: Path, cores: int, small: bool) -> None:
+    from ..atlas import available_atlas
+
+    bids, study = directory / "bids", directory / "study"
+    atlas = available_atlas()
+    size = _SMALL if small else _FULL
+    say(f"[1/3] Phantom BIDS dataset in {bids}")
+    _call("phantom", bids, *size["phantom"], "--atlas", atlas, "--threads", cores)
+    say(f"[2/3] Onboarding into {study}")
+    settings = [f"atlas.name={atlas}", *_COMMON, *size["settings"]]
+    if atlas != "A424approx":
+        settings.append("atlas.space_ok=true")
+    options = [part for setting in settings for part in ("--set", setting)]
+    _call("onboard", bids, "--study", study, "--threads", cores, *options)
+    say("[3/3] The workflow, by Snakemake")
+    _snakemake(study, cores)
+    say(f"\nDone. The report: {study / 'reports' / 'report.html'}")
+
+
+_COMMON = (
+    "name=phantom demo",
+    "space.resolution_mm=4",
+    "split.train=0.5",
+    "split.val=0.25",
+    "split.salt=demo",
+    "pretrain.run=tiny",
+    "pretrain.device=cpu",
+    "quality.max_mean_fd_mm=1.0",
+    "finetune.targets=[{name: age, kind: regression}]",
+)
+_FULL = {
+    "phantom": ("--subjects", 8, "--volumes", 220),
+    "settings": ("pretrain.epochs=20", "pretrain.windows_per_recording=4"),
+}
+_SMALL = {
+    "phantom": ("--subjects", 5, "--volumes", 210, "--voxel-mm", 5),
+    "settings": ("pretrain.epochs=2", "finetune.epochs=2", "space.resolution_mm=5"),
+}
+
+
+def _call(*arguments: object) -> None:
+    """Run another verb in its own process, as a user would."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "brainlm", *(str(argument) for argument in arguments)]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise typer.Exit(code)
+
+
+def _snakemake(study: Path, cores: int) -> None:
+    """Run the workflow; a lock left by a killed run is lifted first (ours is exclusive)."""
+    import subprocess
+    import sys
+
+    from ..errors import ResourceError
+    from ..resources import share_dir
+
+    base = [sys.executable, "-m", "snakemake", "--directory", str(study)]
+    base += ["--snakefile", str(share_dir() / "Snakefile")]
+    base += ["--profile", str(share_dir() / "config" / "profiles" / "local")]
+    base += ["--cores", str(cores)]
+    if any((study / ".snakemake" / "locks").glob("*")):
+        subprocess.run([*base, "--unlock", "--quiet"], check=False, capture_output=True)
+    if subprocess.run(base, check=False).returncode:
+        raise ResourceError(
+            "The workflow did not finish; the lines above say which job failed and why",
+            file=study / "logs",
+            fix="mend the cause and run the same command again: it goes on where it stopped",
+        )

@@ -1,0 +1,153 @@
+"""What the Snakefile knows: the config, the eligible recordings, and the paths of each.
+
+The rules stay declarations; everything that they look up is computed here once, when the
+workflow is parsed. Every cluster job parses it again, so it must stay cheap.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .config import Config, parse_config
+from .errors import InputError
+from .layout import TEMPLATES, folder_of
+from .provenance import sha256_json
+from .recordings import read_rows
+from .stages import code_digest, params_to_json, stage_params
+
+#: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
+#: a derivative (`..._space-...`) is never mistaken for a recording.
+RECORDING_REGEX = r"sub-[^/_]+(?:_(?:ses|task|acq|ce|rec|dir|run|echo|part|chunk)-[^/_]+)*"
+
+#: Columns of the recordings table that, when they change, make a recording's jobs stale.
+_CONTENT = ("bold", "bold_sha256", "t1w", "t1w_sha256", "tr", "n_volumes", "slice_timing")
+
+#: Recordings whose quality figures one job draws: drawing one takes less than starting.
+QC_BATCH = 50
+QC_INPUTS = ("boldref", "bold_mask", "confounds", "carpet", "coverage")
+
+
+def prepare_environment() -> None:
+    """Set what every job inherits.
+
+    Jobs find `brainlm` of this environment, also when that is not activated. Numerical
+    libraries use one thread unless a command asks for more, so that a rule's `threads` is
+    the truth. ANTs gives the same bytes only single-threaded and with its seed set before
+    the process starts.
+    """
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ.update(
+        OMP_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
+        MKL_NUM_THREADS="1",
+        ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS="1",
+        ANTS_RANDOM_SEED="1",
+    )
+
+
+class Dag:
+    """The study that a workflow run works on."""
+
+    def __init__(self, content: dict[str, Any], study: Path):
+        """Validate the config `content` and read the recordings table of `study`."""
+        self.config: Config = parse_config(content, source=study / TEMPLATES["config"])
+        self.bids_dir = self.config.resolve_bids_dir(study)
+        rows = read_rows(study / TEMPLATES["recordings"])
+        self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
+        if not self.rows:
+            raise InputError(
+                f"None of the {len(rows)} recordings of this study is eligible",
+                file=study / TEMPLATES["recordings_tsv"],
+                fix="its column `reason` says why; mend the data or the config, onboard again",
+            )
+        self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
+        self.targets = [target.name for target in self.config.finetune.targets]
+        self.has_truth = (self.bids_dir / "derivatives" / "phantom-truth").is_dir()
+
+    # --- paths ---------------------------------------------------------------------------
+
+    def pattern(self, kind: str) -> str:
+        """The path of a kind of file, with Snakemake's wildcards left in it."""
+        wildcards = ("folder", "recording", "anat", "anat_folder", "target", "batch")
+        fields = {name: f"{{{name}}}" for name in wildcards}
+        return TEMPLATES[kind].format(**fields, **self.config.labels, run=self.config.pretrain.run)
+
+    def each(self, kind: str, names: Iterable[str] | None = None) -> list[str]:
+        """The path of a kind of file for these recordings, or for every eligible one."""
+        pattern = self.pattern(kind)
+        chosen = self.rows if names is None else names
+        return [pattern.format(recording=name, folder=folder_of(name)) for name in chosen]
+
+    def each_target(self, kind: str) -> list[str]:
+        """The path of a kind of file for every label to predict."""
+        return [self.pattern(kind).format(target=target) for target in self.targets]
+
+    def batches(self) -> list[str]:
+        """Numbers of the batches in which quality figures are drawn."""
+        return [f"{number:04d}" for number in range(math.ceil(len(self.rows) / QC_BATCH))]
+
+    def batch(self, wildcards: Any) -> list[str]:
+        """The recordings of a batch."""
+        start = int(wildcards.batch) * QC_BATCH
+        return list(self.rows)[start : start + QC_BATCH]
+
+    def batch_inputs(self, wildcards: Any) -> list[str]:
+        """What the figures of a batch are drawn from."""
+        names = self.batch(wildcards)
+        return [path for kind in QC_INPUTS for path in self.each(kind, names)]
+
+    def raw_bold(self, wildcards: Any) -> str:
+        """The raw BOLD file of a recording."""
+        return str(self.bids_dir / self._row(wildcards.recording)["bold"])
+
+    def raw_t1w(self, wildcards: Any) -> str:
+        """The raw T1w file."""
+        if wildcards.anat not in self.anats:
+            raise InputError(f"No eligible recording uses the T1w {wildcards.anat}")
+        return str(self.bids_dir / self.anats[wildcards.anat]["t1w"])
+
+    def anat_of(self, wildcards: Any) -> list[str]:
+        """The T1w outputs that a recording's normalisation needs: none without a T1w."""
+        anat = self._row(wildcards.recording)["anat_id"]
+        if not anat:
+            return []
+        fields = {"anat": anat, "anat_folder": folder_of(anat)}
+        return [self.pattern(kind).format(**fields) for kind in ("t1w_to_mni", "t1w_brain")]
+
+    def _row(self, recording: str) -> dict[str, Any]:
+        if recording not in self.rows:
+            raise InputError(
+                f"{recording} is not an eligible recording of this study",
+                fix="look into onboarding/recordings.tsv for its name or its reason",
+            )
+        return self.rows[recording]
+
+    # --- what makes a job stale ----------------------------------------------------------
+
+    def options(self, stage: str) -> str:
+        """The stage's options as the JSON that its command gets."""
+        return params_to_json(stage_params(stage, self.config))
+
+    def code(self, stage: str) -> str:
+        """The digest of the stage's source files."""
+        return code_digest(stage)
+
+    def content(self, wildcards: Any) -> str:
+        """A digest of what onboarding knows of this recording's raw data."""
+        row = self._row(wildcards.recording)
+        return sha256_json([row[column] for column in _CONTENT])[:16]
+
+    def anat_content(self, wildcards: Any) -> str:
+        """A digest of what onboarding knows of this T1w."""
+        row = self.anats.get(wildcards.anat, {})
+        return sha256_json([row.get("t1w"), row.get("t1w_sha256")])[:16]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of a training job."""
+        return 0 if self.config.pretrain.device == "cpu" else 1

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brainlm.errors import DataError
+from brainlm.images import load_template, read_bold, read_image, write_image
+
+AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+
+
+def test_write_then_read(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(5, 6, 7, 8)).astype(np.float32)
+    write_image(tmp_path / "x.nii.gz", data, AFFINE, tr=1.5)
+    image = read_bold(tmp_path / "x.nii.gz")
+    np.testing.assert_array_equal(image.data, data)
+    np.testing.assert_allclose(image.affine, AFFINE)
+    header = nib.load(tmp_path / "x.nii.gz").header
+    assert header.get_zooms() == pytest.approx((2, 2, 2, 1.5))
+    assert header.get_xyzt_units() == ("mm", "sec")
+
+
+def test_equal_data_give_equal_bytes_whatever_the_name(tmp_path: Path) -> None:
+    data = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    write_image(tmp_path / "a.nii.gz", data, AFFINE)
+    write_image(tmp_path / "b.nii.gz", data, AFFINE)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_slopes_and_integer_types_are_applied(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE)
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "x.nii")
+    expected = nib.load(tmp_path / "x.nii").get_fdata()
+    np.testing.assert_allclose(read_image(tmp_path / "x.nii").data, expected)
+
+
+@pytest.mark.parametrize("keep", [10, 200, 0.5, 0.999])
+def test_truncated_files_are_data_errors_that_name_the_file(tmp_path: Path, keep: float) -> None:
+    data = np.random.default_rng(0).normal(size=(9, 9, 9, 9)).astype(np.float32)
+    path = tmp_path / "x_bold.nii.gz"
+    write_image(path, data, AFFINE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep if keep > 1 else len(whole) * keep)])
+    with pytest.raises(DataError) as caught:
+        read_image(path)
+    assert caught.value.file == str(path)
+
+
+def test_missing_empty_and_nonsense_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.nii.gz").touch()
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    for name in ("missing.nii.gz", "empty.nii.gz", "text.nii.gz"):
+        with pytest.raises(DataError):
+            read_image(tmp_path / name)
+
+
+def test_bold_checks(tmp_path: Path) -> None:
+    write_image(tmp_path / "3d.nii.gz", np.ones((3, 3, 3), np.float32), AFFINE)
+    with pytest.raises(DataError, match="four dimensions"):
+        read_bold(tmp_path / "3d.nii.gz")
+    data = np.ones((3, 3, 3, 6), np.float32)
+    write_image(tmp_path / "5d.nii.gz", data[..., None], AFFINE)
+    assert read_bold(tmp_path / "5d.nii.gz").data.shape == (3, 3, 3, 6)
+    data[1, 1, 1, 4] = np.nan
+    write_image(tmp_path / "nan.nii.gz", data, AFFINE)
+    with pytest.raises(DataError, match=r"1 of 6 volumes.*volume 4"):
+        read_bold(tmp_path / "nan.nii.gz")
+
+
+@pytest.mark.parametrize("zoom", [1, 2, 4])
+def test_template_sits_where_it_should(zoom: float) -> None:
+    image = load_template("MNI152NLin2009aSym", "GM", zoom)
+    assert image.zooms == pytest.approx((zoom, zoom, zoom))
+    assert image.data.min() >= 0 and image.data.max() <= 1
+    # Its grey matter is symmetric about x = 0 in world space, within interpolation.
+    weight = image.data / image.data.sum()
+    index = np.stack(np.meshgrid(*map(np.arange, image.data.shape), indexing="ij"))
+    world = np.tensordot(image.affine[:3, :3], index, 1) + image.affine[:3, 3, None, None, None]
+    assert abs((world[0] * weight).sum()) < 0.5

@@ -1,0 +1,38 @@
+# What all rules share. The lookups themselves live in brainlm/dag.py, where they are tested.
+import gc
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from brainlm.dag import RECORDING_REGEX, Dag, prepare_environment
+from brainlm.errors import BrainLMError
+
+# A cohort of 10,000 makes millions of long-lived objects; looking for garbage among them at
+# Snakemake's usual pace takes a third of the time of a dry run.
+gc.set_threshold(500_000, 20, 100)
+
+prepare_environment()
+
+try:
+    study = Dag(config, Path.cwd())
+except BrainLMError as error:
+    raise WorkflowError(str(error)) from None
+
+AUDIT = "qc/audit.ok"
+EVALUATIONS = [study.pattern("reconstruction"), *study.each_target("clinical")]
+if study.has_truth:
+    EVALUATIONS.append(study.pattern("phantom_check"))
+
+
+wildcard_constraints:
+    folder=r"sub-[^/]+(?:/ses-[^/]+)?",
+    anat_folder=r"sub-[^/]+(?:/ses-[^/]+)?",
+    recording=RECORDING_REGEX,
+    anat=RECORDING_REGEX,
+    target=r"[A-Za-z0-9]+",
+    batch=r"[0-9]+",
+
+
+def volatile(path):
+    """Large intermediate files go once nobody needs them, unless the config keeps them."""
+    return path if study.config.keep_intermediates else temp(path)

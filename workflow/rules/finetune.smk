@@ -1,0 +1,29 @@
+# Fine-tuning of the pretrained model on one label.
+
+
+rule finetune_model:
+    input:
+        index=study.pattern("shards_index"),
+        model=study.pattern("model"),
+    output:
+        model=study.pattern("finetuned"),
+    log:
+        "logs/finetune-{target}.log",
+    benchmark:
+        "benchmarks/finetune-{target}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=study.gpus,
+        cpus_per_gpu=8,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 480,
+    params:
+        options=study.options("finetune"),
+        code=study.code("finetune"),
+    message:
+        "finetune on {wildcards.target}"
+    shell:
+        "brainlm finetune --target {wildcards.target} --threads {threads}"
+        " --params {params.options:q} > {log:q} 2>&1"

@@ -1,0 +1,53 @@
+# The atlas on the study's grid, and the mean series of each of its parcels.
+
+
+rule prepare_atlas:
+    output:
+        atlas_image=study.pattern("atlas_image"),
+        atlas_table=study.pattern("atlas_table"),
+    log:
+        "logs/prepare-atlas.log",
+    benchmark:
+        "benchmarks/prepare-atlas.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=study.options("prepare-atlas"),
+        code=study.code("prepare-atlas"),
+    message:
+        "prepare-atlas"
+    shell:
+        "brainlm prepare-atlas --params {params.options:q} > {log:q} 2>&1"
+
+
+rule parcellate_bold:
+    input:
+        denoised_bold=study.pattern("denoised_bold"),
+        mni_mask=study.pattern("mni_mask"),
+        atlas_image=study.pattern("atlas_image"),
+        atlas_table=study.pattern("atlas_table"),
+    output:
+        timeseries=study.pattern("timeseries"),
+        coverage=study.pattern("coverage"),
+    log:
+        "logs/parcellate/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/parcellate/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
+    params:
+        options=study.options("parcellate"),
+        code=study.code("parcellate"),
+    message:
+        "parcellate {wildcards.recording}"
+    shell:
+        "brainlm parcellate {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"

@@ -1,0 +1,140 @@
+# From raw BOLD and T1w to the standard space, one recording at a time.
+
+
+rule estimate_motion:
+    input:
+        bold=study.raw_bold,
+    output:
+        motion=study.pattern("motion"),
+        hmc_xfm=study.pattern("hmc_xfm"),
+        boldref=study.pattern("boldref"),
+        bold_mask=study.pattern("bold_mask"),
+    log:
+        "logs/motion/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/motion/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        options=study.options("motion"),
+        code=study.code("motion"),
+        content=study.content,
+    message:
+        "motion {wildcards.recording}"
+    shell:
+        "brainlm motion {wildcards.recording} --threads {threads}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
+rule normalize_anat:
+    input:
+        t1w=study.raw_t1w,
+    output:
+        t1w_to_mni=study.pattern("t1w_to_mni"),
+        t1w_brain=study.pattern("t1w_brain"),
+    log:
+        "logs/normalize-anat/{anat_folder}/{anat}.log",
+    benchmark:
+        "benchmarks/normalize-anat/{anat_folder}/{anat}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        options=study.options("normalize-anat"),
+        code=study.code("normalize-anat"),
+        content=study.anat_content,
+    message:
+        "normalize-anat {wildcards.anat}"
+    shell:
+        "brainlm normalize-anat {wildcards.anat}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
+rule normalize_bold:
+    input:
+        boldref=study.pattern("boldref"),
+        bold_mask=study.pattern("bold_mask"),
+        anat=study.anat_of,
+    output:
+        boldref_to_mni=study.pattern("boldref_to_mni"),
+    log:
+        "logs/normalize-bold/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/normalize-bold/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        options=study.options("normalize-bold"),
+        code=study.code("normalize-bold"),
+    message:
+        "normalize-bold {wildcards.recording}"
+    shell:
+        "brainlm normalize-bold {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
+rule resample_bold:
+    input:
+        hmc_xfm=study.pattern("hmc_xfm"),
+        boldref_to_mni=study.pattern("boldref_to_mni"),
+        bold=study.raw_bold,
+    output:
+        preproc_bold=volatile(study.pattern("preproc_bold")),
+        mni_mask=study.pattern("mni_mask"),
+    log:
+        "logs/resample/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/resample/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        options=study.options("resample"),
+        code=study.code("resample"),
+        content=study.content,
+    message:
+        "resample {wildcards.recording}"
+    shell:
+        "brainlm resample {wildcards.recording} --threads {threads}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
+rule compute_confounds:
+    input:
+        motion=study.pattern("motion"),
+        preproc_bold=study.pattern("preproc_bold"),
+        mni_mask=study.pattern("mni_mask"),
+    output:
+        confounds=study.pattern("confounds"),
+    log:
+        "logs/confounds/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/confounds/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        options=study.options("confounds"),
+        code=study.code("confounds"),
+    message:
+        "confounds {wildcards.recording}"
+    shell:
+        "brainlm confounds {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"

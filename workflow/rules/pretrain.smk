@@ -1,0 +1,31 @@
+# Masked-autoencoder pretraining. Checkpoints live in models/<run>/checkpoints and are not
+# outputs, because Snakemake deletes the outputs of a job that was killed.
+
+
+rule pretrain_model:
+    input:
+        index=study.pattern("shards_index"),
+        scaler=study.pattern("scaler"),
+        atlas_table=study.pattern("atlas_table"),
+    output:
+        model=study.pattern("model"),
+        log=study.pattern("model_log"),
+    log:
+        "logs/pretrain.log",
+    benchmark:
+        "benchmarks/pretrain.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=study.gpus,
+        cpus_per_gpu=8,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 1440,
+    params:
+        options=study.options("pretrain"),
+        code=study.code("pretrain"),
+    message:
+        "pretrain"
+    shell:
+        "brainlm pretrain --threads {threads} --params {params.options:q} > {log:q} 2>&1"

@@ -1,0 +1,71 @@
+# A figure for each recording, one page for the study, and the last word on what failed.
+
+
+rule draw_qc:
+    input:
+        study.batch_inputs,
+    output:
+        study.pattern("qc_batch"),
+    log:
+        "logs/qc-figure/batch-{batch}.log",
+    benchmark:
+        "benchmarks/qc-figure/batch-{batch}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        options=study.options("qc-figure"),
+        code=study.code("qc-figure"),
+        recordings=study.batch,
+    message:
+        "qc-figure, batch {wildcards.batch}"
+    shell:
+        "brainlm qc-figure {params.recordings} --batch {wildcards.batch}"
+        " --params {params.options:q} > {log:q} 2>&1"
+
+
+rule write_report:
+    input:
+        cohort=study.pattern("cohort"),
+        evaluations=EVALUATIONS,
+        figures=expand(study.pattern("qc_batch"), batch=study.batches()),
+    output:
+        report=report(
+            study.pattern("report"), caption="../report/study.rst", category="Study"
+        ),
+    log:
+        "logs/report.log",
+    benchmark:
+        "benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        options=study.options("report"),
+        code=study.code("report"),
+    message:
+        "report"
+    shell:
+        "brainlm report --params {params.options:q} > {log:q} 2>&1"
+
+
+rule audit_recordings:
+    input:
+        cohort=study.pattern("cohort"),
+        exclusions=study.pattern("exclusions"),
+    output:
+        touch(AUDIT),
+    log:
+        "logs/audit.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "audit: was any eligible recording given up?"
+    shell:
+        "brainlm audit > {log:q} 2>&1"
