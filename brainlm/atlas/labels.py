@@ -1,0 +1,78 @@
+"""Label images: reading them, counting them, moving them to another grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..geometry import Array
+from ..images import Image, read_image
+
+#: Grids whose corners all lie closer than this (mm) are the same grid.
+SAME_GRID_MM = 0.01
+
+
+def read_labels(path: str | Path) -> Image:
+    """Read a 3-D image of whole label numbers (0 is outside) as int16."""
+    image = read_image(path)
+    data = image.data
+    if data.ndim == 4 and data.shape[3] == 1:
+        data = data[..., 0]
+    if data.ndim != 3:
+        raise InputError(f"An atlas image has three dimensions, this has {data.ndim}", file=path)
+    if not np.isfinite(data).all() or (data != np.round(data)).any():
+        raise InputError(
+            "An atlas image holds whole label numbers, this one holds others too",
+            file=path,
+            fix="probabilistic maps must be made into labels first",
+        )
+    limits = np.iinfo(np.int16)
+    if data.min() < 0 or data.max() > limits.max:
+        raise InputError(f"Label numbers must lie between 0 and {limits.max}", file=path)
+    return Image(data.astype(np.int16), image.affine)
+
+
+def label_sizes(labels: NDArray) -> dict[int, int]:
+    """Voxels of each label that occurs, 0 left out."""
+    numbers, counts = np.unique(labels[labels > 0], return_counts=True)
+    return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+
+
+def same_grid(a: Array, shape_a: Sequence[int], b: Array, shape_b: Sequence[int]) -> bool:
+    """Whether two grids hold the same voxels at the same places of the world.
+
+    Affines (4, 4) and shapes; the affines may differ by rounding (0.01 mm at the corners).
+    """
+    if tuple(shape_a[:3]) != tuple(shape_b[:3]):
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a[:3]], [1])).reshape(4, -1)
+    return bool(np.abs(((a - b) @ corners)[:3]).max() < SAME_GRID_MM)
+
+
+def resample_labels(labels: Image, affine: Array, shape: Sequence[int]) -> NDArray[np.int16]:
+    """The labels (int16) on another grid: for each voxel, the label at its centre.
+
+    Nearest neighbour in world space, so orientation and origin may differ; 0 outside the
+    labels' own grid. A centre on a border goes to the voxel of the higher index.
+    """
+    step = np.linalg.inv(labels.affine) @ affine
+    i, j, k = (np.arange(n, dtype=float) for n in shape[:3])
+    moved = np.zeros(tuple(shape[:3]), dtype=np.int16)
+    limits = np.array(labels.data.shape)[:, None, None]
+    for index in i:  # by planes: a few MB at a time
+        plane = (
+            step[:3, 0, None, None] * index
+            + step[:3, 1, None, None] * j[:, None]
+            + step[:3, 2, None, None] * k
+            + step[:3, 3, None, None]
+        )
+        # Rounded first, so that 2.4999999999 and 2.5 go the same way on every machine.
+        source = np.floor(np.round(plane, 6) + 0.5).astype(int)
+        inside = ((source >= 0) & (source < limits)).all(axis=0)
+        x, y, z = source[:, inside]
+        moved[int(index)][inside] = labels.data[x, y, z]
+    return moved

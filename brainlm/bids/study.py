@@ -1,0 +1,148 @@
+"""Setting up a study folder: config, Snakefile, profiles, derivatives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import __version__
+from ..config import Config, load_config, parse_config, to_commented_yaml
+from ..errors import InputError
+from ..files import atomic_path, write_text
+from ..layout import Study
+from ..resources import share_dir
+
+_SNAKEFILE = """\
+# Made by `brainlm onboard`: the workflow of the installed brainlm, run on this study.
+#   snakemake --profile local      on this machine
+#   snakemake --profile slurm      on a cluster
+from brainlm.resources import share_dir
+
+
+include: str(share_dir() / "Snakefile")
+
+
+rule everything:
+    default_target: True
+    input:
+        rules.all.input,
+    localrule: True
+"""
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`["atlas.name=A424", "seed=3"]` as a nested mapping; values are YAML."""
+    content: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise InputError(
+                f"--set {setting!r} is not of the form key=value",
+                fix="for example --set eligibility.min_volumes=150",
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"The value of --set {setting!r} is not valid YAML") from None
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--set {setting!r} sets a key below one that is a value")
+        place[last] = value
+    return content
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `changes` replaced, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        merged[key] = merge(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Config:
+    """The config of a study: its own if it has one, else the defaults with `changes`.
+
+    A config that exists belongs to the user: it is checked and never written over, so
+    `changes` that it does not hold already are refused.
+    """
+    path = study.path("config")
+    if not path.exists():
+        defaults = {"name": bids_dir.name, "bids_dir": _path_from(study.root, bids_dir)}
+        return parse_config(merge(defaults, changes), source="--set")
+    config = load_config(path)
+    if config.resolve_bids_dir(study.root) != bids_dir:
+        raise InputError(
+            f"This study belongs to another BIDS dataset: {config.bids_dir}",
+            file=path,
+            fix="give another --study folder, or correct bids_dir in this file",
+        )
+    wanted = parse_config(merge(config.model_dump(mode="json"), changes), source="--set")
+    if wanted != config:
+        raise InputError(
+            "This study has a config already, and --set or --atlas would change it",
+            file=path,
+            fix="edit that file instead, then run `brainlm onboard` again without --set",
+        )
+    return config
+
+
+def set_up_study(study: Study, config: Config, dataset: str) -> None:
+    """Write what a study needs besides the recordings table; nothing of the user's is lost."""
+    if not study.path("config").exists():
+        write_text(study.path("config"), to_commented_yaml(config))
+    if not (study.root / "Snakefile").exists():
+        write_text(study.root / "Snakefile", _SNAKEFILE)
+    profiles = study.root / "config" / "profiles"
+    for source in sorted((share_dir() / "config" / "profiles").rglob("*")):
+        copy = profiles / source.relative_to(share_dir() / "config" / "profiles")
+        if source.is_file() and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+    for profile in sorted(entry.name for entry in profiles.iterdir() if entry.is_dir()):
+        _link(study.root / profile, Path("config") / "profiles" / profile)
+    description = {
+        "Name": f"BrainLM derivatives of {dataset}",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "brainlm", "Version": __version__}],
+    }
+    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    place = study.root / "derivatives" / "brainlm" / "dataset_description.json"
+    write_bytes_if_changed(place, text.encode())
+
+
+def write_bytes_if_changed(path: Path, content: bytes) -> bool:
+    """Write atomically unless the file holds these bytes already: its time then stays."""
+    if path.exists() and path.read_bytes() == content:
+        return False
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return True
+
+
+def _link(name: Path, target: Path) -> None:
+    """A link to a folder, so that `--profile slurm` finds it; a copy where links fail."""
+    if name.exists() or name.is_symlink():
+        return
+    try:
+        name.symlink_to(target, target_is_directory=True)
+    except OSError:
+        shutil.copytree(name.parent / target, name)
+
+
+def _path_from(study: Path, bids_dir: Path) -> str:
+    """`bids_dir` relative to the study where both share a folder other than the root."""
+    if os.path.commonpath([study, bids_dir]) == os.sep:
+        return str(bids_dir)
+    return os.path.relpath(bids_dir, study)

@@ -1,0 +1,94 @@
+"""`brainlm prepare-atlas`: the study's label image, on the grid of its normalised series."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ._console import say, warn
+from ._stage import HERE, ParamsOption, StageRun, StudyOption
+
+if TYPE_CHECKING:
+    from ..atlas.registry import Atlas
+    from ..images import Image
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("prepare-atlas")(prepare_atlas)
+
+
+def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> None:
+    """Put the atlas of the config on the grid of the study's normalised series.
+
+    Writes atlas/atlas-NAME_space-SPACE_res-MM_dseg.nii.gz (whole numbers, 0 is outside)
+    and the table of its parcels. A424approx is built; every other atlas must have been
+    fetched (`brainlm atlas get`) and is moved by nearest neighbour in world space. An atlas
+    drawn in another MNI space is refused unless atlas.space_ok is true.
+    """
+    from ..atlas.labels import label_sizes
+    from ..atlas.registry import find_atlas
+    from ..atlas.table import read_table
+    from ..images import write_image
+
+    run = StageRun("prepare-atlas", study, params, software=("nibabel", "numpy", "scipy"))
+    space, zoom = run.params["space"]["template"], run.params["space"]["resolution_mm"]
+    atlas = find_atlas(run.params["atlas"]["name"])
+    _check_space(atlas, space, run.params["atlas"]["space_ok"])
+    table = read_table(atlas.table)
+    labels = _build(atlas, space, zoom) if atlas.built else _move(atlas, space, zoom, run)
+    lost = table["name"][~table["index"].isin(label_sizes(labels.data))].tolist()
+    if lost:
+        warn(f"{len(lost)} parcels have no voxel on this grid: {', '.join(lost)}")
+    about = _about(atlas, lost)
+    with run.output("atlas_table", about=about) as path:
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    with run.output("atlas_image", about=about) as path:
+        write_image(path, labels.data, labels.affine, atomic=False)
+    say(f"{atlas.name}: {len(table) - len(lost)} parcels on {labels.data.shape} at {zoom:g} mm")
+
+
+def _check_space(atlas: Atlas, space: str, space_ok: bool) -> None:
+    from ..errors import InputError
+
+    if atlas.space in (None, space) or space_ok:
+        return
+    raise InputError(
+        f"Atlas {atlas.name} is drawn in {atlas.space}, the data is normalised to {space}: the "
+        "two differ by some mm at places",
+        fix="set atlas.space_ok: true in config/config.yaml to accept that, or atlas.name: "
+        "A424approx, which is built in the data's own space",
+    )
+
+
+def _build(atlas: Atlas, space: str, zoom: float) -> Image:
+    from ..atlas.build import approximate_labels
+    from ..atlas.table import read_table
+
+    return approximate_labels(read_table(atlas.table), space, zoom)
+
+
+def _move(atlas: Atlas, space: str, zoom: float, run: StageRun) -> Image:
+    from ..atlas.fetch import locate
+    from ..atlas.labels import read_labels, resample_labels
+    from ..images import Image, load_template
+    from ..provenance import sha256_file
+
+    path = locate(atlas)
+    run.sources[f"atlas::{path.name}"] = sha256_file(path)
+    grid = load_template(space, "GM", zoom)
+    moved = resample_labels(read_labels(path), grid.affine, grid.data.shape)
+    return Image(moved, grid.affine)
+
+
+def _about(atlas: Atlas, lost: list[str]) -> dict[str, Any]:
+    return {
+        "Atlas": atlas.name,
+        "Approximate": atlas.built,
+        "DrawnInSpace": atlas.space,
+        "SourceURL": atlas.url,
+        "License": atlas.licence,
+        "ReferencesAndLinks": [atlas.citation],
+        "ParcelsWithoutVoxel": lost,
+    }

@@ -1,0 +1,121 @@
+"""Reading a 4-D NIfTI file one volume at a time, so that the series never fills the memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..geometry import Array
+from ..images import parse_header
+
+_LONGEST_HEADER = 540
+
+_READ_ERRORS: tuple[type[Exception], ...] = (
+    EOFError,
+    OSError,
+    ValueError,
+    isal_zlib.error,  # type: ignore[assignment]
+    nib.spatialimages.HeaderDataError,
+)
+
+
+@dataclass(frozen=True)
+class VolumeStream:
+    """A series to iterate over; each volume is a flat array in the file's voxel order."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    n_volumes: int
+    affine: Array  # (4, 4), voxel index to RAS mm
+    dtype: np.dtype
+    offset: int  # bytes before the first voxel
+    slope: float | None  # None: the stored numbers are the values
+    intercept: float
+
+    def __iter__(self) -> Iterator[NDArray]:
+        """Yield each volume, (x * y * z,), first axis fastest (Fortran order).
+
+        The numbers are as stored (the file's dtype and byte order) where there is no
+        slope, else float64 with slope and intercept applied. The buffer is used again for
+        the next volume: copy what you keep.
+        """
+        volume = np.empty(int(np.prod(self.shape)), dtype=self.dtype)
+        with _open(self.path) as handle:
+            handle.read(self.offset)
+            for number in range(self.n_volumes):
+                self._fill(volume, handle, number)
+                if self.slope is None:
+                    yield volume
+                else:
+                    yield volume * np.float64(self.slope) + self.intercept
+
+    def _fill(self, volume: NDArray, handle: Any, number: int) -> None:
+        buffer = volume.view(np.uint8)
+        try:
+            done = 0
+            while done < len(buffer) and (got := handle.readinto(buffer[done:])):
+                done += got
+        except _READ_ERRORS as error:
+            raise _broken(self.path, f"in volume {number}: {error}") from None
+        if done < len(buffer):
+            raise _broken(self.path, f"it ends within volume {number} of {self.n_volumes}")
+
+
+def open_series(path: str | Path) -> VolumeStream:
+    """Read the header of a 4-D `.nii` or `.nii.gz` file and prepare to stream its volumes."""
+    path = Path(path)
+    try:
+        with _open(path) as handle:
+            header = parse_header(handle.read(_LONGEST_HEADER))
+        slope, intercept = header.get_slope_inter()
+    except FileNotFoundError:
+        raise DataError("The image does not exist", file=path, fix="restore it") from None
+    except _READ_ERRORS as error:
+        raise _broken(path, str(error)) from None
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if len(shape) != 4:
+        raise DataError(f"A series has four dimensions, this has {len(shape)}: {shape}", file=path)
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise DataError(f"Voxels of type {dtype} cannot be averaged", file=path)
+    as_stored = slope is None or (slope == 1 and not intercept)
+    return VolumeStream(
+        path=path,
+        shape=shape[:3],
+        n_volumes=shape[3],
+        affine=np.asarray(header.get_best_affine(), dtype=float),
+        dtype=dtype,
+        offset=int(header.get_data_offset()),
+        slope=None if as_stored else float(slope),
+        intercept=float(intercept or 0),
+    )
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """The file's uncompressed bytes, whatever its name says."""
+    with path.open("rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        if not packed:
+            yield plain
+            return
+        with igzip.IGzipFile(fileobj=plain, mode="rb") as unpacked:
+            yield unpacked
+
+
+def _broken(path: Path, detail: str) -> DataError:
+    return DataError(
+        f"The series cannot be read: {detail}",
+        file=path,
+        fix="it is truncated or corrupt; delete it and rerun the stage that makes it",
+    )
