@@ -98,6 +98,9 @@ class Confounds(Section):
     dvars_threshold: Positive = Field(
         1.5, description="standardised DVARS above which a volume is an outlier"
     )
+    high_pass_s: NonNegative = Field(
+        100.0, description="cut-off period of the cosine columns, s; denoise makes its own"
+    )
 
 
 class Denoise(Section):

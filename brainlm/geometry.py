@@ -36,7 +36,7 @@ def grid_center(shape: Sequence[int], affine: Array) -> Array:
     return np.asarray(affine, dtype=float)[:3, :3] @ middle + np.asarray(affine)[:3, 3]
 
 
-def rotation(angles: Sequence[float]) -> Array:
+def rotation(angles: Sequence[float] | NDArray[np.floating]) -> Array:
     """`Rz Ry Rx` (3, 3) of three angles in rad, right-handed about +R, +A, +S."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -45,7 +45,7 @@ def rotation(angles: Sequence[float]) -> Array:
     return np.asarray(about_z @ about_y @ about_x)
 
 
-def pose_from_params(params: Sequence[float], center: Array) -> Array:
+def pose_from_params(params: Sequence[float] | NDArray[np.floating], center: Array) -> Array:
     """The 4 x 4 pose of six rigid parameters (mm, rad) about `center`."""
     pose = np.eye(4)
     pose[:3, :3] = rotation(params[3:6])

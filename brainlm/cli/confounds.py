@@ -1,0 +1,68 @@
+"""`brainlm confounds`: nuisance time series of a run."""
+
+from __future__ import annotations
+
+import typer
+
+from ._single_thread import pin_libraries
+from ._stage import (
+    HERE,
+    OnDataError,
+    OnDataErrorOption,
+    ParamsOption,
+    RecordingArg,
+    StudyOption,
+    recording_stage,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("confounds")(confounds)
+
+
+def confounds(
+    recording_id: RecordingArg,
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    on_data_error: OnDataErrorOption = OnDataError.stop,
+) -> None:
+    """Compute the confounds of one run, under fMRIPrep's column names.
+
+    Motion parameters with derivatives and squares (24), framewise displacement, DVARS plain
+    and standardised, mean signals of brain, CSF and white matter, cosine drifts, and one
+    column for each outlying volume. `n/a` where a difference is undefined.
+    """
+    pin_libraries()
+    import numpy as np
+    import pandas as pd
+
+    from ..images import read_image
+    from ..preproc.confounds import confounds_table, tissue_voxels
+    from ..series import open_series
+    from ..tissues import load_tissues
+
+    with recording_stage(
+        "confounds",
+        recording_id,
+        study,
+        params,
+        on_data_error,
+        outputs=("confounds",),
+        software=("nilearn", "numpy", "pandas", "scipy"),
+    ) as run:
+        options, space = run.params["confounds"], run.params["space"]
+        mask = read_image(run.input("mni_mask")).data > 0
+        series = open_series(run.input("preproc_bold")).in_mask(mask)
+        motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
+        tissues = load_tissues(space["template"], space["resolution_mm"])
+        voxels = tissue_voxels(tissues, mask)
+        table = confounds_table(series, motion, voxels, tr=run.recording.tr, **options)
+        about = {
+            "RepetitionTime": run.recording.tr,
+            "VoxelsAveraged": {name: len(chosen) for name, chosen in voxels.items()},
+            "OutlierVolumes": sum(name.startswith("motion_outlier") for name in table.columns),
+            "MeanFramewiseDisplacement": float(np.nanmean(table["framewise_displacement"])),
+        }
+        with run.output("confounds", about=about) as path:
+            table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8g")

@@ -1,0 +1,93 @@
+"""`brainlm resample`: a raw run onto the standard grid, in one interpolation."""
+
+from __future__ import annotations
+
+import typer
+
+from ._single_thread import pin_libraries
+from ._stage import (
+    HERE,
+    OnDataError,
+    OnDataErrorOption,
+    ParamsOption,
+    RecordingArg,
+    StudyOption,
+    ThreadsOption,
+    recording_stage,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("resample")(resample)
+
+
+def resample(
+    recording_id: RecordingArg,
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    on_data_error: OnDataErrorOption = OnDataError.stop,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Interpolate every raw volume of a run once, onto the template's grid.
+
+    Head pose and normalisation are composed into one matrix per volume. Writes the 4-D
+    series (float32) and a mask of the brain voxels that every volume has data for; outside
+    the acquired field of view the series is 0. Volumes are streamed: memory does not grow
+    with the run's length.
+    """
+    pin_libraries()
+    import numpy as np
+
+    from ..errors import DataError
+    from ..geometry import read_itk_affines
+    from ..images import load_template, write_image
+    from ..preproc.resample import Resampler, StandardGrid
+    from ..series import open_series, write_series
+
+    with recording_stage(
+        "resample",
+        recording_id,
+        study,
+        params,
+        on_data_error,
+        outputs=("preproc_bold", "mni_mask"),
+        software=("nibabel", "nilearn", "numpy", "scipy"),
+    ) as run:
+        recording, space = run.recording, run.params["space"]
+        raw = open_series(recording.bold_path)
+        run.raw_source(recording.bold, recording.bold_sha256)
+        poses = np.array(read_itk_affines(run.input("hmc_xfm")))
+        (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
+        if len(poses) != raw.shape[3]:
+            raise DataError(
+                f"There are {len(poses)} head poses for {raw.shape[3]} volumes",
+                file=recording.bold_path,
+                fix="the raw file changed since: rerun `brainlm onboard`, then motion",
+            )
+        template = load_template(space["template"], "brain", space["resolution_mm"])
+        grid = StandardGrid(template.affine, template.data > 0.5)
+        resampler = Resampler(raw, poses, to_mni, grid, order=run.params["resample"]["order"])
+
+        about = {
+            "RepetitionTime": recording.tr,
+            "Resolution": f"{space['resolution_mm']:g} mm isotropic",
+            "SkullStripped": True,
+        }
+        with run.output("preproc_bold", about=about) as path:
+            volumes = resampler.volumes(threads)
+            write_series(path, volumes, resampler.shape, grid.affine, tr=recording.tr)
+            mask = resampler.mask()
+            if not mask.any():
+                raise DataError(
+                    "No voxel of the brain has data in every volume",
+                    file=recording.bold_path,
+                    fix="its head leaves the field of view, or its affine is wrong: look at it",
+                )
+        about = {
+            "Type": "Brain",
+            "Resolution": f"{space['resolution_mm']:g} mm isotropic",
+            "ShareOfTemplateBrain": round(float(mask.sum() / grid.brain.sum()), 4),
+        }
+        with run.output("mni_mask", about=about) as path:
+            write_image(path, mask.astype(np.uint8), grid.affine, atomic=False)

@@ -1,0 +1,80 @@
+"""Refusing raw images that no later stage could use, and telling how to mend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..images import Image
+from .pyramid import voxel_sizes
+
+_ANEW = "convert it anew from DICOM, or exclude the run"
+
+
+def check_affine(image: Image, file: str | Path) -> None:
+    """Refuse an affine that cannot place the voxels: singular, or of impossible voxel size."""
+    sizes = voxel_sizes(image.affine)
+    matrix = image.affine[:3, :3]
+    skewed = not np.isfinite(image.affine).all() or (sizes <= 0).any()
+    if skewed or abs(np.linalg.det(matrix / sizes)) < 0.1:
+        raise DataError(
+            "The image's affine is singular, so its voxels have no place in space",
+            file=file,
+            fix="mend the header's sform or qform, or convert the image anew",
+        )
+    if sizes.min() < 0.1 or sizes.max() > 20:
+        raise DataError(
+            f"Voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm cannot be of a head",
+            file=file,
+            fix="mend the voxel size in the header's sform or qform",
+        )
+
+
+def check_bold(bold: Image, file: str | Path) -> None:
+    """Refuse a series that is too short, flat, or holds empty volumes."""
+    check_affine(bold, file)
+    if bold.data.shape[3] < 5:
+        raise DataError(
+            f"The series has {bold.data.shape[3]} volumes; motion needs at least 5",
+            file=file,
+            fix="it is an aborted run: exclude it",
+        )
+    if min(bold.data.shape[:3]) < 4:
+        raise DataError(
+            f"The grid {bold.data.shape[:3]} is too thin for three-dimensional alignment",
+            file=file,
+            fix=_ANEW,
+        )
+    flat = bold.data.max(axis=(0, 1, 2)) <= bold.data.min(axis=(0, 1, 2))
+    if flat.any():
+        raise DataError(
+            f"{int(flat.sum())} of {flat.size} volumes hold one value only "
+            f"(first: volume {int(flat.argmax())})",
+            file=file,
+            fix=_ANEW,
+        )
+
+
+def check_anatomy(image: Image, file: str | Path) -> Image:
+    """A T1w image as (x, y, z) without NaN, or the reason why it is none."""
+    check_affine(image, file)
+    data = image.data
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3:
+        raise DataError(
+            f"A T1w image has three dimensions, this has {data.ndim}: {data.shape}",
+            file=file,
+            fix="keep one volume of it",
+        )
+    if not np.isfinite(data).all():
+        raise DataError("The T1w image holds NaN or inf", file=file, fix=_ANEW)
+    if data.max() <= data.min():
+        raise DataError(
+            "The T1w image is empty: all its voxels are equal",
+            file=file,
+            fix="restore it, or remove it: without a T1w, BOLD is registered to the template",
+        )
+    return Image(data, image.affine)

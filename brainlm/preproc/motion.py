@@ -1,0 +1,162 @@
+"""Head motion: the pose of the head in every volume, relative to a reference of the run itself.
+
+The run is read twice. First, at 8 mm smoothness, all volumes are aligned to the most typical
+one; the mean of those that then agree best becomes the reference, so that a moved or
+spoilt first volume does no harm. Second, all are aligned to it at 4 mm. `alignment.py`
+holds the equations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import Array, grid_center, params_from_pose
+from ..threads import map_in_order
+from .alignment import Alignment, align
+from .masks import dilate, foreground_mask
+from .pyramid import Level, make_level, sample, spline_coefficients, voxel_sizes
+
+COARSE_MM, FINE_MM = 8.0, 4.0
+#: The coarse level only starts the fine one, so it may stop this much earlier.
+_COARSE_SLACK = 30
+#: Volumes looked at to find the most typical one, and averaged for the reference.
+_SAMPLED, _AVERAGED = 40, 40
+
+
+@dataclass(frozen=True)
+class MotionEstimate:
+    """What `estimate_motion` finds out about a run of T volumes."""
+
+    poses: Array  # (T, 4, 4), the head's pose in each volume
+    params: Array  # (T, 6), mm and rad
+    framewise_displacement: Array  # (T,), mm; the first is NaN
+    boldref: NDArray[np.float32]  # (x, y, z), mean of the best-aligned volumes
+    mask: NDArray[np.bool_]  # (x, y, z), the brain in boldref
+    averaged: NDArray[np.int_]  # the volumes in boldref
+    converged: NDArray[np.bool_]  # (T,), whether the alignment settled
+
+
+def estimate_motion(
+    bold: NDArray[np.float32],
+    affine: Array,
+    *,
+    iterations: int,
+    tolerance_mm: float,
+    fd_radius_mm: float,
+    threads: int = 1,
+) -> MotionEstimate:
+    """Estimate the head's pose in every volume of `bold` (x, y, z, T).
+
+    Poses and parameters follow `brainlm.geometry`: the head's own movement in mm and rad
+    along +R, +A, +S about the grid's centre, whatever the storage order of the voxels. The
+    result does not depend on `threads`.
+    """
+    center = grid_center(bold.shape, affine)
+    typical = most_typical_volume(bold, affine)
+    mask = _head_mask(bold[..., typical], affine)
+    settle = partial(_align_all, bold, affine, iterations=iterations, threads=threads)
+
+    coarse = make_level(bold[..., typical], affine, mask, center, COARSE_MM)
+    still = [np.eye(4)] * bold.shape[3]
+    rough = settle(coarse, still, tolerance_mm=tolerance_mm * _COARSE_SLACK)
+    reference, _ = _mean_of_best(bold, affine, rough, threads)
+
+    fine = make_level(reference, affine, _head_mask(reference, affine), center, FINE_MM)
+    starts = [found.pose for found in rough]
+    final = settle(fine, starts, tolerance_mm=tolerance_mm)
+    boldref, averaged = _mean_of_best(bold, affine, final, threads)
+
+    poses = np.array([found.pose for found in final])
+    params = np.array([params_from_pose(pose, center) for pose in poses])
+    return MotionEstimate(
+        poses=poses,
+        params=params,
+        framewise_displacement=framewise_displacement(params, fd_radius_mm),
+        boldref=boldref,
+        mask=foreground_mask(boldref, voxel_sizes(affine)),
+        averaged=averaged,
+        converged=np.array([found.converged for found in final]),
+    )
+
+
+def framewise_displacement(params: Array, radius_mm: float) -> Array:
+    """FD (T,) of Power et al. 2012 (NeuroImage 59:2142); the first volume's is NaN.
+
+    The sum of the absolute changes of the three shifts (mm) and of the three rotations,
+    taken as arcs on a sphere of `radius_mm`.
+    """
+    change = np.abs(np.diff(params, axis=0))
+    moved = change[:, :3].sum(axis=1) + radius_mm * change[:, 3:].sum(axis=1)
+    return np.concatenate([[np.nan], moved])
+
+
+def most_typical_volume(bold: NDArray[np.float32], affine: Array) -> int:
+    """The volume that correlates best, on average, with others spread over the run."""
+    count = bold.shape[3]
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).round().astype(int))
+    stride = np.maximum(1, (COARSE_MM / voxel_sizes(affine)).astype(int))
+    lattice = tuple(slice(None, None, int(step)) for step in stride)
+    rows = [
+        spline_coefficients(bold[..., index], affine, COARSE_MM, order=1)[lattice].ravel()
+        for index in chosen
+    ]
+    agreement = np.corrcoef(np.array(rows, dtype=float)).mean(axis=1)
+    return int(chosen[np.nanargmax(agreement)])
+
+
+def _head_mask(volume: NDArray, affine: Array) -> NDArray[np.bool_]:
+    """The head and a rim of air, whose edge tells most about the pose."""
+    sizes = voxel_sizes(affine)
+    smooth = spline_coefficients(volume, affine, FINE_MM, order=1)
+    return dilate(foreground_mask(smooth, sizes), sizes, FINE_MM)
+
+
+def _align_all(
+    bold: NDArray[np.float32],
+    affine: Array,
+    level: Level,
+    starts: list[Array],
+    *,
+    iterations: int,
+    tolerance_mm: float,
+    threads: int,
+) -> list[Alignment]:
+    def one(index: int) -> Alignment:
+        coefficients = spline_coefficients(bold[..., index], affine, level.fwhm_mm)
+        search = partial(
+            align, coefficients, affine, level, iterations=iterations, tolerance_mm=tolerance_mm
+        )
+        found = search(starts[index])
+        if found.converged or np.array_equal(starts[index], np.eye(4)):
+            return found
+        # A start from the coarse level may itself be what went wrong.
+        again = search(np.eye(4))
+        return again if again.correlation > found.correlation else found
+
+    return list(map_in_order(one, range(bold.shape[3]), threads))
+
+
+def _mean_of_best(
+    bold: NDArray[np.float32], affine: Array, alignments: list[Alignment], threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
+    """The mean of the best-aligned volumes (at most a quarter of a long run), and which."""
+    correlations = np.array([found.correlation for found in alignments])
+    wanted = min(_AVERAGED, max(5, len(alignments) // 4))
+    best = np.sort(np.argsort(-correlations, kind="stable")[:wanted])
+    shape = bold.shape[:3]
+    grid = np.reshape(np.indices(shape, dtype=float), (3, -1))
+    grid = np.vstack([grid, np.ones(grid.shape[1])])
+
+    def realigned(index: int) -> NDArray[np.float32]:
+        to_voxels = np.linalg.inv(affine) @ alignments[index].pose @ affine
+        return sample(spline_coefficients(bold[..., index], affine), (to_voxels @ grid)[:3])
+
+    total = np.zeros(grid.shape[1])
+    for values in map_in_order(realigned, best.tolist(), threads):
+        total += values
+    mean = np.clip(total / wanted, 0, None).reshape(shape)
+    return mean.astype(np.float32), best
