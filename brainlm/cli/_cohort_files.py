@@ -1,0 +1,92 @@
+"""Reading what the workflow left of each recording: many small files, in parallel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from ..layout import folder_of
+
+if TYPE_CHECKING:
+    from ..shards.selection import Finished
+    from ._stage import StageRun
+
+_READERS = 8
+
+
+def read_all_finished(
+    run: StageRun, recording_ids: list[str], tick: Callable[[Any, int], Any]
+) -> dict[str, Finished]:
+    """What became of each recording; `tick` wraps the iteration with a progress bar."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda name: _read_finished(run, name), recording_ids)
+        return {item.recording_id: item for item in tick(found, len(recording_ids))}
+
+
+def _read_finished(run: StageRun, recording_id: str) -> Finished:
+    from ..layout import entities_of
+    from ..provenance import check_input, is_tombstone
+    from ..shards.selection import Finished
+
+    fields = {"recording": recording_id, "folder": folder_of(recording_id)}
+    timeseries = run.path("timeseries", **fields)
+    if not timeseries.exists():
+        return Finished(recording_id, "parcellate", "its parcel series has not been made")
+    if is_tombstone(timeseries):
+        return Finished(recording_id, *_failure(run.path("failure", **fields)))
+    try:
+        entities = entities_of(recording_id)
+        check_input(timeseries, entities)
+        about_coverage = check_input(run.path("coverage", **fields), entities)
+        motion = run.path("motion", **fields)
+        check_input(motion, entities)
+        return Finished(
+            recording_id,
+            mean_fd=mean_fd(motion.read_text(encoding="utf-8"), motion),
+            share_parcels=share_of_parcels(
+                run.path("coverage", **fields),
+                about_coverage["Parameters"]["parcellate"]["min_coverage"],
+            ),
+            timeseries=run.study.relative(timeseries),
+            timeseries_sha256=hashlib.sha256(timeseries.read_bytes()).hexdigest(),
+        )
+    except DataError as error:
+        return Finished(recording_id, "cohort", error.what)
+
+
+def _failure(ledger: Path) -> tuple[str, str]:
+    """Stage and reason of a recording that was given up."""
+    try:
+        content = json.loads(ledger.read_text(encoding="utf-8"))
+        return str(content["stage"]), str(content["what"])
+    except (OSError, ValueError, KeyError):
+        return "parcellate", "given up, and the reason in qc/failures is missing"
+
+
+def mean_fd(text: str, source: Path) -> float:
+    """Mean framewise displacement, mm, of a motion table; the first volume has none (n/a)."""
+    lines = text.splitlines()
+    try:
+        column = lines[0].split("\t").index("framewise_displacement")
+        values = [line.split("\t")[column] for line in lines[1:] if line]
+        numbers = [float(value) for value in values if value != "n/a"]
+        return sum(numbers) / len(numbers)
+    except (IndexError, ValueError, ZeroDivisionError):
+        raise DataError(
+            "The motion table has no usable column framewise_displacement",
+            file=source,
+            fix="delete it and rerun the recording's motion stage",
+        ) from None
+
+
+def share_of_parcels(path: Path, min_coverage: float) -> float:
+    """Share of the parcels whose coverage reaches the minimum, so that they have a series."""
+    import pandas as pd
+
+    coverage = pd.read_csv(path, sep="\t")["coverage"].fillna(0)
+    return float(((coverage >= min_coverage) & (coverage > 0)).mean())

@@ -1,0 +1,79 @@
+"""What the commands around a model share: reading its inputs, telling its progress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._console import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..model.checkpoint import LoadedModel
+    from ..shards.reader import ShardReader
+    from ._stage import StageRun
+
+
+def open_shards(run: StageRun) -> ShardReader:
+    """The study's shards, noted as a source by their index (which holds each tensor's hash)."""
+    from ..shards.reader import ShardReader
+
+    return ShardReader(run.input("shards_index"))
+
+
+def open_model(run: StageRun, kind: str, reader: ShardReader, **fields: str) -> LoadedModel:
+    """A trained model of the study, refused when it saw other splits or another scaling."""
+    from ..errors import DataError
+    from ..model.checkpoint import load_model
+    from ..provenance import sha256_file
+    from ..shards.fingerprint import check_same_split
+    from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
+
+    path = run.input(kind, **fields)
+    loaded = load_model(path.parent)
+    check_same_split(reader.table, loaded.card.split_sha256, path)
+    for name in (NORMALIZATION_NAME, PARCELS_NAME):
+        if sha256_file(path.parent / name) != sha256_file(reader.folder / name):
+            raise DataError(
+                f"The model was trained with another {name} than the present shards",
+                file=path.parent / name,
+                fix="train it again on the present shards",
+            )
+    return loaded
+
+
+def tell_epochs(row: dict[str, Any]) -> None:
+    """Print one line at the end of each epoch."""
+    if "val_loss" in row:
+        numbers = ", ".join(
+            f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)
+        )
+        say(f"epoch {row['epoch']}: {numbers}")
+
+
+def write_metrics(run: StageRun, kind: str, metrics: dict[str, Any], **fields: str) -> Path:
+    """Write metrics.json; a JSON file carries its provenance in itself instead of a sidecar."""
+    from ..provenance import software_versions, write_sidecar
+
+    path = run.path(kind, **fields)
+    write_sidecar(
+        path,
+        stage=run.name,
+        code_digest=run.code,
+        entities=run.entities,
+        sources=run.sources,
+        parameters=run.params,
+        software=software_versions(run.software),
+        fields=metrics,
+    )
+    return path
+
+
+def headline(metrics: dict[str, Any], name: str) -> str:
+    """One score with its interval, as a line for the log."""
+    score = metrics["metrics"][name]
+    if score["value"] is None:
+        return f"{name} n/a ({score['reason']})"
+    if score["ci_low"] is None:
+        return f"{name} {score['value']:.3f} ({score['reason']})"
+    return f"{name} {score['value']:.3f} [{score['ci_low']:.3f}, {score['ci_high']:.3f}]"

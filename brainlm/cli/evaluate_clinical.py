@@ -1,0 +1,77 @@
+"""`brainlm evaluate-clinical`: how well a label of test subjects is predicted."""
+
+from __future__ import annotations
+
+import typer
+
+from ._console import say
+from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from .finetune import TargetOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("evaluate-clinical")(evaluate_clinical)
+
+
+def evaluate_clinical(
+    target: TargetOption,
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Score the fine-tuned model on the test split, beside plain baselines.
+
+    Baselines, fitted on the same train subjects: the mean label (constant), ridge or
+    logistic regression on functional connectivity with its penalty chosen by
+    cross-validation within train (connectivity), and the same on mean FD alone (motion).
+    MSE, MAE, R2 and r, or balanced accuracy and AUROC, with 95% intervals (bootstrap over
+    subjects). Scores that the test set is too small for are null, with the reason. Files:
+    evaluation/RUN/clinical-TARGET.
+    """
+    from ..errors import DataError
+    from ..evaluate.clinical import evaluate_clinical as evaluate
+    from ..model.heads import LabelModel
+    from ..shards.fingerprint import split_sha256
+    from ..train.finetune import labelled_data
+    from ..train.runtime import describe, set_up
+    from ..train.settings import read_finetune
+    from ._training import headline, open_model, open_shards, write_metrics
+
+    run = StageRun(
+        "evaluate-clinical",
+        study,
+        params,
+        extra_fields={"target": target},
+        software=("numpy", "safetensors", "scikit-learn", "scipy", "torch"),
+    )
+    settings = read_finetune(run.params["finetune"])
+    wanted = settings.target(target)
+    reader = open_shards(run)
+    loaded = open_model(run, "finetuned", reader)
+    device = set_up(run.params["pretrain"]["device"], threads)
+    if not isinstance(loaded.model, LabelModel):
+        raise DataError(
+            "This model has no head, so it predicts no label",
+            file=run.path("finetuned"),
+            fix=f"make it with `brainlm finetune --target {target}`",
+        )
+    result = evaluate(
+        loaded.model.to(device),
+        reader,
+        labelled_data(reader, wanted, loaded.config.timepoints),
+        target=target,
+        kind=wanted.kind,
+        mask_ratio=loaded.card.mask_ratio,
+        batch_size=settings.batch_size,
+        bootstrap=run.params["evaluate"]["bootstrap"],
+        seed=run.params["seed"],
+    )
+    machine = describe(device, threads)
+    with run.output("clinical_predictions", about=machine) as path:
+        result.predictions.to_parquet(path, index=False)
+    split = {"split_sha256": split_sha256(reader.table)}
+    write_metrics(run, "clinical", {**result.metrics, **split, **machine})
+    name = "auroc" if wanted.kind == "binary" else "r2"
+    subjects = result.metrics["n_subjects"]
+    say(f"{target} in {subjects} test subjects: {headline(result.metrics, name)}")

@@ -1,0 +1,113 @@
+"""`brainlm pretrain`: train the masked autoencoder."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import typer
+
+from ._console import say, warn
+from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..model.mae import MaskedAutoencoder
+    from ..shards.reader import ShardReader
+    from ..train.checkpointing import TrainingLog
+    from ..train.settings import PretrainSettings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("pretrain")(pretrain)
+
+
+def pretrain(
+    study: StudyOption = HERE, params: ParamsOption = None, threads: ThreadsOption = 1
+) -> None:
+    """Pretrain a masked autoencoder on the train split.
+
+    Most of each window's tokens are hidden (pretrain.mask_ratio) and guessed from the rest.
+    Checkpoints go to models/RUN/checkpoints; when killed, the same command goes on where it
+    was and ends with the same bytes as an unbroken run (on the same kind of device and, on
+    a CPU, with the same --threads). SIGTERM and SIGUSR1 make it save and stop. Changed
+    options, data or code start afresh. Writes models/RUN: weights, config, scaler, parcels,
+    model card and metrics.jsonl.
+    """
+    from ..model.checkpoint import save_weights
+    from ..model.config import ModelConfig
+    from ..provenance import sha256_file, sha256_json
+    from ..train import pretrain as training
+    from ..train.checkpointing import Checkpoints
+    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.settings import PretrainSettings, read_settings
+    from ._training import open_shards, tell_epochs
+
+    run = StageRun("pretrain", study, params, software=("numpy", "safetensors", "torch"))
+    reader = open_shards(run)
+    config = ModelConfig.from_dict(run.params["model"])
+    settings = read_settings(PretrainSettings, "pretrain", run.params["pretrain"])
+    _warn_of_short_recordings(reader, config.timepoints)
+    device = set_up(settings.device, threads)
+    machine = describe(device, threads)
+    index_sha256 = sha256_file(run.path("shards_index"))
+    fingerprint = sha256_json([run.params, index_sha256, run.code, machine])[:16]
+    checkpoints = Checkpoints.below(run.path("model").parent / "checkpoints", fingerprint, say)
+    with stop_signals() as stop:
+        model = training.pretrain(
+            reader,
+            config,
+            settings,
+            seed=run.params["seed"],
+            device=device,
+            checkpoints=checkpoints,
+            report=tell_epochs,
+            stop=stop,
+        )
+    _save_surroundings(run, reader, model, settings, checkpoints.log)
+    with run.output("model_log", about=machine) as path:
+        shutil.copyfile(checkpoints.log.path, path)
+    with run.output("model", about=machine) as path:
+        save_weights(path, model)
+    say(f"trained {settings.run}: {run.study.relative(run.path('model'))}")
+
+
+def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:
+    from ..shards.sampler import too_short
+    from ..train.data import lengths_of
+
+    for split in ("train", "val"):
+        if short := too_short(lengths_of(reader, split), window):
+            warn(
+                f"{len(short)} {split} recordings are shorter than the model's {window} volumes "
+                f"and are not used, e.g. {short[0]}"
+            )
+
+
+def _save_surroundings(
+    run: StageRun,
+    reader: ShardReader,
+    model: MaskedAutoencoder,
+    settings: PretrainSettings,
+    log: TrainingLog,
+) -> None:
+    from ..model.card import model_card
+    from ..model.checkpoint import ModelCard, save_surroundings
+    from ..shards.fingerprint import split_sha256
+
+    measured = [row for row in log.rows() if "val_loss" in row][-1]
+    readme = model_card(
+        settings.run,
+        model.config,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        counts={split: len(reader.recordings(split)) for split in ("train", "val")},
+        training={**run.params["pretrain"], "seed": run.params["seed"]},
+        results=measured,
+    )
+    save_surroundings(
+        run.path("model").parent,
+        config=model.config,
+        card=ModelCard(settings.mask_ratio, split_sha256(reader.table), head=None),
+        data_folder=reader.folder,
+        readme=readme,
+    )

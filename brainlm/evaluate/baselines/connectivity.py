@@ -1,0 +1,88 @@
+"""Ridge (or logistic) regression on functional connectivity: the baseline to beat.
+
+Features are the Fisher-z correlations of all pairs of parcels, 89,676 for 424. A penalty on
+the squared weights does not see a rotation of the features, so everything is computed in the
+span of the train recordings (as many dimensions as recordings), which is exact and cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss, make_scorer
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
+
+Floats = NDArray[np.float64]
+
+_ALPHAS = np.logspace(-3, 5, 9)
+_FOLDS = 5
+_LARGEST_R = 0.999999
+_SQUARED_ERROR = "neg_mean_squared_error"
+
+
+class TooFewError(Exception):
+    """There are too few train subjects for this baseline."""
+
+
+def connectivity(series: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Upper triangle of the correlation matrix, Fisher-z, of a recording (time, parcels).
+
+    Pairs with a parcel that has no data, or does not vary, are NaN.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.corrcoef(series, rowvar=False)
+    upper = r[np.triu_indices(r.shape[0], k=1)]
+    return np.arctanh(np.clip(upper, -_LARGEST_R, _LARGEST_R)).astype(np.float32)
+
+
+def span_of_train(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Coordinates of both in the span of the centred train rows; missing pairs are the mean's.
+
+    Features are divided by one common number, so that penalties mean the same in any atlas.
+    """
+    known = ~np.isnan(train)
+    mean = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    centred = np.where(known, train - mean, 0).astype(np.float64)
+    centred_test = np.where(np.isnan(test), 0, test - mean).astype(np.float64)
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    kept = values > values.max() * 1e-10
+    basis = vectors[:, kept] / np.sqrt(values[kept])
+    axes = centred.T @ basis
+    scale = np.sqrt(values[kept].sum() / len(train))
+    return centred @ axes / scale, centred_test @ axes / scale
+
+
+def predict_from_features(
+    train: Floats,
+    truth: Floats,
+    groups: Sequence[str],
+    test: Floats,
+    *,
+    kind: str,
+) -> Floats:
+    """Labels (or probabilities of class 1) of `test` (n, k); the penalty is chosen by CV.
+
+    The folds are of train subjects (`groups`). Raises `TooFewError` when there are not enough.
+    """
+    subjects = np.asarray(groups)
+    if kind == "binary":
+        folds = min(_FOLDS, *(len(set(subjects[truth == label])) for label in (0, 1)))
+        splitter, model = StratifiedGroupKFold, LogisticRegression(max_iter=1000)
+        grid: dict[str, Any] = {"C": 1 / _ALPHAS}
+        score = make_scorer(
+            log_loss, response_method="predict_proba", greater_is_better=False, labels=[0, 1]
+        )
+    else:
+        folds = min(_FOLDS, len(set(groups)))
+        splitter, model, grid, score = GroupKFold, Ridge(), {"alpha": _ALPHAS}, _SQUARED_ERROR
+    if folds < 2:
+        raise TooFewError("cross-validation needs two train subjects (of each class)")
+    cuts = list(splitter(folds).split(train, truth, subjects))
+    search = GridSearchCV(model, grid, scoring=score, cv=cuts).fit(train, truth)
+    if kind == "binary":
+        return np.asarray(search.predict_proba(test)[:, 1])
+    return np.asarray(search.predict(test))

@@ -1,0 +1,24 @@
+"""What a score must beat to mean anything: no data at all, and how much somebody moved."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .connectivity import predict_from_features
+
+Floats = NDArray[np.float64]
+
+
+def predict_constant(truth: Floats, n_test: int) -> Floats:
+    """The mean of the train labels: of a class label, the share of class 1 (a probability)."""
+    return np.full(n_test, truth.mean())
+
+
+def predict_from_motion(
+    train_fd: Floats, truth: Floats, groups: list[str], test_fd: Floats, *, kind: str
+) -> Floats:
+    """Ridge or logistic regression on the recording's mean framewise displacement alone."""
+    center, spread = train_fd.mean(), train_fd.std() or 1.0
+    train, test = ((fd[:, None] - center) / spread for fd in (train_fd, test_fd))
+    return predict_from_features(train, truth, groups, test, kind=kind)

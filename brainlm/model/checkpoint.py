@@ -1,0 +1,155 @@
+"""A model's folder: everything that is needed to use it, and nothing that can run code.
+
+config.json                 sizes, masking, the head if there is one, hashes of the others
+model.safetensors           weights (float32)
+normalization.safetensors   the scaler of the data it was trained on
+parcels.tsv                 order, names and places of the parcels
+README.md                   the model card
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError
+from ..files import atomic_path, read_json, write_json, write_text
+from ..provenance import sha256_file
+from ..shards.scaler import Scaler, load_scaler
+from ..shards.tensorfile import load_tensors, save_tensors
+from .config import ModelConfig
+from .heads import LabelModel
+from .mae import MaskedAutoencoder
+
+FORMAT = 1
+_RETRAIN = "train it again, or copy the whole folder anew"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What config.json says besides the network's sizes."""
+
+    mask_ratio: float
+    split_sha256: str  # of the subjects' splits it was trained on
+    head: Mapping[str, Any] | None  # name, kind, positive, mean, sd, dropout; None: no head
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model read from its folder."""
+
+    model: MaskedAutoencoder | LabelModel
+    config: ModelConfig
+    card: ModelCard
+    scaler: Scaler
+    parcels: pd.DataFrame
+
+    @property
+    def autoencoder(self) -> MaskedAutoencoder:
+        """The autoencoder, with or without a head on it."""
+        return self.model.autoencoder if isinstance(self.model, LabelModel) else self.model
+
+
+def build_model(
+    config: ModelConfig, parcels: pd.DataFrame, head: Mapping[str, Any] | None = None
+) -> MaskedAutoencoder | LabelModel:
+    """An untrained network for these parcels (columns x, y, z in MNI mm)."""
+    if len(parcels) != config.parcels:
+        raise DataError(
+            f"The model is made for {config.parcels} parcels, the atlas has {len(parcels)}",
+            fix=f"set model.overrides: {{parcels: {len(parcels)}}}, or choose another atlas",
+        )
+    places = parcels[["x", "y", "z"]].to_numpy(dtype=float)
+    autoencoder = MaskedAutoencoder(config, torch.tensor(places))
+    return LabelModel(autoencoder, float(head["dropout"])) if head else autoencoder
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the weights as safetensors, with equal bytes for equal weights."""
+    tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    save_tensors(path, tensors, {"format": FORMAT})
+
+
+def save_surroundings(
+    folder: Path, *, config: ModelConfig, card: ModelCard, data_folder: Path, readme: str
+) -> None:
+    """Write all but the weights; parcels and scaler come from `data_folder` (shards, a model)."""
+    copies = {name: data_folder / name for name in ("parcels.tsv", "normalization.safetensors")}
+    for name, source in copies.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(source.read_bytes())
+    write_json(
+        folder / "config.json",
+        {
+            "format": FORMAT,
+            "model": config.to_dict(),
+            "mask_ratio": card.mask_ratio,
+            "split_sha256": card.split_sha256,
+            "head": dict(card.head) if card.head else None,
+            "sha256": {name: sha256_file(source) for name, source in copies.items()},
+        },
+    )
+    write_text(folder / "README.md", readme)
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Read a model's folder and check that its parts belong together."""
+    content = _read_config(folder)
+    for name, expected in content["sha256"].items():
+        if not (folder / name).exists() or sha256_file(folder / name) != expected:
+            raise DataError(
+                f"{name} is missing or is not the one this model was trained with",
+                file=folder / name,
+                fix=_RETRAIN,
+            )
+    config = ModelConfig.from_dict(content["model"])
+    parcels = pd.read_csv(folder / "parcels.tsv", sep="\t")
+    model = build_model(config, parcels, content["head"])
+    path = folder / "model.safetensors"
+    _fill(model, {key: torch.from_numpy(v) for key, v in load_tensors(path)[0].items()}, path)
+    return LoadedModel(
+        model=model.eval(),
+        config=config,
+        card=ModelCard(content["mask_ratio"], content["split_sha256"], content["head"]),
+        scaler=load_scaler(folder / "normalization.safetensors"),
+        parcels=parcels,
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        content = dict(read_json(path))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"This is no model's folder: config.json cannot be read ({type(error).__name__})",
+            file=path,
+            fix="train the model first: `brainlm pretrain`",
+        ) from None
+    if content.get("format") != FORMAT:
+        raise DataError(
+            f"The model has format {content.get('format')}, this program reads {FORMAT}",
+            file=path,
+            fix=_RETRAIN,
+        )
+    return content
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+    if wrong:
+        raise DataError(
+            f"The weights do not fit config.json: {len(wrong)} differ, e.g. {', '.join(wrong[:3])}",
+            file=path,
+            fix=_RETRAIN,
+        )
+    model.load_state_dict(dict(tensors))

@@ -1,0 +1,55 @@
+"""From windows of the shards to tensors of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..shards.reader import ShardReader
+from ..shards.sampler import Window
+
+
+class Batch(NamedTuple):
+    """Windows as the model takes them."""
+
+    signal: Tensor  # (batch, parcels, time) float32, scaled; NaN where a parcel has no data
+    covered: Tensor  # (batch, parcels) bool
+    recording_ids: tuple[str, ...]
+
+
+def load_batch(
+    reader: ShardReader, windows: Sequence[Window], length: int, device: torch.device
+) -> Batch:
+    """Read windows of `length` time points."""
+    arrays = [reader.window(window.recording_id, window.start, length) for window in windows]
+    signal = torch.from_numpy(np.stack(arrays)).to(device).transpose(1, 2).contiguous()
+    return Batch(
+        signal, ~signal.isnan().any(dim=2), tuple(window.recording_id for window in windows)
+    )
+
+
+def lengths_of(reader: ShardReader, split: str) -> dict[str, int]:
+    """Recording -> time points, of one split."""
+    rows = reader.recordings(split)
+    return dict(
+        zip(rows["recording_id"].astype(str), rows["n_timepoints"].astype(int), strict=True)
+    )
+
+
+def fewest_parcels(reader: ShardReader, splits: Sequence[str]) -> int:
+    """Parcels with data in the poorest recording of these splits."""
+    rows = reader.table[reader.table["split"].isin(splits)]
+    fewest = int(rows["n_parcels"].min())
+    if fewest < 1:
+        name = rows.sort_values("n_parcels", kind="stable")["recording_id"].iloc[0]
+        raise DataError(
+            f"{name} has no parcel with data",
+            file=reader.index_path,
+            fix="set quality.min_parcels above 0, so that such recordings are left out",
+        )
+    return fewest

@@ -1,0 +1,85 @@
+"""What training reads of the config: the same fields, but no defaults (those are in config.py).
+
+The training side runs where no config library is installed, so it has its own plain classes;
+a test keeps their fields equal to the config's sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from ..errors import InputError
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Section `pretrain`."""
+
+    run: str
+    epochs: int
+    windows_per_recording: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    mask_ratio: float
+    clip_norm: float
+    checkpoint_every: int
+    device: str
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """One of `finetune.targets`."""
+
+    name: str
+    kind: str
+    positive: str | None
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Section `finetune`."""
+
+    targets: tuple[TargetSettings, ...]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+    freeze_encoder: bool
+
+    def target(self, name: str) -> TargetSettings:
+        """The target called `name`."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        known = ", ".join(target.name for target in self.targets) or "none"
+        raise InputError(
+            f"{name} is not among the targets of the config (it has {known})",
+            fix=f"add it to finetune.targets: - {{name: {name}, kind: regression}}",
+        )
+
+
+def read_settings(kind: type[Settings], section: str, content: Mapping[str, Any]) -> Settings:
+    """Make settings of a section's plain content; unknown and missing keys are errors."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if set(content) != names:
+        wrong = ", ".join(sorted(set(content) ^ names))
+        raise InputError(
+            f"The section {section} has unknown or missing keys: {wrong}",
+            fix="leave --params out to take the values of config/config.yaml",
+        )
+    return kind(**content)
+
+
+def read_finetune(content: Mapping[str, Any]) -> FinetuneSettings:
+    """Section `finetune`, with its targets."""
+    targets = tuple(
+        read_settings(TargetSettings, "finetune.targets", target) for target in content["targets"]
+    )
+    return read_settings(FinetuneSettings, "finetune", {**content, "targets": targets})

@@ -1,0 +1,89 @@
+"""Masked reconstruction in numbers, from sums that can be added up over any grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..model.mae import MaskedAutoencoder, Reconstruction
+from ..model.mask import TokenMask, generator, random_mask
+from ..shards.reader import ShardReader
+from ..shards.sampler import Window, batches
+from .data import load_batch
+
+Sums = NDArray[np.float64]
+
+#: Last axis of the sums: count, truth, truth^2, prediction, prediction^2, truth x prediction.
+N_SUMS = 6
+
+
+def masked_sums(truth: Tensor, predicted: Tensor, mask: TokenMask, parcels: int) -> Sums:
+    """Sums over the target tokens, (batch, parcels, 6), in float64.
+
+    `truth` and `predicted` are (batch, hidden tokens, patch).
+    """
+    y, p = truth.double(), predicted.double()
+    terms = torch.stack([torch.ones_like(y), y, y * y, p, p * p, y * p], dim=-1).sum(dim=2)
+    terms = torch.where(mask.target[..., None], terms, 0.0).cpu()
+    patches = (mask.visible.shape[1] + mask.hidden.shape[1]) // parcels
+    parcel = (mask.hidden.cpu() // patches)[..., None].expand(-1, -1, N_SUMS)
+    sums = torch.zeros(len(terms), parcels, N_SUMS, dtype=torch.float64)
+    return np.asarray(sums.scatter_add_(1, parcel, terms).numpy())
+
+
+def scores(sums: Sums) -> dict[str, NDArray[np.float64]]:
+    """R2, MSE and Pearson's r of sums (..., 6); NaN where undefined, never clipped.
+
+    R2 = 1 - SSE / SST, with SST about the mean of the truth over the same entries.
+    """
+    n, y, yy, p, pp, yp = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = yy - 2 * yp + pp
+        spread_y, spread_p = yy - y * y / n, pp - p * p / n
+        r2 = np.where(spread_y > 0, 1 - error / spread_y, np.nan)
+        r = np.where(
+            (spread_y > 0) & (spread_p > 1e-12 * np.maximum(pp, 1e-300)),
+            (yp - y * p / n) / np.sqrt(spread_y * spread_p),
+            np.nan,
+        )
+        return {"r2": r2, "mse": np.where(n > 0, error / n, np.nan), "pearson": r}
+
+
+@torch.no_grad()
+def reconstruct(model: MaskedAutoencoder, signal: Tensor, mask: TokenMask) -> Reconstruction:
+    """The model's guess, without dropout and without gradients."""
+    was_training = model.training
+    result: Reconstruction = model.eval()(signal, mask)
+    model.train(was_training)
+    return result
+
+
+def validate(
+    model: MaskedAutoencoder,
+    reader: ShardReader,
+    windows: Sequence[Window],
+    *,
+    n_visible: int,
+    seed: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Loss and R2 on fixed windows with fixed masks."""
+    config = model.config
+    device = next(model.parameters()).device
+    total = np.zeros(N_SUMS)
+    for number, chosen in enumerate(batches(windows, batch_size)):
+        batch = load_batch(reader, chosen, config.timepoints, device)
+        source = generator(seed, "validation", number)
+        mask = random_mask(batch.covered, config.patches, n_visible, source)
+        result = reconstruct(model, batch.signal, mask)
+        total += masked_sums(result.truth, result.predicted, mask, config.parcels).sum((0, 1))
+    found = scores(total)
+    return {
+        "val_loss": float(found["mse"]),
+        "val_r2": float(found["r2"]) if np.isfinite(found["r2"]) else None,
+    }

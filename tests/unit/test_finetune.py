@@ -1,0 +1,199 @@
+"""Fine-tuning finds a planted label, keeps its best epoch, and refuses what cannot be learned."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from brainlm.cli.finetune import finetune as command
+from brainlm.cli.pretrain import pretrain as pretrain_command
+from brainlm.errors import DataError, InputError
+from brainlm.model.checkpoint import build_model, load_model
+from brainlm.model.config import ModelConfig
+from brainlm.model.heads import LabelModel
+from brainlm.model.mask import count_visible, generator
+from brainlm.shards.reader import ShardReader
+from brainlm.train.finetune import finetune, labelled_data, predict
+from brainlm.train.settings import FinetuneSettings, TargetSettings
+
+from .synthetic_cohort import (
+    NETWORK,
+    make_shards,
+    parcel_table,
+    write_recording,
+    write_study,
+)
+
+CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
+SCORE = TargetSettings("score", "regression", None)
+GROUP = TargetSettings("group", "binary", "patient")
+SETTINGS = FinetuneSettings(
+    targets=(SCORE, GROUP),
+    epochs=40,
+    batch_size=4,
+    learning_rate=0.005,
+    weight_decay=0.01,
+    dropout=0.1,
+    freeze_encoder=False,
+)
+
+
+def _signal(score: float, rng: np.random.Generator) -> np.ndarray:
+    """The score is how much the left end swings, at any time."""
+    noise = rng.standard_normal((60, 8))
+    noise[:, :4] *= np.exp(0.8 * score)
+    return (100 + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    study = write_study(
+        tmp_path_factory.mktemp("finetune") / "study", {"train": 24, "val": 8, "test": 8}
+    )
+    rng = np.random.default_rng(5)
+    table = pd.read_parquet(study.path("recordings"))
+    for row in table.itertuples():
+        write_recording(study, row.recording_id, _signal(row.label_score, rng))
+    make_shards(study)
+    pretrain_command(study.root)
+    return study
+
+
+@pytest.fixture(scope="module")
+def reader(study):
+    return ShardReader(study.path("shards_index"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def _model(seed: int = 0) -> LabelModel:
+    model = build_model(CONFIG, parcel_table(), {"dropout": 0.1})
+    assert isinstance(model, LabelModel)
+    model.autoencoder.initialize(generator(seed))
+    return model
+
+
+def _tune(reader, target, **changes):
+    rows: list[dict] = []
+    data = labelled_data(reader, target, CONFIG.timepoints)
+    model = finetune(
+        _model(),
+        reader,
+        data,
+        FinetuneSettings(**{**vars(SETTINGS), **changes}),
+        kind=target.kind,
+        mask_ratio=0.5,
+        seed=1,
+        report=rows.append,
+    )
+    return model, data, rows
+
+
+def _outputs(model, reader, lengths) -> np.ndarray:
+    n_visible = count_visible(0.5, 8, CONFIG.patches)
+    found = predict(model, reader, lengths, n_visible=n_visible, seed=1, batch_size=4)
+    assert list(found) == sorted(lengths)
+    return np.array(list(found.values()))
+
+
+def test_a_planted_score_is_found_in_new_subjects(reader) -> None:
+    model, data, rows = _tune(reader, SCORE)
+    test = data.lengths["test"]
+    truth = np.array([data.values[name] for name in sorted(test)])
+    guess = data.scale.to_label(_outputs(model, reader, test))
+    assert np.corrcoef(truth, guess)[0, 1] > 0.7
+    assert min(row["val_loss"] for row in rows) < 0.6
+
+
+def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
+    model, data, _ = _tune(reader, GROUP)
+    test = data.lengths["test"]
+    truth = np.array([data.values[name] for name in sorted(test)])
+    logits = _outputs(model, reader, test)
+    assert logits[truth == 1].mean() > logits[truth == 0].mean() + 0.5
+
+
+def test_the_best_epoch_is_kept(reader) -> None:
+    model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=12)
+    assert [row["epoch"] for row in rows if row["best"]][-1] < 12
+    truth = np.array([data.values[name] for name in sorted(data.lengths["val"])])
+    outputs = _outputs(model, reader, data.lengths["val"])
+    error = np.mean((outputs - data.scale.to_model(truth)) ** 2)
+    assert error == pytest.approx(min(row["val_loss"] for row in rows), rel=1e-4)
+
+
+def test_a_frozen_encoder_stays_as_it_was(reader) -> None:
+    model, _, _ = _tune(reader, SCORE, freeze_encoder=True, epochs=2)
+    before = _model().state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("autoencoder."), name
+
+
+def test_the_scale_is_that_of_the_train_split(reader) -> None:
+    data = labelled_data(reader, SCORE, CONFIG.timepoints)
+    train = reader.recordings("train")["label_score"].astype(float)
+    assert data.scale.mean == pytest.approx(train.mean())
+    assert data.scale.sd == pytest.approx(train.std(ddof=0))
+    assert data.n_missing == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "target", "told"),
+    [
+        (lambda t: t.assign(label_score=3.0), SCORE, "is constant in the train split"),
+        (lambda t: t.assign(label_group="patient"), GROUP, "has one class only"),
+        (
+            lambda t: t.assign(label_score=t["label_score"].where(t["subject"].isin(["01", "25"]))),
+            SCORE,
+            "Too few subjects have the label score: 1 to train on",
+        ),
+        (
+            lambda t: t.assign(label_score=t["label_score"].where(t["split"] != "val")),
+            SCORE,
+            "0 recordings to validate on",
+        ),
+    ],
+)
+def test_labels_nothing_can_be_learned_from_are_refused(
+    study, reader, monkeypatch, change, target, told
+) -> None:
+    monkeypatch.setattr(reader, "table", change(reader.table))
+    with pytest.raises(DataError, match=told):
+        labelled_data(reader, target, CONFIG.timepoints)
+
+
+def test_missing_labels_are_left_out_and_counted(reader, monkeypatch) -> None:
+    table = reader.table
+    monkeypatch.setattr(
+        reader,
+        "table",
+        table.assign(label_score=table["label_score"].where(~table["subject"].isin(["01", "25"]))),
+    )
+    data = labelled_data(reader, SCORE, CONFIG.timepoints)
+    assert data.n_missing == 2
+    assert len(data.lengths["train"]) == 23
+    assert len(data.lengths["val"]) == 7
+
+
+def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> None:
+    command("score", study.root)
+    folder = study.path("finetuned", run="brainlm", target="score").parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    command("score", study.root)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    loaded = load_model(folder)
+    assert loaded.card.head is not None
+    assert loaded.card.head["name"] == "score"
+    train = ShardReader(study.path("shards_index")).recordings("train")["label_score"]
+    assert loaded.card.head["mean"] == pytest.approx(float(train.astype(float).mean()))
+    rows = [json.loads(line) for line in before["metrics.jsonl"].decode().splitlines()]
+    assert set(rows[0]) == {"epoch", "loss", "val_loss", "best"}
+    with pytest.raises(InputError, match=r"age is not among the targets.*score, group"):
+        command("age", study.root)

@@ -1,0 +1,301 @@
+"""Training learns, and whatever kills it, it ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainlm.cli.pretrain import pretrain as command
+from brainlm.config import Finetune, Pretrain, Target
+from brainlm.errors import DataError, InputError
+from brainlm.model.checkpoint import load_model, save_weights
+from brainlm.model.config import ModelConfig
+from brainlm.shards.reader import ShardReader
+from brainlm.train.checkpointing import Checkpoints
+from brainlm.train.optim import learning_rate_at, make_optimizer
+from brainlm.train.pretrain import pretrain
+from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
+from brainlm.train.settings import (
+    FinetuneSettings,
+    PretrainSettings,
+    TargetSettings,
+    read_settings,
+)
+
+from .synthetic_cohort import NETWORK, make_shards, params, write_study
+
+SPLITS = {"train": 5, "val": 2, "test": 2}
+CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.1})
+SETTINGS = PretrainSettings(
+    run="brainlm",
+    epochs=4,
+    windows_per_recording=1,
+    batch_size=2,
+    learning_rate=0.005,
+    weight_decay=0.05,
+    warmup=0.1,
+    mask_ratio=0.75,
+    clip_norm=1.0,
+    checkpoint_every=2,
+    device="cpu",
+)
+STEPS = 12  # 4 epochs of ceil(5 / 2) steps
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing in the loop catches it."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    study = write_study(tmp_path_factory.mktemp("pretrain") / "study", SPLITS)
+    make_shards(study)
+    return study
+
+
+@pytest.fixture(scope="module")
+def reader(study):
+    return ShardReader(study.path("shards_index"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def _train(reader, folder: Path, *, settings=SETTINGS, report=lambda row: None, stop=None, say=str):
+    """Train; return what ends up in the files: weights and log."""
+    checkpoints = Checkpoints.below(folder, "fingerprint", say)
+    model = pretrain(
+        reader,
+        CONFIG,
+        settings,
+        seed=3,
+        device=torch.device("cpu"),
+        checkpoints=checkpoints,
+        report=report,
+        stop=stop or StopRequest(),
+    )
+    save_weights(folder / "model.safetensors", model)
+    return (folder / "model.safetensors").read_bytes(), checkpoints.log.path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(reader, tmp_path_factory):
+    torch.set_num_threads(1)
+    return _train(reader, tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.mark.parametrize(
+    ("section", "mirror"),
+    [(Pretrain, PretrainSettings), (Finetune, FinetuneSettings), (Target, TargetSettings)],
+)
+def test_settings_mirror_the_config(section, mirror) -> None:
+    assert [field.name for field in fields(mirror)] == list(section.model_fields)
+    assert all(field.default is field.default_factory for field in fields(mirror))
+
+
+def test_settings_are_read_strictly() -> None:
+    content = Pretrain().model_dump(mode="json")
+    assert read_settings(PretrainSettings, "pretrain", content).epochs == 100
+    with pytest.raises(InputError, match="epoch"):
+        read_settings(PretrainSettings, "pretrain", {**content, "epoch": 3})
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [learning_rate_at(step, 110, 1.0, 10 / 110) for step in range(110)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert 0 < rates[-1] < 0.001
+    assert learning_rate_at(0, 1, 1.0, 0.05) == 1.0
+
+
+def test_only_matrices_decay() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+    decaying, others = make_optimizer(model, 0.1, 0.05).param_groups
+    assert [p.ndim for p in decaying["params"]] == [2]
+    assert decaying["weight_decay"] == 0.05
+    assert [p.ndim for p in others["params"]] == [1, 1, 1]
+    assert others["weight_decay"] == 0
+
+
+def test_it_learns_to_guess_what_is_hidden(tmp_path) -> None:
+    study = write_study(tmp_path / "study", {"train": 12, "val": 4, "test": 1}, runs=2)
+    reader = ShardReader(make_shards(study))
+    settings = read_settings(
+        PretrainSettings,
+        "pretrain",
+        {**vars(SETTINGS), "epochs": 15, "batch_size": 8, "windows_per_recording": 4},
+    )
+    rows: list[dict] = []
+    _train(reader, tmp_path, settings=settings, report=rows.append)
+    r2 = [row["val_r2"] for row in rows if "val_r2" in row]
+    assert abs(r2[0]) < 0.2  # it starts from the recording's mean
+    assert r2[-1] > 0.3
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+
+
+def test_the_log_has_a_row_for_each_step_and_epoch(unbroken) -> None:
+    rows = [json.loads(line) for line in unbroken[1].decode().splitlines()]
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
+    assert set(steps[0]) == {"step", "epoch", "loss", "lr", "grad_norm"}
+    assert [row["epoch"] for row in rows if "val_r2" in row] == [1, 2, 3, 4]
+
+
+def test_it_is_repeatable_and_follows_the_seed(reader, unbroken, tmp_path) -> None:
+    assert _train(reader, tmp_path / "again") == unbroken
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_killed_at_random_steps_it_ends_with_the_same_bytes(
+    reader, unbroken, tmp_path, seed
+) -> None:
+    draw = random.Random(seed)
+    kills = 0
+    while True:
+        left = draw.randint(1, 5)
+
+        def report(row) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KilledError
+
+        try:
+            result = _train(reader, tmp_path, report=report)
+            break
+        except KilledError:
+            kills += 1
+    assert kills >= 2
+    assert result == unbroken
+
+
+def test_a_spoilt_checkpoint_falls_back_to_the_one_before(reader, unbroken, tmp_path) -> None:
+    def report(row) -> None:
+        if row["step"] == 8:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        _train(reader, tmp_path, report=report)
+    kept = sorted((tmp_path / "fingerprint").glob("step-*"))
+    assert [path.stem for path in kept] == ["step-00000004", "step-00000006"]
+    kept[-1].write_bytes(kept[-1].read_bytes()[:1000])
+    told: list[str] = []
+    assert _train(reader, tmp_path, say=told.append) == unbroken
+    assert "step-00000006.safetensors cannot be used" in told[0]
+    assert told[1] == "Going on from step-00000004.safetensors"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_polite_signal_saves_and_stops(reader, unbroken, tmp_path, name) -> None:
+    def report(row) -> None:
+        if row["step"] == 5:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = pytest.raises(InterruptedTrainingError, match=f"{name} after step 5 of 12")
+    with stop_signals() as stop, stopped as caught:
+        _train(reader, tmp_path, report=report, stop=stop)
+    assert caught.value.exit_code == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "fingerprint/step-00000005.safetensors").exists()
+    assert _train(reader, tmp_path) == unbroken
+
+
+def test_a_loss_that_explodes_names_the_recordings(reader, tmp_path) -> None:
+    settings = read_settings(
+        PretrainSettings, "pretrain", {**vars(SETTINGS), "learning_rate": 1e30, "warmup": 0.0}
+    )
+    with pytest.raises(DataError, match=r"the batch held sub-\d\d_task-rest_run-1"):
+        _train(reader, tmp_path, settings=settings)
+
+
+def test_recordings_that_are_all_too_short_are_refused(tmp_path) -> None:
+    study = write_study(tmp_path / "study", SPLITS, volumes=30)
+    reader = ShardReader(make_shards(study))
+    with pytest.raises(DataError, match="No recording of the train split has the model's 40"):
+        _train(reader, tmp_path / "run")
+
+
+def test_the_command_writes_a_whole_folder_and_starts_afresh_on_changes(study, capsys) -> None:
+    command(study.root, params(study, "pretrain"))
+    folder = study.path("model", run="brainlm").parent
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "checkpoints",
+        "config.json",
+        "metrics.json",
+        "metrics.jsonl",
+        "model.json",
+        "model.safetensors",
+        "normalization.safetensors",
+        "parcels.tsv",
+    }
+    loaded = load_model(folder)
+    assert loaded.config.parcels == 8
+    assert "never for decisions about a person" in (folder / "README.md").read_text()
+    sidecar = json.loads((folder / "model.json").read_text())
+    assert sidecar["Device"] == "cpu"
+    assert "shards/index.parquet" in sidecar["Sources"]
+    assert str(study.root) not in (folder / "model.json").read_text()
+    files = [path for path in folder.iterdir() if path.is_file()]
+    before = {path.name: path.read_bytes() for path in files}
+
+    for path in files:
+        path.unlink()
+    capsys.readouterr()
+    command(study.root, params(study, "pretrain"))
+    assert "Going on from step-00000006" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in files} == before
+
+    config = study.path("config")
+    text = config.read_text()
+    config.write_text(text.replace('"epochs": 2, "batch_size"', '"epochs": 1, "batch_size"'))
+    command(study.root)
+    config.write_text(text)
+    assert "starts afresh" in capsys.readouterr().out
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["epoch"] == 1
+
+
+@pytest.mark.faults
+def test_sigkill_of_the_real_command_changes_nothing(tmp_path) -> None:
+    options = {"pretrain": {"epochs": 12, "batch_size": 1, "checkpoint_every": 7, "device": "cpu"}}
+    study = write_study(tmp_path / "study", SPLITS, options=options)
+    make_shards(study)
+    command(study.root)
+    folder = study.path("model", run="brainlm").parent
+    names = ("model.safetensors", "metrics.jsonl", "README.md", "model.json")
+    unbroken = {name: (folder / name).read_bytes() for name in names}
+    checkpoints = folder / "checkpoints"
+    for path in [*checkpoints.glob("*/*"), *(folder / name for name in names)]:
+        path.unlink()
+
+    call = [sys.executable, "-m", "brainlm", "pretrain", "--study", str(study.root)]
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(checkpoints.glob("*/step-0000002*")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "model.safetensors").exists()
+    command(study.root)
+    assert {name: (folder / name).read_bytes() for name in names} == unbroken
+    assert math.isfinite(json.loads(unbroken["metrics.jsonl"].splitlines()[-1])["val_loss"])
