@@ -1,0 +1,270 @@
+"""The page: whole, self-contained, true, and the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainlm.cli.qc_figure import qc_figure
+from brainlm.cli.report import report
+from brainlm.files import read_json, write_text
+from brainlm.report import recordings
+from brainlm.report.gather import gather
+from brainlm.report.page import render_page
+
+from .report_study import EXCLUDED, FAILED, SHORT, FinishedStudy
+
+VOID = {"meta", "img", "link", "br", "hr", "path", "rect"}
+
+
+class Page(HTMLParser):
+    """Text, links and ids of a page; complains of unbalanced tags."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.links += [found[key] for key in ("src", "href") if key in found]
+        self.ids += [found["id"]] if "id" in found else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> FinishedStudy:
+    made = FinishedStudy(tmp_path_factory.mktemp("study")).write()
+    qc_figure([made.ids[0], EXCLUDED, FAILED], study=made.study.root, batch="0000")
+    report(study=made.study.root)
+    return made
+
+
+@pytest.fixture(scope="module")
+def html(finished) -> str:
+    return finished.path("report").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html) -> Page:
+    return Page(html)
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> FinishedStudy:
+    """A copy of the finished study, to be changed."""
+    shutil.copytree(finished.study.root, tmp_path / "copy")
+    return FinishedStudy(tmp_path / "copy")
+
+
+def rendered(made: FinishedStudy) -> str:
+    targets = [target.name for target in made.config.finetune.targets]
+    return render_page(gather(made.study, made.fields, targets, made.config.name), {})
+
+
+def test_page_needs_nothing_from_outside(page, html):
+    for link in page.links:
+        assert link.startswith(("#", "data:image/"))
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_links_inside_the_page_have_their_ends(page):
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+
+
+def test_page_names_no_folder_of_this_machine(html, finished):
+    assert str(finished.study.root) not in html
+    assert "/tmp" not in html
+
+
+def test_head_tells_name_and_status(page, html):
+    assert "<h1>Test &amp; study</h1>" in html
+    assert "Complete, but 1 recording was given up" in page.text
+
+
+def test_stand_in_atlas_is_called_so(page):
+    assert "A424approx is a stand-in, not A424." in page.text
+
+
+def test_every_lost_recording_has_its_reason(page):
+    for words in (
+        f"failed motion 3 of 240 volumes hold NaN or inf (first: volume 7) To mend: convert it "
+        f"anew from DICOM, or exclude the run 1 {FAILED}",
+        f"excluded cohort mean FD 0.71 mm is above 0.55 mm 1 {EXCLUDED}",
+        f"ineligible onboard 60 volumes; at least 200 are needed 1 {SHORT}",
+    ):
+        assert words in page.text
+
+
+def test_counts_follow_the_recordings(page):
+    steps = "9 found 8 eligible −1 ineligible 7 processed −1 given up 6 in the cohort −1 excluded"
+    assert steps in page.text
+    assert "Motion 7 done, 1 given up" in page.text
+    assert "4 train / 1 val / 1 test" in page.text
+    assert "2.56 k model parameters" in page.text
+
+
+def test_table_joins_cohort_and_figures(page):
+    # From the cohort's table; from the QC figure's sidecar; from nowhere.
+    assert "sub-01_task-rest train 240 0.8 0.080 100.0 included" in page.text
+    assert re.search(rf"{EXCLUDED} 240 0\.8 0\.\d{{3}} \d\d\.\d excluded", page.text)
+    assert f"{SHORT} 60 0.8 ineligible" in page.text
+
+
+def test_figures_are_embedded_and_linked(page, html, finished):
+    assert f"#qc-{finished.ids[0]}" in page.links
+    assert f"qc-{FAILED}" not in page.ids
+    assert html.count("data:image/png;base64,") == 2
+
+
+def test_results_are_told_with_their_baselines(page):
+    assert "BrainLM 0.412 0.382 to 0.442" in page.text
+    assert "Linear interpolation 0.120 0.090 to 0.150" in page.text
+    assert "the prediction is constant" in page.text
+    assert "Head motion alone n/a 4 train subjects, 5 are needed" in page.text
+    assert "1 test subject: the evaluation shows that the pipeline runs" in page.text
+
+
+def test_phantom_truth_is_told(page):
+    assert "Recovery of the phantom's truth" in page.text
+    assert "parcel signals, r with truth 0.620" in page.text
+
+
+def test_provenance_holds_hashes_digests_and_versions(page, finished):
+    sidecar = read_json(finished.path("scaler").with_suffix(".json"))
+    assert f"scale {sidecar['CodeDigest']}" in page.text
+    from brainlm.provenance import sha256_file
+
+    assert sha256_file(finished.path("model")) in page.text
+    assert "Ortega Caro" in page.text
+
+
+def test_same_study_elsewhere_gives_the_same_bytes(tmp_path, finished, html):
+    twin = FinishedStudy(tmp_path / "elsewhere").write()
+    qc_figure([twin.ids[0], EXCLUDED, FAILED], study=twin.study.root, batch="0000")
+    report(study=twin.study.root)
+    assert twin.path("report").read_text(encoding="utf-8") == html
+    sidecars = [made.path("report").with_suffix(".json").read_bytes() for made in (twin, finished)]
+    assert sidecars[0] == sidecars[1]
+
+
+def test_report_before_anything_ran_tells_how_to_go_on(tmp_path):
+    made = FinishedStudy(tmp_path)
+    from brainlm.config import to_commented_yaml
+
+    write_text(made.study.path("config"), to_commented_yaml(made.config))
+    made.write_recordings()
+    report(study=tmp_path)
+    text = Page(made.path("report").read_text(encoding="utf-8")).text
+    assert "In progress: cohort, shards, pretraining, reconstruction, age, sex not run yet" in text
+    for target in ("shards", "pretrain", "evaluate", "report"):
+        assert f"snakemake --profile config/profiles/local {target}" in text
+    assert "Motion – not run yet" in text
+    assert "8 unfinished" in text
+
+
+def test_damaged_files_are_told_and_the_rest_is_shown(copied):
+    copied.path("reconstruction").write_text("{")
+    copied.path("model").write_bytes(b"not safetensors")
+    text = Page(rendered(copied)).text
+    assert "evaluation/brainlm/reconstruction/metrics.json" in text
+    assert "models/brainlm/model.safetensors" in text
+    assert "6 recordings in the cohort" in text
+
+
+def test_a_training_that_is_still_writing_its_log(copied):
+    log = copied.path("model_log")
+    write_text(log, log.read_text() + '{"step": 101, "epo')
+    assert "steps 100" in Page(rendered(copied)).text
+
+
+def test_of_a_resumed_training_the_last_lines_count(copied):
+    again = {"step": 100, "epoch": 20, "loss": 0.12345, "lr": 0, "grad_norm": 1}
+    log = copied.path("model_log")
+    write_text(log, log.read_text() + json.dumps(again) + "\n")
+    text = Page(rendered(copied)).text
+    assert "steps 100" in text
+    assert "last training loss 0.1235" in text
+
+
+def test_real_atlas_has_no_banner(tmp_path):
+    made = FinishedStudy(tmp_path)
+    made.config = made.config.model_copy(
+        update={"atlas": made.config.atlas.model_copy(update={"name": "A424"})}
+    )
+    made.fields["atlas"] = "A424"
+    made.write()
+    assert "stand-in" not in Page(rendered(made)).text
+
+
+def test_names_and_reasons_cannot_inject_markup(copied):
+    copied.config = copied.config.model_copy(update={"name": "<script>alert(1)</script>"})
+    copied.path("exclusions").write_text(
+        f"recording_id\tstage\treason\n{EXCLUDED}\tcohort\t<img src=x onerror=alert(1)>\n"
+    )
+    html = rendered(copied)
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+
+
+def test_large_studies_embed_the_worst_figures_only(copied, monkeypatch):
+    copied.path("qc_figure", recording=EXCLUDED).unlink()
+    for number, name in enumerate(copied.included):
+        path = copied.path("qc_figure", recording=name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png")
+        copied.sidecar(path, "qc-figure", name, MeanFramewiseDisplacement=number / 10)
+    monkeypatch.setattr(recordings, "EMBED", 2)
+    findings = gather(copied.study, copied.fields, ["age", "sex"], "x")
+    chosen = recordings.figures_to_embed(findings)
+    assert chosen == copied.included[:3:-1]
+    page = Page(render_page(findings, dict.fromkeys(chosen, b"png")))
+    assert "The 2 of 6 recordings with the largest mean FD" in page.text
+    assert f"figures/{copied.included[0]}_qc.png" in page.links
+
+
+def test_very_large_studies_show_the_odd_and_the_worst_rows(copied, monkeypatch):
+    monkeypatch.setattr(recordings, "_TABLE_ROWS", 4)
+    findings = gather(copied.study, copied.fields, [], "x")
+    rows = recordings.recordings_table(findings, {})["rows"]
+    assert {row["name"] for row in rows[:3]} == {EXCLUDED, FAILED, SHORT}
+    assert rows[3]["name"] == copied.included[int(np.argmax([0.08, 0.12, 0.31, 0.1, 0.22, 0.15]))]
+
+
+def test_templates_are_part_of_the_package():
+    folder = Path(recordings.__file__).with_name("templates")
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html.j2",
+        "report.css",
+        "report.js",
+    }
