@@ -37,7 +37,7 @@ demo: $(STAMP)
 	$(BIN)/brainlm demo --directory demo --cores $(CORES)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -59,16 +59,18 @@ _COMMON = (
     "name=phantom demo",
     "space.resolution_mm=4",
     "split.train=0.5",
-    "split.val=0.25",
-    "split.salt=demo",
+    "split.val=0.2",
+    "split.salt=demo-8",  # the draw of so few subjects is lumpy; this one gives 4, 1 and 3
     "pretrain.run=tiny",
     "pretrain.device=cpu",
+    "pretrain.batch_size=1",
+    "pretrain.learning_rate=0.003",
     "quality.max_mean_fd_mm=1.0",
     "finetune.targets=[{name: age, kind: regression}]",
 )
 _FULL = {
     "phantom": ("--subjects", 8, "--volumes", 220),
-    "settings": ("pretrain.epochs=20", "pretrain.windows_per_recording=4"),
+    "settings": ("pretrain.epochs=20", "pretrain.windows_per_recording=2"),
 }
 _SMALL = {
     "phantom": ("--subjects", 5, "--volumes", 210, "--voxel-mm", 5),

@@ -14,7 +14,7 @@ rule evaluate_reconstruction:
         "benchmarks/evaluate-reconstruction.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: 1
     resources:
         gpu=study.gpus,
         cpus_per_gpu=8,
@@ -43,7 +43,7 @@ rule evaluate_clinical:
         "benchmarks/evaluate-clinical-{target}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: 1
     resources:
         gpu=study.gpus,
         cpus_per_gpu=8,

@@ -13,7 +13,7 @@ rule finetune_model:
         "benchmarks/finetune-{target}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: 1
     resources:
         gpu=study.gpus,
         cpus_per_gpu=8,

@@ -1,0 +1,133 @@
+"""What reruns after a change, and what does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brainlm.resources import share_dir
+
+from . import runner
+
+AFTER_PARCELLATION = {
+    "select_cohort",
+    "fit_scaler",
+    "write_shards",
+    "pretrain_model",
+    "finetune_model",
+    "evaluate_reconstruction",
+    "evaluate_clinical",
+    "check_phantom",
+    "write_report",
+    "audit_recordings",
+}
+PER_RECORDING = (
+    "estimate_motion",
+    "normalize_bold",
+    "resample_bold",
+    "compute_confounds",
+    "denoise_bold",
+    "parcellate_bold",
+)
+
+
+def _source_with_edit(folder: Path, module: str) -> Path:
+    """A copy of the repository in which `module` has one more comment."""
+    root = share_dir()
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("brainlm", "workflow", "config", "atlases"):
+        shutil.copytree(root / name, folder / name, ignore=ignore)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(root / name, folder / name)
+    path = folder / module
+    path.write_text(path.read_text() + "\n# an edit\n")
+    return folder
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
+    done = runner.snakemake(finished)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
+
+
+def test_onboarding_again_reruns_nothing(finished_copy: Path, phantom: Path) -> None:
+    runner.onboard(phantom, finished_copy)
+    done = runner.snakemake(finished_copy, "--dry-run")
+    assert runner.planned_jobs(done.stdout + done.stderr) == {}
+
+
+def test_a_deleted_parcellation_reruns_that_recording_and_the_cohort(finished_copy: Path) -> None:
+    victim = sorted(finished_copy.rglob("*_timeseries.parquet"))[2]
+    content = victim.read_bytes()
+    victim.unlink()
+    done = runner.snakemake(finished_copy, "--dry-run")
+    planned = runner.planned_jobs(done.stdout + done.stderr)
+    assert planned["parcellate_bold"] == 1
+    assert not {"estimate_motion", "normalize_anat", "normalize_bold"} & set(planned)
+    assert set(planned) - {"parcellate_bold"} <= AFTER_PARCELLATION | {"draw_qc"}
+    done = runner.snakemake(finished_copy, "parcellations")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert victim.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("module", "reruns", "keeps"),
+    [
+        (
+            "brainlm/denoise/regression.py",
+            {"denoise_bold", "parcellate_bold"},
+            {"estimate_motion", "normalize_bold", "resample_bold", "compute_confounds"},
+        ),
+        (
+            "brainlm/preproc/resample.py",
+            {"resample_bold", "compute_confounds", "denoise_bold", "parcellate_bold"},
+            {"estimate_motion", "normalize_anat", "normalize_bold"},
+        ),
+        (
+            "brainlm/shards/scaler.py",
+            {"fit_scaler", "write_shards", "pretrain_model"},
+            {*PER_RECORDING, "select_cohort"},
+        ),
+        (
+            "brainlm/train/finetune.py",
+            {"finetune_model", "evaluate_clinical"},
+            {*PER_RECORDING, "select_cohort", "fit_scaler", "pretrain_model"},
+        ),
+    ],
+)
+def test_an_edited_stage_reruns_itself_and_what_follows_only(
+    finished: Path, tmp_path: Path, module: str, reruns: set[str], keeps: set[str]
+) -> None:
+    source = _source_with_edit(tmp_path, module)
+    done = runner.snakemake(finished, "--dry-run", source=source)
+    planned = runner.planned_jobs(done.stdout + done.stderr)
+    assert reruns <= set(planned), done.stdout[-3000:] + done.stderr[-3000:]
+    assert not keeps & set(planned)
+    n_recordings = len(list(finished.rglob("*_timeseries.parquet")))
+    for rule in reruns & set(PER_RECORDING):
+        assert planned[rule] == n_recordings
+
+
+def test_a_changed_option_reruns_its_stage_only(finished_copy: Path) -> None:
+    config = finished_copy / "config" / "config.yaml"
+    text = config.read_text()
+    assert "min_coverage: 0.5" in text
+    config.write_text(text.replace("min_coverage: 0.5", "min_coverage: 0.4"))
+    done = runner.snakemake(finished_copy, "--dry-run")
+    planned = runner.planned_jobs(done.stdout + done.stderr)
+    assert "parcellate_bold" in planned
+    assert not set(PER_RECORDING[:-1]) & set(planned)
+
+
+def test_a_stage_by_hand_gives_the_same_bytes(finished_copy: Path) -> None:
+    recording = sorted(finished_copy.rglob("*_timeseries.parquet"))[0].name.split("_space-")[0]
+    before = runner.digest_tree(finished_copy)
+    for verb in ("motion", "normalize-bold", "resample", "confounds", "denoise", "parcellate"):
+        done = runner.brainlm(verb, recording, "--study", finished_copy)
+        assert done.returncode == 0, (verb, done.stderr)
+    after = runner.digest_tree(finished_copy)
+    assert {name for name in before if before[name] != after.get(name)} == set()

@@ -1,0 +1,159 @@
+"""What would run: dry runs on studies whose raw files are empty."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from brainlm.dag import QC_BATCH, Dag
+from brainlm.errors import InputError
+from brainlm.resources import share_dir
+
+from .empty_study import make_study
+
+
+def snakemake(study: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(share_dir() / "Snakefile")]
+    command += ["--directory", str(study), "--dry-run", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def counts(output: str) -> dict[str, int]:
+    table = output[output.rindex("Job stats:") :]
+    found = dict(re.findall(r"^([a-z_]+)\s+(\d+)$", table, re.M))
+    return {rule: int(number) for rule, number in found.items() if rule != "total"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    make_study(folder, 60)
+    return folder
+
+
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+def test_everything_is_planned(study: Path, profile: str) -> None:
+    profile_dir = share_dir() / "config" / "profiles" / profile
+    planned = counts(snakemake(study, "--profile", str(profile_dir)))
+    for rule in (
+        "estimate_motion",
+        "normalize_anat",
+        "normalize_bold",
+        "resample_bold",
+        "compute_confounds",
+        "denoise_bold",
+        "parcellate_bold",
+    ):
+        assert planned[rule] == 60, rule
+    assert planned["draw_qc"] == -(-60 // QC_BATCH)
+    for rule in ("prepare_atlas", "select_cohort", "fit_scaler", "write_shards", "write_report"):
+        assert planned[rule] == 1, rule
+    assert planned["audit_recordings"] == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "last", "absent"),
+    [
+        ("parcellations", "parcellate_bold", "select_cohort"),
+        ("shards", "write_shards", "pretrain_model"),
+        ("pretrain", "pretrain_model", "finetune_model"),
+        ("finetune", "finetune_model", "evaluate_clinical"),
+        ("evaluate", "evaluate_clinical", "write_report"),
+        ("report", "write_report", ""),
+    ],
+)
+def test_targets_stop_where_their_name_says(
+    study: Path, target: str, last: str, absent: str
+) -> None:
+    planned = counts(snakemake(study, "--cores", "2", target))
+    assert last in planned
+    assert absent not in planned
+
+
+def test_one_recording_can_be_asked_for(study: Path) -> None:
+    dag = _dag(study)
+    path = dag.each("timeseries", ["sub-000007_task-rest"])[0]
+    planned = counts(snakemake(study, "--cores", "2", path))
+    assert planned["parcellate_bold"] == planned["estimate_motion"] == 1
+
+
+def test_the_literal_slurm_profile_resolves_in_a_clone(study: Path) -> None:
+    if not (share_dir() / "slurm").exists():
+        pytest.skip("not a clone")
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", "--quiet"]
+    done = subprocess.run(
+        [*command, "--directory", str(study)],
+        cwd=share_dir(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_study_the_message_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("name: x\n")
+    output = snakemake(tmp_path, "--cores", "1")
+    assert "There is no recordings table yet" in output
+    assert "brainlm onboard" in output
+    assert "Traceback" not in output
+
+
+def test_a_config_fault_is_told_before_anything_runs(study: Path) -> None:
+    output = snakemake(study, "--cores", "1", "--config", "motion={iteratons: 3}")
+    assert "motion.iteratons" in output
+    assert "Traceback" not in output
+
+
+def test_options_and_code_are_parameters_of_every_stage(study: Path) -> None:
+    rules = "".join(path.read_text() for path in (share_dir() / "workflow/rules").glob("*.smk"))
+    stages = re.findall(r"^rule (\w+):(.*?)(?=^rule |\Z)", rules, re.M | re.S)
+    assert len(stages) > 15
+    for name, body in stages:
+        assert "log:" in body and "message:" in body, name
+        assert "--params {params.options:q}" in body or name == "audit_recordings", name
+        if name != "audit_recordings":
+            verb = re.search(r'options=study.options\("([a-z-]+)"\)', body)
+            assert verb is not None, name
+            assert f'code=study.code("{verb[1]}")' in body, name
+            assert f'"brainlm {verb[1]} ' in body, name
+            for directive in ("benchmark:", "threads:", "mem_mb", "runtime"):
+                assert directive in body, (name, directive)
+        assert "script:" not in body and "retries" not in body, name
+
+
+def test_a_study_without_eligible_recordings_is_refused(tmp_path: Path) -> None:
+    import pandas as pd
+
+    make_study(tmp_path, 3)
+    path = tmp_path / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table["eligible"] = False
+    table.to_parquet(path)
+    with pytest.raises(InputError, match="None of the 3 recordings"):
+        _dag(tmp_path)
+
+
+def test_content_changes_when_onboarding_sees_another_file(tmp_path: Path) -> None:
+    import pandas as pd
+
+    make_study(tmp_path, 3)
+    wildcards = type("W", (), {"recording": "sub-000001_task-rest"})
+    before = _dag(tmp_path).content(wildcards)
+    path = tmp_path / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table["recording_id"] == "sub-000001_task-rest", "tr"] = 2.0
+    table.to_parquet(path)
+    assert _dag(tmp_path).content(wildcards) != before
+
+
+def _dag(study: Path) -> Dag:
+    import yaml
+
+    return Dag(yaml.safe_load((study / "config" / "config.yaml").read_text()), study)
