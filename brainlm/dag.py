@@ -6,6 +6,7 @@ workflow is parsed. Every cluster job parses it again, so it must stay cheap.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -13,10 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .atlas.registry import find_atlas
 from .config import Config, parse_config
 from .errors import InputError
 from .layout import TEMPLATES, folder_of
-from .provenance import sha256_json
+from .provenance import sha256_file, sha256_json
 from .recordings import read_rows
 from .stages import code_digest, params_to_json, stage_params
 
@@ -26,6 +28,11 @@ RECORDING_REGEX = r"sub-[^/_]+(?:_(?:ses|task|acq|ce|rec|dir|run|echo|part|chunk
 
 #: Columns of the recordings table that, when they change, make a recording's jobs stale.
 _CONTENT = ("bold", "bold_sha256", "t1w", "t1w_sha256", "tr", "n_volumes", "slice_timing")
+
+#: Volume of the template's brain.
+_BRAIN_MM3 = 1.9e6
+#: Memory of an imaging stage besides the run's series (float32), MB; 250 to 400 were measured.
+_BASE_MB = 1000
 
 #: Recordings whose quality figures one job draws: drawing one takes less than starting.
 QC_BATCH = 50
@@ -87,6 +94,11 @@ class Dag:
         """The path of a kind of file for every label to predict."""
         return [self.pattern(kind).format(target=target) for target in self.targets]
 
+    def split_table(self) -> list[str]:
+        """The user's own table of splits, if there is one: the cohort is stale when it changes."""
+        table = self.config.split.table
+        return [str(table)] if table else []
+
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""
         return [f"{number:04d}" for number in range(math.ceil(len(self.rows) / QC_BATCH))]
@@ -127,6 +139,21 @@ class Dag:
             )
         return self.rows[recording]
 
+    # --- memory ---------------------------------------------------------------------------
+
+    def raw_mb(self, wildcards: Any) -> int:
+        """Memory for a stage that holds a raw run whole, MB."""
+        voxels = math.prod(json.loads(self._row(wildcards.recording)["shape"]))
+        return self._series_mb(voxels, wildcards)
+
+    def brain_mb(self, wildcards: Any, copies: int) -> int:
+        """Memory for a stage that holds the brain of a normalised run so many times, MB."""
+        voxels = copies * _BRAIN_MM3 / self.config.space.resolution_mm**3
+        return self._series_mb(voxels, wildcards)
+
+    def _series_mb(self, voxels: float, wildcards: Any) -> int:
+        return _BASE_MB + math.ceil(voxels * self._row(wildcards.recording)["n_volumes"] * 4 / 1e6)
+
     # --- what makes a job stale ----------------------------------------------------------
 
     def options(self, stage: str) -> str:
@@ -146,6 +173,12 @@ class Dag:
         """A digest of what onboarding knows of this T1w."""
         row = self.anats.get(wildcards.anat, {})
         return sha256_json([row.get("t1w"), row.get("t1w_sha256")])[:16]
+
+    def atlas_content(self) -> str:
+        """A digest of the atlas behind its name: its table and its image."""
+        atlas = find_atlas(self.config.atlas.name)
+        files = [path for path in (atlas.table, atlas.path) if path and path.exists()]
+        return sha256_json([atlas.sha256, *map(sha256_file, files)])[:16]
 
     @property
     def gpus(self) -> int:

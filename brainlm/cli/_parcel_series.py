@@ -25,11 +25,22 @@ def read_parcels(path: Path, names: list[str], first: int, last: int) -> NDArray
     `names` are all parcels of the atlas: the table must hold them in that order.
     """
     import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from ..shards.scaler import check_series
 
-    file = pq.ParquetFile(path)
+    try:
+        file = pq.ParquetFile(path)
+        table = file.read(columns=names[first:last])
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the file's
+        raise DataError(
+            f"This parcel series cannot be read: {error}",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        ) from None
     if file.schema_arrow.names != names:
         raise DataError(
             f"This series has {len(file.schema_arrow.names)} parcels that are not the "
@@ -37,7 +48,6 @@ def read_parcels(path: Path, names: list[str], first: int, last: int) -> NDArray
             file=path,
             fix="delete it and rerun the recording's parcellation",
         )
-    table = file.read(columns=names[first:last])
     series = np.stack([column.to_numpy() for column in table.columns])
     check_series(series, path)
     return series

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 from .finetune import TargetOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ..train.finetune import LabelledData
+    from ..train.settings import TargetSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -56,10 +66,12 @@ def evaluate_clinical(
             file=run.path("finetuned"),
             fix=f"make it with `brainlm finetune --target {target}`",
         )
+    data = labelled_data(reader, wanted, loaded.config.timepoints)
+    _check_same_label(loaded.card.head or {}, wanted, data, run.path("finetuned"))
     result = evaluate(
         loaded.model.to(device),
         reader,
-        labelled_data(reader, wanted, loaded.config.timepoints),
+        data,
         target=target,
         kind=wanted.kind,
         mask_ratio=loaded.card.mask_ratio,
@@ -75,3 +87,23 @@ def evaluate_clinical(
     name = "auroc" if wanted.kind == "binary" else "r2"
     subjects = result.metrics["n_subjects"]
     say(f"{target} in {subjects} test subjects: {headline(result.metrics, name)}")
+
+
+def _check_same_label(
+    head: Mapping[str, Any], wanted: TargetSettings, data: LabelledData, path: Path
+) -> None:
+    """Refuse a head that learned another label, or the same on another scale."""
+    from ..errors import DataError
+
+    same = all(head[key] == getattr(wanted, key) for key in ("name", "kind", "positive"))
+    near = 1e-9 * data.scale.sd  # the last digits of a sum may differ between machines
+    if not same or any(
+        not math.isclose(head[key], getattr(data.scale, key), rel_tol=1e-9, abs_tol=near)
+        for key in ("mean", "sd")
+    ):
+        raise DataError(
+            f"The model was fine-tuned on other values of the label {wanted.name} than the "
+            "config and the shards have now",
+            file=path,
+            fix=f"run `brainlm finetune --target {wanted.name}` again, then this",
+        )

@@ -84,6 +84,7 @@ def finetune(
         report=report,
     )
     machine = describe(device, threads)
+    run.path("finetuned").unlink(missing_ok=True)  # no older weights beside the new config.json
     _save_surroundings(run, reader, model, head, data, rows, pretrained.card.mask_ratio)
     write_text(
         run.path("finetuned").with_name("metrics.jsonl"),

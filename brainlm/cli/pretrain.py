@@ -37,6 +37,7 @@ def pretrain(
     from ..model.checkpoint import save_weights
     from ..model.config import ModelConfig
     from ..provenance import sha256_file, sha256_json
+    from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
     from ..train import pretrain as training
     from ..train.checkpointing import Checkpoints
     from ..train.runtime import describe, set_up, stop_signals
@@ -50,8 +51,10 @@ def pretrain(
     _warn_of_short_recordings(reader, config.timepoints)
     device = set_up(settings.device, threads)
     machine = describe(device, threads)
-    index_sha256 = sha256_file(run.path("shards_index"))
-    fingerprint = sha256_json([run.params, index_sha256, run.code, machine])[:16]
+    # The network also reads the parcels' places, of which the index knows nothing.
+    names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
+    data = [sha256_file(reader.folder / name) for name in names]
+    fingerprint = sha256_json([run.params, data, run.code, machine])[:16]
     checkpoints = Checkpoints.below(run.path("model").parent / "checkpoints", fingerprint, say)
     with stop_signals() as stop:
         model = training.pretrain(
@@ -64,6 +67,7 @@ def pretrain(
             report=tell_epochs,
             stop=stop,
         )
+    run.path("model").unlink(missing_ok=True)  # no older weights beside the new config.json
     _save_surroundings(run, reader, model, settings, checkpoints.log)
     with run.output("model_log", about=machine) as path:
         shutil.copyfile(checkpoints.log.path, path)

@@ -65,7 +65,8 @@ def shards(study: StudyOption = HERE, params: ParamsOption = None) -> None:
         dtype=dtype,
         target_mb=run.params["shards"]["target_mb"],
     )
-    folder = run.path("shards_index").parent
+    index_path = run.path("shards_index")
+    folder = index_path.parent
     rows = {row["recording_id"]: row for row in cohort.to_dict("records")}
     written: list[dict[str, Any]] = []
     for shard in progress(plan, "writing shards"):
@@ -75,6 +76,8 @@ def shards(study: StudyOption = HERE, params: ParamsOption = None) -> None:
         }
         tr = {name: float(rows[name]["tr"]) for name in shard.recording_ids}
         header = shard_header(split=shard.split, dtype=dtype, tr=tr, **hashes)
+        # From here until all is written no index may stand: it would describe other shards.
+        index_path.unlink(missing_ok=True)
         with atomic_path(folder / shard.name) as path:
             write_shard(path, packed, header)
         written += _rows_of(shard, packed)

@@ -49,7 +49,9 @@ def evaluate_clinical(
     train, test = sorted(data.lengths["train"]), sorted(data.lengths["test"])
     if not test:
         raise DataError(
-            f"No test recording has the label {target}",
+            f"No test recording has the label {target} and the model's "
+            f"{model.autoencoder.config.timepoints} time points",
+            file=reader.index_path,
             fix="choose another target, or change the split",
         )
     truth = _values(data, test)

@@ -15,7 +15,7 @@ from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, count_visible, generator, random_mask
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, even_windows
+from ..shards.sampler import Window, check_any_window, even_windows
 from ..train.data import fewest_parcels, lengths_of, load_batch
 from ..train.validation import N_SUMS, Sums, masked_sums, reconstruct, scores
 from .baselines.interpolation import interpolate_hidden
@@ -47,7 +47,9 @@ def evaluate_reconstruction(
 ) -> ReconstructionResult:
     """Score the test split on fixed windows with fixed masks, one per (seed, recording)."""
     config = model.config
-    windows = even_windows(lengths_of(reader, "test"), config.timepoints)
+    lengths = lengths_of(reader, "test")
+    check_any_window(lengths, config.timepoints, "test")
+    windows = even_windows(lengths, config.timepoints)
     n_visible = count_visible(mask_ratio, fewest_parcels(reader, ("test",)), config.patches)
     subject_of = reader.table["subject"].astype(str).to_dict()
     subjects = sorted({subject_of[window.recording_id] for window in windows})

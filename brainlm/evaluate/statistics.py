@@ -16,7 +16,9 @@ Floats = NDArray[np.float64]
 #: A score: its value or NaN, and why it is NaN.
 Scorer = Callable[[Floats, Floats], dict[str, float]]
 
-_FEWEST_FOR_CI = 3
+#: With fewer subjects, resamplings that draw the same few again and again make intervals that
+#: are far too narrow for means and without bound for R2.
+_FEWEST_FOR_CI = 10
 #: A resampling may leave a score undefined (one class drawn); a CI needs most of them.
 _DEFINED_SHARE = 0.9
 
@@ -95,7 +97,7 @@ def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     """MSE, MAE, R2 (about the mean of the test labels) and Pearson's r; NaN where undefined."""
     error = predicted - truth
     spread = float(((truth - truth.mean()) ** 2).sum())
-    varied = len(truth) > 2 and spread > 0
+    varied = len(truth) > 2 and float(np.ptp(truth)) > 0
     related = varied and float(predicted.std()) > 1e-12 * max(1.0, float(np.abs(predicted).max()))
     return {
         "mse": float((error**2).mean()),

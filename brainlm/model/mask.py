@@ -47,15 +47,15 @@ def random_mask(
 
 def random_partition(
     covered: Tensor, patches: int, n_visible: int, source: torch.Generator
-) -> list[Tensor]:
-    """Disjoint sets of `n_visible` tokens, each (batch, n_visible), for one look at each.
+) -> Tensor:
+    """Disjoint sets of `n_visible` tokens, (sets, n_visible), of one window, for one look at each.
 
-    There are as many as the sample with the fewest tokens fills. Read one after the other
+    `covered` is (parcels,). There are as many sets as the tokens fill. Read one after the other
     they show (nearly) the whole window, each at the sparsity the encoder was trained at.
     """
-    order, with_data = _shuffle(covered, patches, source)
-    sets = max(1, int(with_data.sum(dim=1).min()) // n_visible)
-    return [order[:, first * n_visible : (first + 1) * n_visible] for first in range(sets)]
+    order, with_data = _shuffle(covered[None], patches, source)
+    sets = max(1, int(with_data.sum()) // n_visible)
+    return order[0, : sets * n_visible].unflatten(0, (sets, n_visible))
 
 
 def _shuffle(covered: Tensor, patches: int, source: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,11 @@ def _scatter(target: str, part: Clinical) -> dict[str, str] | None:
 def _rows(table: MetricTable) -> dict[str, Any]:
     """A metric table with its best values marked."""
     best = {metric: table.best(metric) for metric in table.metrics}
+    estimates = [estimate for method in table.methods for estimate in method.estimates.values()]
+    untold = [estimate.reason for estimate in estimates if estimate.reason]
     return {
+        "intervals": any(estimate.interval for estimate in estimates),
+        "notes": list(dict.fromkeys(untold)),
         "columns": [
             (metric_name(metric), "↓" if smaller_is_better(metric) else "↑")
             for metric in table.metrics

@@ -33,7 +33,7 @@ def read_label(table: pd.DataFrame, name: str, kind: str, positive: str | None) 
         numbers = _equals(values, positive).astype(float)
     else:
         numbers = pd.to_numeric(values.where(~missing), errors="coerce").astype(float)
-        unread = numbers.isna() & ~missing
+        unread = ~np.isfinite(numbers) & ~missing
         if unread.any():
             raise DataError(
                 f"The label {name} is no number in {int(unread.sum())} recordings, e.g. "

@@ -7,10 +7,12 @@ ranks, needs no state but the number of the epoch and of the step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..errors import DataError
 from .splits import uniform_of
+
+Item = TypeVar("Item")
 
 
 class Window(NamedTuple):
@@ -55,9 +57,9 @@ def even_windows(lengths: Mapping[str, int], window: int) -> list[Window]:
     return windows
 
 
-def batches(windows: Sequence[Window], size: int) -> list[Sequence[Window]]:
-    """Cut the windows into batches; the last one may be smaller."""
-    return [windows[first : first + size] for first in range(0, len(windows), size)]
+def batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut windows (or what is made of them) into batches; the last one may be smaller."""
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def check_any_window(lengths: Mapping[str, int], window: int, split: str) -> None:

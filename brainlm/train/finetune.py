@@ -165,13 +165,21 @@ def predict(
     model.eval()
     outputs: dict[str, list[float]] = {}
     windows: Sequence[Window] = even_windows(lengths, config.timepoints)
-    for number, chosen in enumerate(batches(windows, batch_size)):
+    for chosen in batches(windows, batch_size):
         batch = load_batch(reader, chosen, config.timepoints, device)
-        source = generator(seed, "views", number)
-        views = random_partition(batch.covered, config.patches, n_visible, source)
-        mean = torch.stack([model(batch.signal, visible) for visible in views]).mean(dim=0)
-        for name, value in zip(batch.recording_ids, mean.tolist(), strict=True):
-            outputs.setdefault(name, []).append(value)
+        # Drawn for each window by itself: nobody's prediction depends on who else is tested.
+        views = [
+            (place, view)
+            for place, window in enumerate(chosen)
+            for view in random_partition(
+                batch.covered[place], config.patches, n_visible, generator(seed, "views", *window)
+            )
+        ]
+        for some in batches(views, batch_size):
+            places = [place for place, _ in some]
+            found = model(batch.signal[places], torch.stack([view for _, view in some]))
+            for place, value in zip(places, found.tolist(), strict=True):
+                outputs.setdefault(batch.recording_ids[place], []).append(value)
     return {name: float(np.mean(values)) for name, values in outputs.items()}
 
 

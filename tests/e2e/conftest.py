@@ -8,6 +8,7 @@ import pytest
 from . import runner
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the end-to-end tests on one worker, so that they share the finished study."""
     for item in items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
 from brainlm.cli.finetune import finetune
 from brainlm.cli.pretrain import pretrain
+from brainlm.config import load_config
 from brainlm.errors import DataError
 from brainlm.evaluate.baselines.connectivity import (
     TooFewError,
@@ -32,7 +34,14 @@ from brainlm.evaluate.statistics import (
     regression_scores,
     scores_with_ci,
 )
-from brainlm.model.mask import TokenMask, generator, random_mask
+from brainlm.model.checkpoint import load_model
+from brainlm.model.heads import LabelModel
+from brainlm.model.mask import TokenMask, count_visible, generator, random_mask
+from brainlm.provenance import sha256_file
+from brainlm.shards.reader import ShardReader
+from brainlm.shards.scaler import load_scaler, save_scaler
+from brainlm.train.data import lengths_of
+from brainlm.train.finetune import predict
 from brainlm.train.validation import masked_sums, scores
 
 from .synthetic_cohort import make_shards, simulate, write_study
@@ -77,10 +86,17 @@ def test_undefined_scores_are_null_with_a_reason() -> None:
     told = metric(float("nan"), None)
     assert told["value"] is None
     assert told["reason"]
-    result = scores_with_ci(np.ones((2, 6)), 100, 0)
+    result = scores_with_ci(np.ones((9, 6)), 100, 0)
     assert result["mse"]["value"] == 0.0
     assert result["mse"]["ci_low"] is None
-    assert "2 test subjects" in result["mse"]["reason"]
+    assert "9 test subjects" in result["mse"]["reason"]
+    rng = np.random.default_rng(0)
+    errors = rng.uniform(1, 3, 40)
+    sums = np.stack([np.full(40, 4.0), *np.zeros((2, 40)), *np.zeros((2, 40)), np.zeros(40)], 1)
+    sums[:, 2] = errors  # squared truth, guessed as 0: the error of each subject
+    found = scores_with_ci(sums, 2000, 0)["mse"]
+    sem = float(errors.std(ddof=1)) / np.sqrt(40) / 4
+    assert found["ci_high"] - found["ci_low"] == pytest.approx(2 * 1.96 * sem, rel=0.1)
 
 
 def test_scores_of_labels_are_those_of_scikit_learn() -> None:
@@ -102,6 +118,8 @@ def test_scores_of_labels_are_those_of_scikit_learn() -> None:
     assert math.isnan(constant["pearson"])
     assert constant["r2"] < 0  # told as it is, never clipped
     assert math.isnan(regression_scores(truth[:2], guess[:2])["r2"])
+    one_subject = np.full(7, 51.7)  # whose mean in floating point is not 51.7
+    assert math.isnan(regression_scores(one_subject, guess[:7])["r2"])
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -126,7 +144,6 @@ def test_interpolation_draws_lines_between_what_is_seen() -> None:
     ramp = np.arange(12.0)
     signal = np.stack([ramp, ramp, ramp])
     visible = np.array([0, 2, 5])  # parcel 0: patches 0 and 2; parcel 1: patch 1 (of 4); none
-    visible = np.array([0, 2, 4 + 1])
     filled = interpolate_hidden(signal, visible, patch=3)
     np.testing.assert_allclose(filled[0], [*ramp[:9], 8, 8, 8])
     np.testing.assert_allclose(filled[1], [3, 3, 3, 3, 4, 5, 5, 5, 5, 5, 5, 5])
@@ -209,8 +226,8 @@ def test_reconstruction_of_test_subjects_beats_the_mean(study) -> None:
     found = _strict(path)
     assert found["n_subjects"] == 6
     assert found["n_recordings"] == 12
-    r2 = found["metrics"]["r2"]
-    assert 0.3 < r2["ci_low"] < r2["value"] < r2["ci_high"] < 1
+    assert 0.3 < found["metrics"]["r2"]["value"] < 1
+    assert "6 test subjects" in found["metrics"]["r2"]["reason"]
     assert found["metrics"]["mse"]["value"] < 0.7 * found["baselines"]["zero"]["mse"]["value"]
     assert found["baselines"]["zero"]["r2"]["value"] == pytest.approx(0, abs=0.05)
     assert found["baselines"]["zero"]["pearson"]["value"] is None
@@ -260,6 +277,10 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
     if target == "group":
         truth = (truth == "patient").astype(float)
     np.testing.assert_allclose(table["true"], truth.astype(float))
+    train = index.loc[index["split"] == "train", f"label_{target}"]
+    if target == "group":
+        train = train == "patient"
+    np.testing.assert_allclose(table["constant"], train.astype(float).mean())
     evaluate_clinical(target, study.root)
     assert path.read_bytes() == before
 
@@ -274,3 +295,98 @@ def test_a_model_of_other_splits_is_refused(study, tmp_path) -> None:
     for call in (evaluate_reconstruction, lambda root: evaluate_clinical("score", root)):
         with pytest.raises(DataError, match="trained with other splits"):
             call(copy.root)
+
+
+def test_the_penalty_is_chosen_on_other_subjects() -> None:
+    rng = np.random.default_rng(0)
+    # five nearly equal recordings of each subject, and a label that nothing predicts
+    features = np.repeat(rng.standard_normal((30, 20)), 5, axis=0)
+    features += 0.01 * rng.standard_normal(features.shape)
+    label = np.repeat(rng.standard_normal(30), 5)
+    groups = [str(number // 5) for number in range(150)]
+    test = rng.standard_normal((40, 20))
+    for kind, truth, most in (("regression", label, 0.7), ("binary", label > 0, 0.2)):
+        found = predict_from_features(features, truth.astype(float), groups, test, kind=kind)
+        assert found.std() < most, kind
+
+
+def test_a_baseline_calls_a_rare_class_as_readily_as_the_model() -> None:
+    rng = np.random.default_rng(0)
+    truth = (np.arange(600) % 10 == 0).astype(float)
+    features = rng.standard_normal((600, 3))
+    features[:, 0] += 1.5 * truth
+    groups = [str(number) for number in range(300)]
+    chance = predict_from_features(
+        features[:300], truth[:300], groups, features[300:], kind="binary"
+    )
+    found = binary_scores(truth[300:], chance)
+    assert found["auroc"] > 0.8
+    assert found["balanced_accuracy"] > 0.7
+
+
+def _changed_config(study, folder, before: str, after: str):
+    copy = type(study)(shutil.copytree(study.root, folder))
+    text = copy.path("config").read_text()
+    assert before in text
+    copy.path("config").write_text(text.replace(before, after))
+    return copy
+
+
+def test_a_model_of_another_scaling_is_refused(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    folder = copy.path("model", run="brainlm").parent
+    path = folder / "normalization.safetensors"
+    scaler = load_scaler(path)
+    save_scaler(path, replace(scaler, iqr=2 * scaler.iqr))
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"][path.name] = sha256_file(path)
+    (folder / "config.json").write_text(json.dumps(config))
+    for call in (evaluate_reconstruction, lambda root: finetune("score", root)):
+        with pytest.raises(DataError, match=r"trained with another normalization\.safetensors"):
+            call(copy.root)
+
+
+def test_a_head_of_other_labels_is_refused(study, tmp_path) -> None:
+    turned = _changed_config(study, tmp_path / "turned", '"patient"', '"control"')
+    with pytest.raises(DataError, match="fine-tuned on other values of the label group"):
+        evaluate_clinical("group", turned.root)
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "mended"))
+    table = pd.read_parquet(copy.path("shards_index"))
+    table["label_score"] *= 12
+    table.to_parquet(copy.path("shards_index"))
+    with pytest.raises(DataError, match="fine-tuned on other values of the label score") as caught:
+        evaluate_clinical("score", copy.root)
+    assert caught.value.fix is not None
+    assert "brainlm finetune --target score" in caught.value.fix
+
+
+def test_test_recordings_that_are_all_too_short_are_refused(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    table = pd.read_parquet(copy.path("shards_index"))
+    table.loc[table["split"] == "test", "n_timepoints"] = 39
+    table.to_parquet(copy.path("shards_index"))
+    with pytest.raises(DataError, match="No recording of the test split has the model's 40"):
+        evaluate_reconstruction(copy.root)
+    with pytest.raises(DataError, match="has the label score and the model's 40 time points"):
+        evaluate_clinical("score", copy.root)
+
+
+def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:
+    evaluate_clinical("score", study.root)
+    table = pd.read_parquet(study.path("clinical_predictions", run="brainlm", target="score"))
+    loaded = load_model(study.path("finetuned", run="brainlm", target="score").parent)
+    assert isinstance(loaded.model, LabelModel)
+    reader = ShardReader(study.path("shards_index"))
+    config = load_config(study.path("config"))
+    outputs = predict(
+        loaded.model,
+        reader,
+        lengths_of(reader, "test"),
+        n_visible=count_visible(loaded.card.mask_ratio, 8, loaded.config.patches),
+        seed=config.seed,
+        batch_size=config.finetune.batch_size,
+    )
+    labels = reader.recordings("train")["label_score"].astype(float)
+    z_scores = np.array([outputs[name] for name in table["recording_id"]])
+    expected = labels.mean() + labels.std(ddof=0) * z_scores
+    np.testing.assert_allclose(table["brainlm"], expected, rtol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,19 @@ def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
     assert logits[truth == 1].mean() > logits[truth == 0].mean() + 0.5
 
 
+def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
+    model = _model()
+    model.initialize_head(generator(0))
+    torch.nn.init.normal_(model.head[-1].weight, generator=generator(1))
+    lengths = labelled_data(reader, SCORE, CONFIG.timepoints).lengths["test"]
+    place = {"n_visible": 8, "seed": 1}
+    together = predict(model, reader, lengths, batch_size=5, **place)
+    assert np.std(list(together.values())) > 0.01
+    for name, length in lengths.items():
+        alone = predict(model, reader, {name: length}, batch_size=1, **place)
+        assert alone[name] == pytest.approx(together[name], abs=1e-5)
+
+
 def test_the_best_epoch_is_kept(reader) -> None:
     model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=12)
     assert [row["epoch"] for row in rows if row["best"]][-1] < 12
@@ -197,3 +211,16 @@ def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> Non
     assert set(rows[0]) == {"epoch", "loss", "val_loss", "best"}
     with pytest.raises(InputError, match=r"age is not among the targets.*score, group"):
         command("age", study.root)
+
+
+def test_the_command_goes_on_from_the_pretrained_encoder(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    config = json.loads(copy.path("config").read_text())
+    config["finetune"]["freeze_encoder"] = True
+    copy.path("config").write_text(json.dumps(config))
+    command("score", copy.root)
+    pretrained = load_model(copy.path("model", run="brainlm").parent)
+    tuned = load_model(copy.path("finetuned", run="brainlm", target="score").parent)
+    found = tuned.autoencoder.state_dict()
+    for name, value in pretrained.autoencoder.state_dict().items():
+        assert torch.equal(value, found[name]), name

@@ -14,15 +14,20 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from brainlm.cli import pretrain as pretrain_command
 from brainlm.cli.pretrain import pretrain as command
 from brainlm.config import Finetune, Pretrain, Target
 from brainlm.errors import DataError, InputError
-from brainlm.model.checkpoint import load_model, save_weights
+from brainlm.model.checkpoint import build_model, load_model, save_weights
 from brainlm.model.config import ModelConfig
+from brainlm.model.mae import MaskedAutoencoder
+from brainlm.model.mask import generator, random_mask
 from brainlm.shards.reader import ShardReader
+from brainlm.train import pretrain as training
 from brainlm.train.checkpointing import Checkpoints
 from brainlm.train.optim import learning_rate_at, make_optimizer
 from brainlm.train.pretrain import pretrain
@@ -33,8 +38,9 @@ from brainlm.train.settings import (
     TargetSettings,
     read_settings,
 )
+from brainlm.train.validation import validate
 
-from .synthetic_cohort import NETWORK, make_shards, params, write_study
+from .synthetic_cohort import FIELDS, NETWORK, make_shards, params, write_study
 
 SPLITS = {"train": 5, "val": 2, "test": 2}
 CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.1})
@@ -157,6 +163,41 @@ def test_the_log_has_a_row_for_each_step_and_epoch(unbroken) -> None:
     assert [row["epoch"] for row in rows if "val_r2" in row] == [1, 2, 3, 4]
 
 
+def test_each_step_has_its_own_masks_and_each_epoch_its_own_windows(
+    reader, tmp_path, monkeypatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def record(*arguments):
+        mask = random_mask(*arguments)
+        seen.append(mask.visible[0])
+        return mask
+
+    monkeypatch.setattr(training, "random_mask", record)
+    _train(reader, tmp_path)
+    assert len({tuple(visible.tolist()) for visible in seen}) == STEPS
+    plan = training.make_plan(reader, CONFIG, SETTINGS)
+    one, two = (training.epoch_batches(plan, CONFIG, SETTINGS, 3, epoch) for epoch in (0, 1))
+    assert {w.start for batch in one for w in batch} != {w.start for batch in two for w in batch}
+
+
+def test_it_trains_on_train_and_watches_val_without_dropout(reader) -> None:
+    plan = training.make_plan(reader, CONFIG, SETTINGS)
+    assert set(plan.train) == set(reader.recordings("train")["recording_id"])
+    assert {w.recording_id for w in plan.val_windows} == set(
+        reader.recordings("val")["recording_id"]
+    )
+    model = build_model(CONFIG, reader.parcels)
+    assert isinstance(model, MaskedAutoencoder)
+    model.initialize(generator(0))
+    torch.nn.init.normal_(model.guess.weight, generator=generator(1))
+    model.train()
+    watch = {"n_visible": 8, "seed": 1, "batch_size": 2}
+    first, second = (validate(model, reader, plan.val_windows, **watch) for _ in range(2))
+    assert first == second
+    assert model.training
+
+
 def test_it_is_repeatable_and_follows_the_seed(reader, unbroken, tmp_path) -> None:
     assert _train(reader, tmp_path / "again") == unbroken
 
@@ -272,6 +313,34 @@ def test_the_command_writes_a_whole_folder_and_starts_afresh_on_changes(study, c
     assert "starts afresh" in capsys.readouterr().out
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["epoch"] == 1
+
+
+def test_moved_parcels_start_afresh(tmp_path, capsys) -> None:
+    study = write_study(tmp_path / "study", SPLITS)
+    make_shards(study)
+    command(study.root)
+    index = study.path("shards_index").read_bytes()
+    atlas = study.path("atlas_table", **FIELDS)
+    table = pd.read_csv(atlas, sep="\t")
+    table.assign(y=table["x"]).to_csv(atlas, sep="\t", index=False)
+    make_shards(study)
+    assert study.path("shards_index").read_bytes() == index
+    capsys.readouterr()
+    command(study.root)
+    assert "Going on from" not in capsys.readouterr().out
+
+
+def test_older_weights_never_stand_beside_a_newer_config(study, monkeypatch) -> None:
+    def killed(*arguments: object) -> None:
+        raise KilledError
+
+    command(study.root)
+    weights = study.path("model", run="brainlm")
+    monkeypatch.setattr(pretrain_command.shutil, "copyfile", killed)
+    with pytest.raises(KilledError):
+        command(study.root)
+    assert weights.with_name("config.json").exists()
+    assert not weights.exists()
 
 
 @pytest.mark.faults

@@ -170,3 +170,13 @@ def test_a_series_of_another_atlas_is_refused(tmp_path) -> None:
     cohort(study.root)
     with pytest.raises(DataError, match="in another order"):
         scale_command.scale(study.root)
+
+
+def test_a_series_that_cannot_be_read_is_named(tmp_path) -> None:
+    study = write_study(tmp_path / "study", {"train": 4, "val": 1, "test": 2})
+    path = series_path(study, "sub-02_task-rest_run-1")
+    path.write_bytes(path.read_bytes()[:-100])
+    cohort(study.root)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        scale_command.scale(study.root)
+    assert caught.value.file == str(path)

@@ -180,6 +180,28 @@ def test_what_does_not_belong_together_is_refused(copied) -> None:
     assert np.isfinite(reader.series("sub-01_task-rest_run-1")).all()
 
 
+def test_a_killed_run_leaves_no_index_of_shards_that_are_gone(copied, monkeypatch) -> None:
+    write_recording(
+        copied, "sub-05_task-rest_run-1", simulate(0.1, 60, np.random.default_rng(3))
+    )  # of the val split, so that the scaler stays as it is
+    cohort(copied.root)
+    scale(copied.root)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copyfile", killed)
+        shards(copied.root)
+    with pytest.raises(InputError, match="There are no shards here"):
+        ShardReader(copied.path("shards_index"))
+    shards(copied.root)
+    reader = ShardReader(copied.path("shards_index"))
+    expected = _expected(copied, "sub-05_task-rest_run-1")
+    found = reader.series("sub-05_task-rest_run-1")
+    np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-7)
+
+
 def test_a_shard_cut_short_is_refused(copied) -> None:
     path = copied.path("shards_index").with_name("val-00000-of-00001.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
@@ -248,6 +270,8 @@ def test_labels_are_read_and_missing_ones_stay_missing() -> None:
     np.testing.assert_array_equal(found, [1, 0, np.nan])
     with pytest.raises(DataError, match=r"no number in 1 recordings, e\.g\. sub-1"):
         read_label(_labels(["3", "old"]), "x", "regression", None)
+    with pytest.raises(DataError, match=r"no number in 1 recordings, e\.g\. sub-0"):
+        read_label(_labels(["inf", "3"]), "x", "regression", None)
     with pytest.raises(DataError, match="other values than 0 and 1"):
         read_label(_labels([0, 1, 2]), "x", "binary", None)
     with pytest.raises(InputError, match=r"no label 'age'[^$]*choose of x"):

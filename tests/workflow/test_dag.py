@@ -153,6 +153,19 @@ def test_content_changes_when_onboarding_sees_another_file(tmp_path: Path) -> No
     assert _dag(tmp_path).content(wildcards) != before
 
 
+def test_the_users_table_of_splits_is_an_input_of_the_cohort(tmp_path: Path) -> None:
+    make_study(tmp_path, 3)
+    assert _dag(tmp_path).split_table() == []
+    config = tmp_path / "config" / "config.yaml"
+    config.write_text(config.read_text().replace("table: null", "table: config/mine.tsv"))
+    target = ("--cores", "1", "cohort/splits.tsv")
+    missing = snakemake(tmp_path, *target)
+    assert "Missing input files for rule select_cohort" in missing
+    assert "config/mine.tsv" in missing
+    (tmp_path / "config" / "mine.tsv").write_text("subject\tsplit\n")
+    assert counts(snakemake(tmp_path, *target))["select_cohort"] == 1
+
+
 def _dag(study: Path) -> Dag:
     import yaml
 

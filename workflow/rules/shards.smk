@@ -7,6 +7,7 @@ rule select_cohort:
         atlas_table=study.pattern("atlas_table"),
         timeseries=study.each("timeseries"),
         motion=study.each("motion"),
+        split_table=study.split_table(),
     output:
         cohort=study.pattern("cohort"),
         exclusions=study.pattern("exclusions"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
@@ -67,6 +68,8 @@ def predict_from_features(
     """Labels (or probabilities of class 1) of `test` (n, k); the penalty is chosen by CV.
 
     The folds are of train subjects (`groups`). Raises `TooFewError` when there are not enough.
+    Probabilities are those for equally frequent classes, as the fine-tuned model's are (its loss
+    weighs both alike): at 0.5 a rare class would else never be called by a baseline.
     """
     subjects = np.asarray(groups)
     if kind == "binary":
@@ -84,5 +87,6 @@ def predict_from_features(
     cuts = list(splitter(folds).split(train, truth, subjects))
     search = GridSearchCV(model, grid, scoring=score, cv=cuts).fit(train, truth)
     if kind == "binary":
-        return np.asarray(search.predict_proba(test)[:, 1])
+        logits = search.decision_function(test) - logit(truth.mean())
+        return np.asarray(expit(logits))
     return np.asarray(search.predict(test))
