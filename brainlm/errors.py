@@ -44,6 +44,12 @@ class DataError(BrainLMError):
     exit_code = 3
 
 
+class NotMadeError(DataError):
+    """An input of a stage is not there (yet): no reason to give the recording up."""
+
+    exit_code = 1
+
+
 class UpstreamError(DataError):
     """An earlier stage has already given this recording up."""
 

@@ -12,12 +12,15 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from .errors import DataError, InputError
+from .errors import BrainLMError, DataError, InputError, ResourceError
 from .files import atomic_path
 from .geometry import Array, template_grid
 
 #: Compression level of isa-l: about ten times faster than zlib for a few per cent of size.
 GZIP_LEVEL = 1
+
+#: Bytes that hold the header of any NIfTI file.
+LONGEST_HEADER = 540
 
 READ_ERRORS: tuple[type[Exception], ...] = (
     OSError,
@@ -69,6 +72,27 @@ def parse_header(raw: bytes) -> nib.Nifti1Header:
     raise ValueError("this is not a NIfTI file")
 
 
+def unreadable(
+    error: Exception,
+    path: Path,
+    *,
+    where: str = "",
+    fix: str = "it is truncated or corrupt; copy it anew from its source",
+) -> BrainLMError:
+    """What to raise for an image that could not be read: the data's fault or the machine's.
+
+    An error number comes from the operating system (a failing disk, a network file system that
+    hangs, no permission): the same file may be read next time, so nothing is given up on it.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return ResourceError(
+            f"The file could not be read: {where}{error.strerror}",
+            file=path,
+            fix="check its permissions and the file system that it lies on; then rerun",
+        )
+    return DataError(f"The image cannot be read: {where}{error}", file=path, fix=fix)
+
+
 def read_image(path: str | Path) -> Image:
     """Read a whole NIfTI file as float32, slopes applied; any fault names the file."""
     path = Path(path)
@@ -76,40 +100,15 @@ def read_image(path: str | Path) -> Image:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
             raw = igzip.decompress(raw)
-        image = nib.Nifti1Image.from_bytes(raw)
+        header = parse_header(raw[:LONGEST_HEADER])
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        image = kind.from_bytes(raw)
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     except FileNotFoundError:
         raise DataError("The image does not exist", file=path, fix="restore it") from None
     except READ_ERRORS as error:
-        raise DataError(
-            f"The image cannot be read: {error}",
-            file=path,
-            fix="it is truncated or corrupt; copy it anew from its source",
-        ) from None
+        raise unreadable(error, path) from error
     return Image(data, np.asarray(image.affine, dtype=float))
-
-
-def read_bold(path: str | Path) -> Image:
-    """Read a 4-D series (a trailing fifth axis of one is dropped) without NaN or inf."""
-    image = read_image(path)
-    data = image.data
-    while data.ndim > 4 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 4:
-        raise DataError(
-            f"A BOLD series has four dimensions, this has {data.ndim}: {data.shape}",
-            file=path,
-            fix="convert it to one 4-D file",
-        )
-    bad = ~np.isfinite(data.sum(axis=(0, 1, 2), dtype=np.float64))
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {data.shape[3]} volumes hold NaN or inf "
-            f"(first: volume {int(bad.argmax())})",
-            file=path,
-            fix="convert it anew from DICOM, or exclude the run",
-        )
-    return Image(data, image.affine)
 
 
 def write_image(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import DataError, UpstreamError
+from .errors import DataError, NotMadeError, UpstreamError
 from .files import read_json, write_json
 
 #: Longest first: `.nii.gz` must be cut as one.
@@ -26,6 +26,17 @@ def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def still_is(path: Path, fingerprint: str) -> bool:
+    """Whether a raw file is the one that onboarding saw.
+
+    `fingerprint` is its SHA-256, or `fast:SIZE:MTIME_NS`: then only the size is compared, since
+    file systems and copies differ in how they keep times.
+    """
+    if fingerprint.startswith("fast:"):
+        return path.stat().st_size == int(fingerprint.split(":")[1])
+    return sha256_file(path) == fingerprint
 
 
 def sha256_json(content: Any) -> str:
@@ -85,7 +96,7 @@ def read_sidecar(data_path: str | Path) -> dict[str, Any]:
     try:
         return dict(read_json(path))
     except FileNotFoundError:
-        raise DataError(
+        raise NotMadeError(
             f"{Path(data_path).name} has no sidecar, so its origin is unknown",
             file=path,
             fix="delete the data file and rerun the stage that makes it",
@@ -111,7 +122,7 @@ def check_input(path: str | Path, entities: Mapping[str, str]) -> dict[str, Any]
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(
+        raise NotMadeError(
             f"{path.name} does not exist yet",
             file=path,
             fix="run the stage that makes it, or let Snakemake do so",

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .geometry import Array
-from .images import GZIP_LEVEL, READ_ERRORS, parse_header
+from .images import GZIP_LEVEL, LONGEST_HEADER, READ_ERRORS, Image, parse_header, unreadable
 
 Volume = NDArray[np.float32]
-
-_DAMAGED = "it is truncated or corrupt; copy it anew from its source"
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,7 @@ class Series:
                     volume = np.frombuffer(raw, dtype).reshape((x, y, z), order="F")
                     yield _scaled(volume, slope, intercept)
         except READ_ERRORS as error:
-            raise DataError(
-                f"The image cannot be read: {error}", file=self.path, fix=_DAMAGED
-            ) from None
+            raise unreadable(error, self.path) from error
 
     def in_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """The voxels of `mask` (x, y, z) over time: (T, n), in the order of `data[mask]`."""
@@ -63,11 +59,11 @@ def open_series(path: str | Path) -> Series:
     path = Path(path)
     try:
         with _open(path) as handle:
-            header = parse_header(handle.read(540))
+            header = parse_header(handle.read(LONGEST_HEADER))
     except FileNotFoundError:
         raise DataError("The image does not exist", file=path, fix="restore it") from None
     except READ_ERRORS as error:
-        raise DataError(f"The image cannot be read: {error}", file=path, fix=_DAMAGED) from None
+        raise unreadable(error, path) from error
     shape = tuple(header.get_data_shape())
     while len(shape) > 4 and shape[-1] == 1:
         shape = shape[:-1]
@@ -78,6 +74,23 @@ def open_series(path: str | Path) -> Series:
             fix="convert it to one 4-D file",
         )
     return Series(path, header, shape, np.asarray(header.get_best_affine(), dtype=float))
+
+
+def read_bold(path: str | Path) -> Image:
+    """Read a whole 4-D series as float32, without NaN or inf; no second copy is held."""
+    series = open_series(path)
+    data = np.empty(series.shape, dtype=np.float32, order="F")
+    for number, volume in enumerate(series.volumes()):
+        data[..., number] = volume
+    bad = ~np.isfinite([data[..., t].sum(dtype=np.float64) for t in range(data.shape[3])])
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {data.shape[3]} volumes hold NaN or inf "
+            f"(first: volume {int(bad.argmax())})",
+            file=path,
+            fix="convert it anew from DICOM, or exclude the run",
+        )
+    return Image(data, series.affine)
 
 
 def write_series(

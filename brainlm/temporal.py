@@ -11,8 +11,8 @@ def cosine_drifts(n_volumes: int, tr: float, period_s: float) -> NDArray[np.floa
 
     Column `k` (from 1) is `sqrt(2/T) cos(pi k (t + 1/2) / T)`, whose period is `2 T tr / k`
     seconds; hence `k` runs to `floor(2 T tr / period_s)`, as in SPM (Friston et al. 2000,
-    NeuroImage 12:196) and fMRIPrep. The columns are orthonormal and orthogonal to a constant.
-    With `period_s` of 0 there are none.
+    NeuroImage 12:196) and nilearn; fMRIPrep's list ends one column earlier. The columns are
+    orthonormal and orthogonal to a constant. With `period_s` of 0 there are none.
     """
     if period_s <= 0:
         return np.zeros((n_volumes, 0))

@@ -6,6 +6,7 @@ unpacked, counted and looked through for NaN, then forgotten.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,7 +73,8 @@ def scan_image(path: Path, *, full: bool) -> Scan:
         scan.faults.append("the file is not there (a link to content that was not fetched?)")
     except _READ_ERRORS as error:
         scan.faults.append(f"the file cannot be read: {error}")
-        scan.fingerprint = sha256_file(path) if full and path.is_file() else None
+        with contextlib.suppress(OSError):  # what cannot be opened has no hash either
+            scan.fingerprint = sha256_file(path) if full else None
     return scan
 
 

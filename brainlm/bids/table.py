@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-#: Entities that a raw BOLD file may have (BIDS 1.10).
+#: Entities that a raw BOLD file or T1w image may have (BIDS 1.10); `brainlm.dag` knows the same.
 _RAW_ENTITIES = frozenset(
     ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
 )
@@ -88,6 +88,8 @@ def _row(
     found, scan = run.found, run.scan
     entities = found.entities or {}
     faults = [*run.faults, *_name_faults(found), *scan.faults]
+    if "echo" in entities:
+        faults.append("one echo of several: combine the echoes first")
     notes = [*run.notes, *scan.notes]
     tr, tr_faults, tr_notes = repetition_time(
         run.metadata, scan.header_tr, limits.tr_min, limits.tr_max
@@ -132,6 +134,10 @@ def _row(
 
 
 def _name_faults(found: Found) -> list[str]:
+    """What the name of an image says against using it.
+
+    A file in another subject's folder would lend its derivatives that subject's names.
+    """
     entities = found.entities
     if entities is None:
         return ["the file name is not made of BIDS entities"]
@@ -139,9 +145,7 @@ def _name_faults(found: Found) -> list[str]:
     if entities.get("sub") != found.subject or entities.get("ses") != found.session:
         faults.append("the file name says another subject or session than its folder")
     if strange := sorted(set(entities) - _RAW_ENTITIES):
-        faults.append(f"a raw BOLD file has no entity {', '.join(strange)}")
-    if "echo" in entities:
-        faults.append("one echo of several: combine the echoes first")
+        faults.append(f"a raw image has no entity {', '.join(strange)}")
     if entities.get("part", "mag") != "mag":
         faults.append(f"part-{entities['part']} is not a magnitude image")
     return faults
@@ -166,9 +170,7 @@ def choose_t1w(
     """
     notes, usable = [], []
     for found, scan in anats:
-        faults = [*scan.faults]
-        if found.entities is None:
-            faults.append("its name is not made of BIDS entities")
+        faults = [*_name_faults(found), *scan.faults]
         if scan.shape and [n for n in scan.shape[3:] if n != 1]:
             faults.append(f"not a 3-D image: {' x '.join(map(str, scan.shape))}")
         if faults:
@@ -180,6 +182,7 @@ def choose_t1w(
     if not candidates:
         return None, None, [*notes, "no T1w: BOLD goes to the template directly"]
     chosen, scan = candidates[0]
+    notes += [f"T1w: {note}" for note in scan.notes]
     if not same_session:
         notes.append(f"T1w of another session: {chosen.path}")
     if len(candidates) > 1:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import DataError, UpstreamError
+from ..errors import DataError, NotMadeError, UpstreamError
 from ._console import say
 
 if TYPE_CHECKING:
@@ -129,9 +129,21 @@ class StageRun:
         self.sources[self.study.relative(path)] = sha256_file(path)
         return path
 
-    def raw_source(self, relative: str, sha256: str | None) -> None:
-        """Note a file of the BIDS dataset as a source, by the hash that onboarding took."""
-        self.sources[f"bids::{relative}"] = sha256 or "not hashed"
+    def raw_source(self, relative: str, fingerprint: str | None) -> None:
+        """Note a file of the BIDS dataset as a source, by the fingerprint that onboarding took.
+
+        A file that has changed since is refused: its TR, length and T1w would be another's.
+        """
+        from ..provenance import still_is
+
+        path = self.bids_dir / relative
+        if fingerprint and not still_is(path, fingerprint):
+            raise DataError(
+                "The raw file has changed since it was onboarded",
+                file=path,
+                fix="run `brainlm onboard` again, then the workflow",
+            )
+        self.sources[f"bids::{relative}"] = fingerprint or "not hashed"
 
     @contextlib.contextmanager
     def output(
@@ -254,7 +266,7 @@ def _giving_up_cleanly(
     try:
         yield
     except DataError as error:
-        if on_data_error is OnDataError.stop:
+        if on_data_error is OnDataError.stop or isinstance(error, NotMadeError):
             raise
         run.give_up(identifier, error, outputs)
         say(f"{identifier} is given up at {run.name}: {error}")

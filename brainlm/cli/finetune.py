@@ -61,7 +61,7 @@ def finetune(
     pretrained = open_model(run, "model", reader)
     data = training.labelled_data(reader, wanted, pretrained.config.timepoints)
     if data.n_missing:
-        say(f"{data.n_missing} train and validation recordings have no {target} and are left out")
+        say(f"{data.n_missing} recordings have no {target} and are left out")
 
     head = _head(wanted, settings, data)
     model = build_model(pretrained.config, pretrained.parcels, head)

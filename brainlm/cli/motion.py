@@ -43,9 +43,10 @@ def motion(
     import pandas as pd
 
     from ..geometry import MOTION_NAMES, write_itk_affines
-    from ..images import read_bold, write_image
+    from ..images import write_image
     from ..preproc.checks import check_bold
     from ..preproc.motion import estimate_motion
+    from ..series import read_bold
 
     with recording_stage(
         "motion",

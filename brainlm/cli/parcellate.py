@@ -46,6 +46,8 @@ def parcellate(
     changes count. Parcels with less than parcellate.min_coverage of their voxels are NaN,
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
+    import numpy as np
+
     from ..atlas.table import read_table
     from ..parcellate.extract import mean_series
     from ..parcellate.stream import open_series
@@ -70,7 +72,7 @@ def parcellate(
             table["index"].to_numpy(),
             run.params["parcellate"]["min_coverage"],
         )
-        dropped = int((result.coverage < run.params["parcellate"]["min_coverage"]).sum())
+        dropped = int(np.isnan(result.series[0]).sum())
         about: dict[str, Any] = {
             "SamplingFrequency": 1 / run.recording.tr,
             "Atlas": run.params["atlas"]["name"],

@@ -89,6 +89,7 @@ def evaluate_clinical(
         "n_train_recordings": len(train),
         "n_train_subjects": int(reader.table.loc[train, "subject"].nunique()),
         "n_missing_label": data.n_missing,
+        "n_visible_tokens": n_visible,
         "train_label_mean": data.scale.mean if kind == "regression" else None,
         "train_label_sd": data.scale.sd if kind == "regression" else None,
         "bootstrap": bootstrap,

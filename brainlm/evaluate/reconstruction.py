@@ -50,7 +50,7 @@ def evaluate_reconstruction(
     lengths = lengths_of(reader, "test")
     check_any_window(lengths, config.timepoints, "test")
     windows = even_windows(lengths, config.timepoints)
-    n_visible = count_visible(mask_ratio, fewest_parcels(reader, ("test",)), config.patches)
+    fewest_parcels(reader, ("test",))  # refuses a recording without data, by its name
     subject_of = reader.table["subject"].astype(str).to_dict()
     subjects = sorted({subject_of[window.recording_id] for window in windows})
     row = {subject: number for number, subject in enumerate(subjects)}
@@ -59,7 +59,7 @@ def evaluate_reconstruction(
     }
     shown: dict[str, _Seen] = {}
     for window in windows:
-        seen = _look(model, reader, window, n_visible, seed)
+        seen = _look(model, reader, window, mask_ratio, seed)
         for name in GUESSERS:
             subject = row[subject_of[window.recording_id]]
             sums[name][subject] += seen.sums(name, config.parcels)
@@ -100,12 +100,14 @@ class _Seen:
 
 
 def _look(
-    model: MaskedAutoencoder, reader: ShardReader, window: Window, n_visible: int, seed: int
+    model: MaskedAutoencoder, reader: ShardReader, window: Window, mask_ratio: float, seed: int
 ) -> _Seen:
+    """Hide `mask_ratio` of this very recording's tokens, however many parcels it covers."""
     config = model.config
     device = next(model.parameters()).device
     batch = load_batch(reader, [window], config.timepoints, device)
     source = generator(seed, "test", window.recording_id, window.start)
+    n_visible = count_visible(mask_ratio, int(batch.covered.sum()), config.patches)
     mask = random_mask(batch.covered, config.patches, n_visible, source)
     result = reconstruct(model, batch.signal, mask)
     signal = batch.signal[0].cpu().numpy()

@@ -64,7 +64,8 @@ def mean_series(
     first, varies, changes = _changes(volumes, voxels, columns, len(parcels))
     n_usable = np.bincount(columns[varies], minlength=len(parcels))
     start = np.bincount(columns[varies], weights=first[varies], minlength=len(parcels))
-    enough = (n_usable > 0) & (n_usable >= min_coverage * n_voxels)
+    # A quotient, as in `coverage`: 0.55 * 100 is a little more than 55.
+    enough = (n_usable > 0) & (n_usable / np.maximum(n_voxels, 1) >= min_coverage)
     if not enough.any():
         raise DataError(
             f"No parcel has {min_coverage:.0%} of its voxels in this recording",

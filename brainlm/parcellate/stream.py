@@ -13,11 +13,9 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import BrainLMError, DataError
 from ..geometry import Array
-from ..images import parse_header
-
-_LONGEST_HEADER = 540
+from ..images import LONGEST_HEADER, parse_header, unreadable
 
 _READ_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
@@ -65,9 +63,10 @@ class VolumeStream:
             while done < len(buffer) and (got := handle.readinto(buffer[done:])):
                 done += got
         except _READ_ERRORS as error:
-            raise _broken(self.path, f"in volume {number}: {error}") from None
+            raise _broken(self.path, error, where=f"in volume {number}: ") from error
         if done < len(buffer):
-            raise _broken(self.path, f"it ends within volume {number} of {self.n_volumes}")
+            ends = EOFError(f"it ends within volume {number} of {self.n_volumes}")
+            raise _broken(self.path, ends)
 
 
 def open_series(path: str | Path) -> VolumeStream:
@@ -75,12 +74,12 @@ def open_series(path: str | Path) -> VolumeStream:
     path = Path(path)
     try:
         with _open(path) as handle:
-            header = parse_header(handle.read(_LONGEST_HEADER))
+            header = parse_header(handle.read(LONGEST_HEADER))
         slope, intercept = header.get_slope_inter()
     except FileNotFoundError:
         raise DataError("The image does not exist", file=path, fix="restore it") from None
     except _READ_ERRORS as error:
-        raise _broken(path, str(error)) from None
+        raise _broken(path, error) from error
     shape = tuple(int(n) for n in header.get_data_shape())
     if len(shape) != 4:
         raise DataError(f"A series has four dimensions, this has {len(shape)}: {shape}", file=path)
@@ -113,9 +112,6 @@ def _open(path: Path) -> Iterator[Any]:
             yield unpacked
 
 
-def _broken(path: Path, detail: str) -> DataError:
-    return DataError(
-        f"The series cannot be read: {detail}",
-        file=path,
-        fix="it is truncated or corrupt; delete it and rerun the stage that makes it",
-    )
+def _broken(path: Path, error: Exception, *, where: str = "") -> BrainLMError:
+    fix = "it is truncated or corrupt; delete it and rerun the stage that makes it"
+    return unreadable(error, path, where=where, fix=fix)

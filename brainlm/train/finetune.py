@@ -41,7 +41,7 @@ class LabelledData:
     values: dict[str, float]  # recording_id -> label in its own unit
     lengths: dict[str, dict[str, int]]  # split -> recording_id -> time points
     scale: LabelScale
-    n_missing: int  # recordings of train and val without this label
+    n_missing: int  # recordings of the three splits without this label
 
 
 def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> LabelledData:
@@ -56,7 +56,7 @@ def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> L
         }
         for split in ("train", "val", "test")
     }
-    used = reader.table[reader.table["split"].isin(["train", "val"])]
+    used = reader.table[reader.table["split"].isin(list(lengths))]
     subjects = reader.table.loc[list(lengths["train"]), "subject"].nunique()
     if subjects < _FEWEST_TRAIN_SUBJECTS or not lengths["val"]:
         raise DataError(
@@ -139,6 +139,11 @@ def finetune(
         with torch.no_grad():
             outputs = torch.tensor(list(guessed.values()), dtype=torch.float32, device=device)
             val_loss = float(loss_of(outputs, tuple(guessed)))
+        if not math.isfinite(val_loss):
+            raise DataError(
+                f"The validation loss is {val_loss} at epoch {epoch + 1}",
+                fix="lower finetune.learning_rate",
+            )
         better = val_loss < best_loss
         if better:
             best_loss, best, best_epoch = val_loss, _copy_state(model), epoch

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from brainlm.geometry import grid_center, pose_from_params
 from brainlm.images import write_image
+from brainlm.provenance import sha256_file
 from brainlm.recordings import COLUMNS, anat_id_of
 from brainlm.tissues import Tissues, load_tissues
 
@@ -109,17 +110,17 @@ def make_study(
         "subject": "01",
         "task": "rest",
         "bold": f"sub-01/func/{identifier}_bold.nii.gz",
-        "bold_sha256": "0" * 64,
         "n_volumes": bold.shape[-1],
         "tr": tr,
         "eligible": True,
     }
     write_image(bids / str(row["bold"]), bold.round().astype(np.int16), affine, tr=tr)
+    row["bold_sha256"] = sha256_file(bids / str(row["bold"]))
     if t1w is not None:
         row["t1w"] = "sub-01/anat/sub-01_T1w.nii.gz"
         row["anat_id"] = anat_id_of(str(row["t1w"]))
-        row["t1w_sha256"] = "1" * 64
         write_image(bids / str(row["t1w"]), *t1w)
+        row["t1w_sha256"] = sha256_file(bids / str(row["t1w"]))
     (study / "config").mkdir(parents=True)
     (study / "onboarding").mkdir()
     (study / "config/config.yaml").write_text(f"bids_dir: ../bids\n{config}")

@@ -154,7 +154,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     shape = (31, 37, 31)
     params = np.random.default_rng(0).normal(0, [0.3] * 3 + [0.005] * 3, (60, 6))
     run, affine = moving_run(params, affine=centered_affine(shape, 6.0), shape=shape)
-    study, identifier = make_study(root, run, affine)
+    study, identifier = make_study(root, run, affine, tr=3.1)  # 186 s: three cosines, not two
     for verb in ("motion", "normalize-bold", "resample", "confounds", "denoise"):
         brainlm(verb, identifier, "--study", study)
     return study, identifier
@@ -178,9 +178,12 @@ def test_chain_of_stages_removes_motion(chain: tuple[Path, str]) -> None:
         func / f"{identifier}_desc-confounds_timeseries.tsv", sep="\t", na_values="n/a"
     )
     assert len(table) == 60
+    assert table.filter(regex="^cosine").shape[1] == 3
+    assert after.header.get_zooms() == pytest.approx((4, 4, 4, 3.1))
     carpet = load_file(func / f"{grid}_desc-carpet_bold.safetensors")
     assert carpet["before"].shape == carpet["after"].shape == (len(carpet["tissue"]), 60)
     sidecar = json.loads((func / f"{grid}_desc-denoised_bold.json").read_text())
+    assert sidecar["Regressors"] == 1 + 3 + 24
     assert sidecar["DegreesOfFreedom"] + sidecar["Regressors"] == 60
     assert len(sidecar["Sources"]) == 3
 
@@ -201,10 +204,16 @@ def test_tombstones_are_passed_on_and_files_of_others_refused(chain: tuple[Path,
     content, about = confounds_file.read_bytes(), sidecar.read_text()
     sidecar.write_text(about.replace('"sub": "01"', '"sub": "02"'))
     assert "not of" in brainlm("denoise", identifier, "--study", study, code=3)
+    denoised = func / f"{identifier}_space-MNI152NLin2009aSym_res-4_desc-denoised_bold.nii.gz"
+    sidecar.unlink()  # or not visible yet on a network file system: not the recording's fault
+    assert "no sidecar" in brainlm(
+        "denoise", identifier, "--study", study, "--on-data-error", "record", code=1
+    )
+    assert denoised.stat().st_size > 0
+    assert not (study / "qc/failures" / f"{identifier}.json").exists()
+    sidecar.write_text(about)
     confounds_file.write_bytes(b"")
     brainlm("denoise", identifier, "--study", study, "--on-data-error", "record")
-    assert (
-        func / f"{identifier}_space-MNI152NLin2009aSym_res-4_desc-denoised_bold.nii.gz"
-    ).stat().st_size == 0
+    assert denoised.stat().st_size == 0
     confounds_file.write_bytes(content)
     sidecar.write_text(about)

@@ -20,6 +20,7 @@ from brainlm.cli.finetune import finetune
 from brainlm.cli.pretrain import pretrain
 from brainlm.config import load_config
 from brainlm.errors import DataError
+from brainlm.evaluate import reconstruction
 from brainlm.evaluate.baselines.connectivity import (
     TooFewError,
     connectivity,
@@ -40,7 +41,7 @@ from brainlm.model.mask import TokenMask, count_visible, generator, random_mask
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.scaler import load_scaler, save_scaler
-from brainlm.train.data import lengths_of
+from brainlm.train.data import lengths_of, load_batch
 from brainlm.train.finetune import predict
 from brainlm.train.validation import masked_sums, scores
 
@@ -369,6 +370,31 @@ def test_test_recordings_that_are_all_too_short_are_refused(study, tmp_path) -> 
         evaluate_reconstruction(copy.root)
     with pytest.raises(DataError, match="has the label score and the model's 40 time points"):
         evaluate_clinical("score", copy.root)
+
+
+def test_a_poor_recording_does_not_change_what_is_hidden_of_others(study, monkeypatch) -> None:
+    reader = ShardReader(study.path("shards_index"))
+    poor = sorted(lengths_of(reader, "test"))[0]
+    hidden_share: dict[str, float] = {}
+
+    def load_without_half(*arguments):
+        batch = load_batch(*arguments)
+        (name,) = batch.recording_ids
+        if name == poor:
+            batch.covered[:, ::2] = False
+        hidden_share[name] = float("nan")
+        return batch
+
+    def note_share(covered, patches, n_visible, source):
+        hidden_share[list(hidden_share)[-1]] = 1 - n_visible / (int(covered.sum()) * patches)
+        return random_mask(covered, patches, n_visible, source)
+
+    monkeypatch.setattr(reconstruction, "load_batch", load_without_half)
+    monkeypatch.setattr(reconstruction, "random_mask", note_share)
+    model = load_model(study.path("model", run="brainlm").parent).model
+    reconstruction.evaluate_reconstruction(model, reader, mask_ratio=0.75, bootstrap=1, seed=0)
+    assert len(hidden_share) == 12
+    assert set(hidden_share.values()) == {0.75}
 
 
 def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:

@@ -33,6 +33,22 @@ def test_the_temporary_name_keeps_the_extension_and_folder(tmp_path: Path) -> No
     assert (tmp_path / "new" / "x.nii.gz").read_bytes() == b"1"
 
 
+def test_the_bytes_are_on_the_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed first, a crash of the machine could leave a whole name on an empty file."""
+    target, synced = tmp_path / "x.txt", []
+
+    def note(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    with atomic_path(target) as temporary:
+        temporary.write_text("whole")
+        inode = temporary.stat().st_ino
+    assert synced == [(inode, False), (tmp_path.stat().st_ino, True)]
+
+
 def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
+import isal.igzip
 import nibabel as nib
 import numpy as np
 import pytest
 
-from brainlm.errors import DataError
-from brainlm.images import load_template, read_bold, read_image, write_image
+from brainlm.errors import DataError, ResourceError
+from brainlm.images import load_template, read_image, write_image
+from brainlm.parcellate import stream
+from brainlm.series import open_series, read_bold
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 
@@ -36,6 +41,43 @@ def test_slopes_and_integer_types_are_applied(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "x.nii")
     expected = nib.load(tmp_path / "x.nii").get_fdata()
     np.testing.assert_allclose(read_image(tmp_path / "x.nii").data, expected)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("order", ["<i2", ">i2", ">f4"])
+def test_both_versions_and_byte_orders_are_read(tmp_path: Path, kind: type, order: str) -> None:
+    data = np.arange(120).reshape(2, 3, 4, 5).astype(order)
+    header = kind.header_class(endianness="little" if order[0] == "<" else "big")
+    nib.save(kind(data, AFFINE, header), tmp_path / "x.nii.gz")
+    for image in (read_image(tmp_path / "x.nii.gz"), read_bold(tmp_path / "x.nii.gz")):
+        np.testing.assert_array_equal(image.data, data)
+        np.testing.assert_allclose(image.affine, AFFINE)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_image,
+        read_bold,
+        lambda path: list(open_series(path).volumes()),
+        lambda path: list(stream.open_series(path)),
+    ],
+)
+def test_a_failing_disk_is_not_held_against_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    """Data errors give a recording up for good; a network file system may work again."""
+    path = tmp_path / "x_bold.nii.gz"
+    write_image(path, np.zeros((4, 4, 4, 5), np.float32), AFFINE)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(isal.igzip.IGzipFile, "read", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(ResourceError, match="Stale file handle") as caught:
+        read(path)
+    assert caught.value.file == str(path) and caught.value.fix
 
 
 @pytest.mark.parametrize("keep", [10, 200, 0.5, 0.999])

@@ -17,11 +17,12 @@ from brainlm.geometry import (
     pose_from_params,
     read_itk_affines,
 )
-from brainlm.images import Image, read_bold, read_image
+from brainlm.images import Image, read_image, write_image
 from brainlm.preproc.checks import check_bold
 from brainlm.preproc.masks import dice, foreground_mask, otsu_threshold
 from brainlm.preproc.motion import MotionEstimate, estimate_motion, framewise_displacement
 from brainlm.preproc.pyramid import spline_coefficients, world_gradient
+from brainlm.series import read_bold
 
 from .synthetic_head import (
     SHAPE,
@@ -244,6 +245,17 @@ def test_truncated_run_is_told_or_recorded(tmp_path: Path) -> None:
     assert reason["stage"] == "motion"
     left = bytes_below(study / "derivatives")
     assert len(left) == 4 and set(left.values()) == {b""}
+
+
+def test_a_run_that_changed_since_onboarding_is_refused(tmp_path: Path) -> None:
+    """Its TR and its length, in the table, would be those of another file."""
+    run, affine = moving_run(np.zeros((6, 6)), shape=(16, 18, 16))
+    study, identifier = make_study(tmp_path, run, affine)
+    file = tmp_path / f"bids/sub-01/func/{identifier}_bold.nii.gz"
+    write_image(file, run[..., :5].round().astype(np.int16), affine, tr=2.0)
+    said = brainlm("motion", identifier, "--study", study, code=3)
+    assert "changed since" in said and str(file) in said and "onboard" in said
+    assert not (study / "derivatives").exists()
 
 
 def test_real_run_gets_steadier(shared_data: Path) -> None:

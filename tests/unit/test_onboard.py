@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 from pathlib import Path
@@ -115,6 +116,15 @@ def test_a_good_dataset(bids):
     assert third.run == "1"
     assert pd.isna(third.t1w) and pd.isna(third.site)
     assert "no T1w" in third.notes
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("sec", 1), ("msec", 1e3), ("usec", 1e6)])
+def test_the_headers_unit_of_time_is_heeded(tmp_path, unit, factor):
+    image = nib.Nifti1Image(np.zeros((*SHAPE, 5), np.int16), AFFINE)
+    image.header.set_xyzt_units("mm", unit)
+    image.header["pixdim"][4] = 0.72 * factor
+    nib.save(image, tmp_path / "x.nii.gz")
+    assert scan_image(tmp_path / "x.nii.gz", full=True).header_tr == pytest.approx(0.72)
 
 
 def test_labels_are_numbers_where_they_can_be(bids):
@@ -311,7 +321,7 @@ def test_a_file_in_another_subjects_folder_is_refused(bids):
         ("sub-01_task-rest_copy", "not made of BIDS entities"),
         ("sub-01_task-rest_echo-1", "one echo of several"),
         ("sub-01_task-rest_part-phase", "not a magnitude"),
-        ("sub-01_task-rest_space-MNI", "no entity space"),
+        ("sub-01_task-rest_space-MNI", "a raw image has no entity space"),
     ],
 )
 def test_files_that_are_no_plain_bold_run(bids, name, fault):
@@ -357,6 +367,48 @@ def test_a_t1w_that_cannot_be_used_is_dropped_with_a_note(bids, damage):
     assert row.eligible
     assert pd.isna(row.t1w) and pd.isna(row.anat_id)
     assert "sub-01_T1w.nii.gz is passed over" in row.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("sub-02", "another subject"),
+        ("sub-01_ses-9", "another subject or session"),
+        ("sub-01_desc-defaced", "no entity desc"),
+        ("sub-01_part-phase", "not a magnitude"),
+    ],
+)
+def test_a_t1w_by_a_wrong_name_is_passed_over(bids, name, fault):
+    """Under its name, one subject's brain would be taken for another's."""
+    (bids / "sub-01/anat/sub-01_T1w.nii.gz").rename(bids / f"sub-01/anat/{name}_T1w.nii.gz")
+    row = row_of(bids)
+    assert row.eligible
+    assert pd.isna(row.t1w) and pd.isna(row.anat_id)
+    assert "is passed over" in row.notes and fault in row.notes
+
+
+def test_notes_on_the_t1w_are_told(bids):
+    path = bids / "sub-01/anat/sub-01_T1w.nii.gz"
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[252:256] = bytes(4)  # qform_code, sform_code
+    path.write_bytes(gzip.compress(bytes(raw)))
+    assert "T1w: the header does not place the image" in row_of(bids).notes
+
+
+def test_a_file_that_may_not_be_read_is_a_fault_and_stops_nobody(bids, monkeypatch):
+    denied = bids / f"{BOLD}.nii.gz"
+    really = Path.open
+
+    def open_(self, *args, **kwargs):
+        if self == denied:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return really(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", open_)
+    table = table_of(bids)
+    assert "Permission denied" in table.loc["sub-01_task-rest"].reason
+    assert pd.isna(table.loc["sub-01_task-rest"].bold_sha256)
+    assert table["eligible"].tolist() == [False, True, True, True]
 
 
 def test_another_t1w_serves_when_the_first_cannot_be_used(bids):

@@ -139,6 +139,14 @@ def test_means_are_those_of_the_definition(seed, n_volumes, min_coverage, offset
     np.testing.assert_allclose(result.series, expected, rtol=1.2e-7, atol=1e-12)
 
 
+def test_a_parcel_with_just_the_coverage_wanted_is_kept():
+    data = np.random.default_rng(0).normal(size=(100, 1, 1, 4))
+    mask = (np.arange(100) < 55).reshape(100, 1, 1)
+    result = mean_series(_flat(data), np.ones((100, 1, 1), int), mask, np.array([1]), 0.55)
+    assert result.coverage.tolist() == [0.55]
+    assert np.isfinite(result.series).all()
+
+
 def test_a_large_offset_costs_no_digits():
     """Constant voxels of 1e8 beside a signal of 1: summing them first would lose it."""
     signal = np.sin(np.arange(50))

@@ -17,9 +17,10 @@ import pytest
 from brainlm.cli.phantom import Corruption
 from brainlm.errors import DataError
 from brainlm.geometry import params_from_pose, read_itk_affines
-from brainlm.images import read_bold, read_image
+from brainlm.images import read_image
 from brainlm.phantom.anatomy import BRAIN_CENTER
 from brainlm.phantom.parameters import CORRUPTIONS, TRUTH
+from brainlm.series import read_bold
 
 SMALL = ("--subjects", 3, "--volumes", 24, "--voxel-mm", 12, "--t1w-mm", 8)
 SOLO = ("--subjects", 1, "--volumes", 12, "--voxel-mm", 12, "--t1w-mm", 12, "--threads", 1)

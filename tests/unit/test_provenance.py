@@ -14,6 +14,7 @@ from brainlm.provenance import (
     sha256_json,
     sidecar_path,
     software_versions,
+    still_is,
     write_sidecar,
 )
 
@@ -51,6 +52,17 @@ def test_sidecar_names(data: str, sidecar: str) -> None:
 def test_sha256_equals_hashlib(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc" * 100_000)
     assert sha256_file(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_raw_file_is_known_by_its_fingerprint(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    whole, fast = sha256_file(path), "fast:3:17"
+    assert still_is(path, whole) and still_is(path, fast)
+    path.write_bytes(b"abd")
+    assert not still_is(path, whole) and still_is(path, fast)
+    path.write_bytes(b"ab")
+    assert not still_is(path, fast)
 
 
 def test_sha256_json_ignores_key_order_and_sees_values() -> None:

@@ -18,6 +18,7 @@ rule prepare_atlas:
     params:
         options=study.options("prepare-atlas"),
         code=study.code("prepare-atlas"),
+        content=study.atlas_content(),
     message:
         "prepare-atlas"
     shell:

@@ -17,7 +17,7 @@ rule estimate_motion:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=lambda wildcards, attempt: study.raw_mb(wildcards) * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         options=study.options("motion"),
@@ -128,7 +128,7 @@ rule compute_confounds:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 2) * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
         options=study.options("confounds"),

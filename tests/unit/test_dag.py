@@ -1,0 +1,60 @@
+"""What the workflow looks up: memory of a run, and what makes the atlas stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from brainlm.dag import Dag
+from brainlm.recordings import COLUMNS
+
+ID = "sub-01_task-rest"
+RUN = SimpleNamespace(recording=ID)
+
+
+def study_of(root: Path, shape: str = "[104, 90, 72]", n_volumes: int = 1200) -> Path:
+    row: dict[str, object] = dict.fromkeys(COLUMNS)
+    row |= {"recording_id": ID, "subject": "01", "bold": "x_bold.nii.gz", "eligible": True}
+    row |= {"shape": shape, "n_volumes": n_volumes, "tr": 0.72}
+    (root / "onboarding").mkdir(parents=True)
+    table = pd.DataFrame([row])[list(COLUMNS)].astype(COLUMNS)
+    table.to_parquet(root / "onboarding" / "recordings.parquet")
+    return root
+
+
+def test_memory_follows_the_size_of_the_run(tmp_path: Path) -> None:
+    """A run of the Human Connectome Project does not fit where one of 200 volumes does."""
+    long = Dag({}, study_of(tmp_path / "long"))
+    assert long.raw_mb(RUN) == pytest.approx(1000 + 104 * 90 * 72 * 1200 * 4 / 1e6, abs=1)
+    assert long.brain_mb(RUN, 2) == pytest.approx(1000 + 2 * 237_500 * 1200 * 4 / 1e6, abs=1)
+    short = Dag({}, study_of(tmp_path / "short", "[64, 64, 36]", 200))
+    assert short.raw_mb(RUN) == 1118
+    fine = Dag({"space": {"resolution_mm": 1}}, tmp_path / "short")
+    assert fine.brain_mb(RUN, 1) == short.brain_mb(RUN, 8)
+
+
+def test_an_atlas_that_changed_under_its_name_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path / "study")
+    registry, table, image = (tmp_path / name for name in ("own.yaml", "own.tsv", "own.nii.gz"))
+    registry.write_text(
+        "atlases: [{name: own, table: own.tsv, path: own.nii.gz, n_labels: 1, space: MNI}]"
+    )
+    table.write_text("index\tname\tx\ty\tz\n1\tA\t0\t0\t0\n")
+    image.write_bytes(b"one")
+    monkeypatch.setenv("BRAINLM_REGISTRY", str(registry))
+
+    def content(name: str) -> str:
+        return Dag({"atlas": {"name": name}}, study).atlas_content()
+
+    seen = [content("own")]
+    assert content("own") == seen[0]
+    image.write_bytes(b"two")
+    seen.append(content("own"))
+    table.write_text(table.read_text() + "2\tB\t1\t1\t1\n")
+    seen += [content("own"), content("A424"), content("A424thin")]
+    assert len(set(seen)) == len(seen)
