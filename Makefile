@@ -11,15 +11,16 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test test-slow lint bench lock clean
 
 help:
-	@echo "make demo    phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
-	@echo "make test    unit, workflow and end-to-end tests"
-	@echo "make lint    formatting, style, types, layers, workflow"
-	@echo "make bench   performance, as ratios measured side by side"
-	@echo "make lock    resolve requirements.lock and environment.yml anew"
-	@echo "make clean   remove the demo and all caches (keeps .venv)"
+	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
+	@echo "make test       unit, workflow and end-to-end tests"
+	@echo "make test-slow  the tests that take minutes each"
+	@echo "make lint       formatting, style, types, layers, workflow"
+	@echo "make bench      performance, as ratios measured side by side"
+	@echo "make lock       resolve requirements.lock and environment.yml anew"
+	@echo "make clean      remove the demo and all caches (keeps .venv)"
 
 $(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,7 +38,10 @@ demo: $(STAMP)
 	$(BIN)/brainlm demo --directory demo --cores $(CORES)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -96,7 +96,7 @@ def read_bold(path: str | Path) -> Image:
 def write_series(
     path: Path, volumes: Iterable[Volume], shape: tuple[int, ...], affine: Array, *, tr: float
 ) -> None:
-    """Write float32 volumes one after the other as a 4-D `.nii.gz` of `shape` (x, y, z, T).
+    """Write float32 volumes in MNI space one after the other as a 4-D `.nii.gz`, (x, y, z, T).
 
     `path` is the temporary name that the caller was given. The gzip header holds no time.
     """
@@ -104,8 +104,8 @@ def write_series(
     header.set_data_dtype(np.float32)
     header.set_data_shape(shape)
     header.set_xyzt_units("mm", "sec")
-    header.set_qform(affine, code=1)
-    header.set_sform(affine, code=1)
+    header.set_qform(affine, code="mni")
+    header.set_sform(affine, code="mni")
     header.set_zooms((*np.sqrt((affine[:3, :3] ** 2).sum(axis=0)), tr))
     header["vox_offset"] = 352
     header["magic"] = b"n+1"

@@ -140,5 +140,5 @@ def build(
             file=output,
         )
     labels = approximate_labels(load_table(), space, resolution_mm)
-    write_image(output, labels.data, labels.affine)
+    write_image(output, labels.data, labels.affine, in_mni=True)
     say(str(output))

@@ -19,7 +19,7 @@ def demo(
     directory: Annotated[Path, typer.Option(help="where to put everything")] = Path("demo"),
     cores: Annotated[int, typer.Option(help="CPU cores to use", min=1)] = 2,
     small: Annotated[
-        bool, typer.Option("--small", help="a minute instead of minutes: coarser and shorter")
+        bool, typer.Option("--small", help="a minute instead of minutes: coarse and short")
     ] = False,
 ) -> None:
     """Make a phantom BIDS dataset and run the whole workflow on it, up to the HTML report.
@@ -57,24 +57,42 @@ def _run(directory: Path, cores: int, small: bool) -> None:
 
 _COMMON = (
     "name=phantom demo",
-    "space.resolution_mm=4",
     "split.train=0.5",
     "split.val=0.2",
     "split.salt=demo-8",  # the draw of so few subjects is lumpy; this one gives 4, 1 and 3
     "pretrain.run=tiny",
     "pretrain.device=cpu",
-    "pretrain.batch_size=1",
-    "pretrain.learning_rate=0.003",
     "quality.max_mean_fd_mm=1.0",
     "finetune.targets=[{name: age, kind: regression}]",
 )
 _FULL = {
     "phantom": ("--subjects", 8, "--volumes", 220),
-    "settings": ("pretrain.epochs=20", "pretrain.windows_per_recording=2"),
+    "settings": (
+        "space.resolution_mm=4",
+        "pretrain.batch_size=1",
+        "pretrain.learning_rate=0.002",
+        "pretrain.epochs=20",
+        "pretrain.windows_per_recording=10",
+    ),
 }
+#: Every stage in about a minute, with 5 subjects (3, 1 and 1) and a window of 40 volumes.
 _SMALL = {
-    "phantom": ("--subjects", 5, "--volumes", 210, "--voxel-mm", 5),
-    "settings": ("pretrain.epochs=2", "finetune.epochs=2", "space.resolution_mm=5"),
+    "phantom": (
+        *("--subjects", 5, "--two-runs", 0, "--two-sessions", 0),
+        *("--volumes", 60),
+        *("--voxel-mm", 5, "--t1w-mm", 3),
+    ),
+    "settings": (
+        "eligibility.min_volumes=50",
+        "space.resolution_mm=5",
+        "model.overrides={timepoints: 40, hidden: 16, heads: 2, mlp: 32, decoder_hidden: 16}",
+        "pretrain.epochs=3",
+        "pretrain.batch_size=2",
+        "pretrain.checkpoint_every=1",
+        "finetune.epochs=2",
+        "evaluate.bootstrap=100",
+        "keep_intermediates=true",
+    ),
 }
 
 

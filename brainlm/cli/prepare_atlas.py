@@ -45,7 +45,7 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     with run.output("atlas_table", about=about) as path:
         table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
     with run.output("atlas_image", about=about) as path:
-        write_image(path, labels.data, labels.affine, atomic=False)
+        write_image(path, labels.data, labels.affine, in_mni=True, atomic=False)
     say(f"{atlas.name}: {len(table) - len(lost)} parcels on {labels.data.shape} at {zoom:g} mm")
 
 

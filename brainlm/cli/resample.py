@@ -90,4 +90,4 @@ def resample(
             "ShareOfTemplateBrain": round(float(mask.sum() / grid.brain.sum()), 4),
         }
         with run.output("mni_mask", about=about) as path:
-            write_image(path, mask.astype(np.uint8), grid.affine, atomic=False)
+            write_image(path, mask.astype(np.uint8), grid.affine, in_mni=True, atomic=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,34 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A phantom BIDS dataset; never write into it."""
-    folder = tmp_path_factory.mktemp("phantom") / "bids"
-    runner.make_phantom(folder)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small demo that ran to its end; copy it before changing anything."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = runner.demo_command(folder)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+    assert done.stdout.splitlines()[-1].endswith("reports/report.html")
     return folder
 
 
-@pytest.fixture(scope="session")
-def onboarded(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that is set up and has run nothing; copy it before use."""
-    study = tmp_path_factory.mktemp("onboarded") / "study"
-    runner.onboard(phantom, study)
-    return study
-
-
-@pytest.fixture(scope="session")
-def finished(onboarded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that ran to its end; copy it before changing anything."""
-    study = tmp_path_factory.mktemp("finished") / "study"
-    shutil.copytree(onboarded, study, symlinks=True)
-    done = runner.snakemake(study)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-    return study
-
-
 @pytest.fixture
-def finished_copy(finished: Path, tmp_path: Path) -> Path:
-    """A private copy of the finished study, with its modification times."""
-    study = tmp_path / "study"
-    shutil.copytree(finished, study, symlinks=True)
-    return study
+def demo_copy(demo: Path, tmp_path: Path) -> Path:
+    """A private copy of the demo, with its modification times."""
+    return Path(shutil.copytree(demo, tmp_path / "demo", symlinks=True))

@@ -12,31 +12,8 @@ from pathlib import Path
 
 from brainlm.resources import share_dir
 
-#: Small enough for a test: 5 mm voxels, 60 volumes, a window of 40.
-PHANTOM = ("--subjects", "5", "--volumes", "60", "--voxel-mm", "5", "--t1w-mm", "3", "--seed", "3")
-SETTINGS = (
-    "name=test",
-    "atlas.name=A424approx",
-    "space.resolution_mm=5",
-    "eligibility.min_volumes=50",
-    "quality.max_mean_fd_mm=5",
-    "split.train=0.5",
-    "split.val=0.2",
-    "split.salt=demo-8",
-    "model.overrides={timepoints: 40, hidden: 16, heads: 2, mlp: 32, decoder_hidden: 16}",
-    "pretrain.run=tiny",
-    "pretrain.epochs=3",
-    "pretrain.batch_size=2",
-    "pretrain.checkpoint_every=1",
-    "pretrain.device=cpu",
-    "finetune.epochs=2",
-    "finetune.targets=[{name: age}]",
-    "evaluate.bootstrap=100",
-    "keep_intermediates=true",
-)
-
 #: What may differ between two runs: logs, timings, and Snakemake's own bookkeeping.
-_VOLATILE = re.compile(r"^(logs|benchmarks|\.snakemake|models/[^/]+/checkpoints)(/|$)")
+_VOLATILE = re.compile(r"^(study/)?(logs|benchmarks|\.snakemake|models/[^/]+/checkpoints)(/|$)")
 
 
 def brainlm(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -45,15 +22,15 @@ def brainlm(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def make_phantom(folder: Path, *options: str) -> None:
-    """Write the test phantom."""
-    done = brainlm("phantom", folder, *PHANTOM, *options, "--threads", 2)
-    assert done.returncode == 0, done.stderr
+def demo_command(folder: Path) -> list[str]:
+    """`brainlm demo --small` in `folder`: its datasets are in bids/, its study in study/."""
+    command = [sys.executable, "-m", "brainlm", "demo", "--small", "--cores", "2"]
+    return [*command, "--directory", str(folder)]
 
 
 def onboard(bids: Path, study: Path, *settings: str) -> str:
-    """Set the study up; returns what the command printed."""
-    options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    """Set the study up, or look at its dataset again; returns what the command printed."""
+    options = [part for setting in settings for part in ("--set", setting)]
     done = brainlm("onboard", bids, "--study", study, *options)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -46,7 +46,8 @@ def _source_with_edit(folder: Path, module: str) -> Path:
     return folder
 
 
-def test_a_second_run_does_nothing(finished: Path) -> None:
+def test_a_second_run_does_nothing(demo: Path) -> None:
+    finished = demo / "study"
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
     done = runner.snakemake(finished)
     assert done.returncode == 0
@@ -54,22 +55,23 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
 
 
-def test_onboarding_again_reruns_nothing(finished_copy: Path, phantom: Path) -> None:
-    runner.onboard(phantom, finished_copy)
-    done = runner.snakemake(finished_copy, "--dry-run")
+def test_onboarding_again_reruns_nothing(demo_copy: Path) -> None:
+    runner.onboard(demo_copy / "bids", demo_copy / "study")
+    done = runner.snakemake(demo_copy / "study", "--dry-run")
     assert runner.planned_jobs(done.stdout + done.stderr) == {}
 
 
-def test_a_deleted_parcellation_reruns_that_recording_and_the_cohort(finished_copy: Path) -> None:
-    victim = sorted(finished_copy.rglob("*_timeseries.parquet"))[2]
+def test_a_deleted_parcellation_reruns_that_recording_and_the_cohort(demo_copy: Path) -> None:
+    study = demo_copy / "study"
+    victim = sorted(study.rglob("*_timeseries.parquet"))[2]
     content = victim.read_bytes()
     victim.unlink()
-    done = runner.snakemake(finished_copy, "--dry-run")
+    done = runner.snakemake(study, "--dry-run")
     planned = runner.planned_jobs(done.stdout + done.stderr)
     assert planned["parcellate_bold"] == 1
     assert not {"estimate_motion", "normalize_anat", "normalize_bold"} & set(planned)
     assert set(planned) - {"parcellate_bold"} <= AFTER_PARCELLATION | {"draw_qc"}
-    done = runner.snakemake(finished_copy, "parcellations")
+    done = runner.snakemake(study, "parcellations")
     assert done.returncode == 0, done.stderr[-3000:]
     assert victim.read_bytes() == content
 
@@ -100,8 +102,9 @@ def test_a_deleted_parcellation_reruns_that_recording_and_the_cohort(finished_co
     ],
 )
 def test_an_edited_stage_reruns_itself_and_what_follows_only(
-    finished: Path, tmp_path: Path, module: str, reruns: set[str], keeps: set[str]
+    demo: Path, tmp_path: Path, module: str, reruns: set[str], keeps: set[str]
 ) -> None:
+    finished = demo / "study"
     source = _source_with_edit(tmp_path, module)
     done = runner.snakemake(finished, "--dry-run", source=source)
     planned = runner.planned_jobs(done.stdout + done.stderr)
@@ -112,22 +115,24 @@ def test_an_edited_stage_reruns_itself_and_what_follows_only(
         assert planned[rule] == n_recordings
 
 
-def test_a_changed_option_reruns_its_stage_only(finished_copy: Path) -> None:
-    config = finished_copy / "config" / "config.yaml"
+def test_a_changed_option_reruns_its_stage_only(demo_copy: Path) -> None:
+    study = demo_copy / "study"
+    config = study / "config" / "config.yaml"
     text = config.read_text()
     assert "min_coverage: 0.5" in text
     config.write_text(text.replace("min_coverage: 0.5", "min_coverage: 0.4"))
-    done = runner.snakemake(finished_copy, "--dry-run")
+    done = runner.snakemake(study, "--dry-run")
     planned = runner.planned_jobs(done.stdout + done.stderr)
     assert "parcellate_bold" in planned
     assert not set(PER_RECORDING[:-1]) & set(planned)
 
 
-def test_a_stage_by_hand_gives_the_same_bytes(finished_copy: Path) -> None:
-    recording = sorted(finished_copy.rglob("*_timeseries.parquet"))[0].name.split("_space-")[0]
-    before = runner.digest_tree(finished_copy)
+def test_a_stage_by_hand_gives_the_same_bytes(demo_copy: Path) -> None:
+    study = demo_copy / "study"
+    recording = sorted(study.rglob("*_timeseries.parquet"))[0].name.split("_space-")[0]
+    before = runner.digest_tree(study)
     for verb in ("motion", "normalize-bold", "resample", "confounds", "denoise", "parcellate"):
-        done = runner.brainlm(verb, recording, "--study", finished_copy)
+        done = runner.brainlm(verb, recording, "--study", study)
         assert done.returncode == 0, (verb, done.stderr)
-    after = runner.digest_tree(finished_copy)
+    after = runner.digest_tree(study)
     assert {name for name in before if before[name] != after.get(name)} == set()

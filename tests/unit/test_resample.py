@@ -159,6 +159,7 @@ def test_written_series_is_valid_nifti_and_reproducible(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.affine, affine)
     assert image.header.get_zooms() == pytest.approx((2, 2, 3, 0.735))
     assert image.header.get_xyzt_units() == ("mm", "sec")
+    assert int(image.header["sform_code"]) == 4
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
