@@ -10,13 +10,15 @@ import typer
 
 from .. import __version__
 from ..errors import BrainLMError
+from ._help import SectionedGroup
 
 app = typer.Typer(
     name="brainlm",
+    cls=SectionedGroup,
     help="From raw BIDS fMRI to a trained, evaluated BrainLM.\n\n"
     "Start with `brainlm onboard BIDS_DIR --study STUDY_DIR`, then run "
-    "`snakemake --profile config/profiles/local` in the study folder. Every stage of the "
-    "workflow is also a command here, with the same arguments and the same bytes.",
+    "`snakemake --profile local` in the study folder. Every stage of the workflow is also a "
+    "command here, with the same arguments and the same bytes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -119,7 +119,7 @@ def test_a_file_that_breaks_after_onboarding_fails_alone(demo: Path, demo_copy: 
     assert victim.name in failure["file"]
     assert name in (study / "logs" / "audit.log").read_text()
     # The cohort went on to its report.
-    assert "has changed since it was onboarded" in (study / "reports/report.html").read_text()
+    assert failure["what"] in (study / "reports/report.html").read_text()
     exclusions = pd.read_csv(study / "cohort" / "exclusions.tsv", sep="\t")
     assert list(exclusions["recording_id"]) == [name]
     cohort = pd.read_parquet(study / "cohort" / "recordings.parquet")

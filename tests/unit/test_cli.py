@@ -27,6 +27,7 @@ def test_help_lists_every_stage_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0
     for name in STAGES:
         assert f" {name} " in done.stdout
+    assert "Others:" not in done.stdout, "give the new verb its section in brainlm/cli/_help.py"
     code = (
         "import sys; sys.argv = ['brainlm', '--help']\n"
         "from brainlm.cli import main\n"

@@ -190,7 +190,7 @@ def test_report_before_anything_ran_tells_how_to_go_on(tmp_path):
     text = Page(made.path("report").read_text(encoding="utf-8")).text
     assert "In progress: cohort, shards, pretraining, reconstruction, age, sex not run yet" in text
     for target in ("shards", "pretrain", "evaluate", "report"):
-        assert f"snakemake --profile config/profiles/local {target}" in text
+        assert f"snakemake --profile local {target}" in text
     assert "Motion – not run yet" in text
     assert "8 unfinished" in text
 

@@ -1,0 +1,49 @@
+"""`brainlm --help`: the verbs in the order in which data meet them, each with its whole sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Start here": ("demo", "onboard", "config", "atlas"),
+    "One recording": (
+        "motion",
+        "normalize-anat",
+        "normalize-bold",
+        "resample",
+        "confounds",
+        "denoise",
+        "parcellate",
+    ),
+    "The cohort": ("prepare-atlas", "cohort", "scale", "shards"),
+    "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
+    "To look at": ("qc-figure", "report", "audit"),
+    "Data with known truth": ("phantom", "phantom-check"),
+}
+_WHOLE_SENTENCE = 200
+
+
+class SectionedGroup(TyperGroup):
+    """A group of commands that shows its help in sections."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Commands by section; those of none come last."""
+        known = [name for names in SECTIONS.values() for name in names]
+        rest = [name for name in super().list_commands(ctx) if name not in known]
+        return [name for name in known if name in self.commands] + rest
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one definition list for each section."""
+        known = [name for names in SECTIONS.values() for name in names]
+        rest = tuple(name for name in self.list_commands(ctx) if name not in known)
+        for title, names in {**SECTIONS, "Others": rest}.items():
+            rows = [
+                (name, self.commands[name].get_short_help_str(_WHOLE_SENTENCE))
+                for name in names
+                if name in self.commands
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=26)
