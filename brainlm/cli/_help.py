@@ -1,4 +1,4 @@
-"""`brainlm --help`: the verbs in the order in which data meet them, each with its whole sentence."""
+"""`brainlm --help`: the verbs in the order in which data meet them, each with a whole sentence."""
 
 from __future__ import annotations
 
