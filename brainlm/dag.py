@@ -63,7 +63,6 @@ class Dag:
     def __init__(self, content: dict[str, Any], study: Path):
         """Validate the config `content` and read the recordings table of `study`."""
         self.config: Config = parse_config(content, source=study / TEMPLATES["config"])
-        self.bids_dir = self.config.resolve_bids_dir(study)
         rows = read_rows(study / TEMPLATES["recordings"])
         self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
         if not self.rows:
@@ -74,7 +73,9 @@ class Dag:
             )
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         self.targets = [target.name for target in self.config.finetune.targets]
-        self.has_truth = (self.bids_dir / "derivatives" / "phantom-truth").is_dir()
+        self.has_truth = (
+            self.config.resolve_bids_dir(study) / "derivatives" / "phantom-truth"
+        ).is_dir()
 
     # --- paths ---------------------------------------------------------------------------
 
@@ -114,14 +115,17 @@ class Dag:
         return [path for kind in QC_INPUTS for path in self.each(kind, names)]
 
     def raw_bold(self, wildcards: Any) -> str:
-        """The raw BOLD file of a recording."""
-        return str(self.bids_dir / self._row(wildcards.recording)["bold"])
+        """The raw BOLD file of a recording, as the config names the dataset.
+
+        Relative to the study where the config is, so that the two may be moved together.
+        """
+        return str(self.config.bids_dir / self._row(wildcards.recording)["bold"])
 
     def raw_t1w(self, wildcards: Any) -> str:
         """The raw T1w file."""
         if wildcards.anat not in self.anats:
             raise InputError(f"No eligible recording uses the T1w {wildcards.anat}")
-        return str(self.bids_dir / self.anats[wildcards.anat]["t1w"])
+        return str(self.config.bids_dir / self.anats[wildcards.anat]["t1w"])
 
     def anat_of(self, wildcards: Any) -> list[str]:
         """The T1w outputs that a recording's normalisation needs: none without a T1w."""

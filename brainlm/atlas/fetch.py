@@ -58,6 +58,26 @@ def locate(atlas: Atlas) -> Path:
     return path
 
 
+def atlas_problems(atlas: Atlas, template: str, space_ok: bool) -> list[InputError]:
+    """What keeps `atlas` from being used with data in `template`: nothing, one thing or two."""
+    problems = []
+    if atlas.space not in (None, template) and not space_ok:
+        problems.append(
+            InputError(
+                f"Atlas {atlas.name} is drawn in {atlas.space}, the data is normalised to "
+                f"{template}: the two differ by some mm at places",
+                fix="set atlas.space_ok: true in config/config.yaml to accept that, or atlas.name: "
+                f"{APPROXIMATE}, which is built in the data's own space",
+            )
+        )
+    if not atlas.built:
+        try:
+            locate(atlas)
+        except InputError as error:
+            problems.append(error)
+    return problems
+
+
 def get_atlas(
     atlas: Atlas, source: str | None = None, *, attempts: int = 4, pause_s: float = 1.0
 ) -> Path:

@@ -52,6 +52,7 @@ def options() -> None:
 @config_app.command("check")
 def check(study: StudyOption = HERE) -> None:
     """Check the config of a study: its keys and values, its folders, its atlas."""
+    from ..atlas.fetch import atlas_problems
     from ..atlas.registry import find_atlas
     from ..config import load_config, load_preset
     from ..errors import InputError
@@ -64,12 +65,8 @@ def check(study: StudyOption = HERE) -> None:
     if not bids_dir.is_dir():
         raise InputError("The folder of bids_dir does not exist", file=bids_dir)
     atlas = find_atlas(config.atlas.name)
-    if atlas.space not in (None, config.space.template) and not config.atlas.space_ok:
-        raise InputError(
-            f"Atlas {atlas.name} is drawn in {atlas.space}, not in {config.space.template}",
-            file=path,
-            fix="set atlas.space_ok: true to accept that, or atlas.name: A424approx",
-        )
+    for problem in atlas_problems(atlas, config.space.template, config.atlas.space_ok):
+        raise problem
     say(f"{path} is valid")
 
 

@@ -55,6 +55,8 @@ def onboard(
     option explained, a Snakefile and profiles. Run it again whenever the dataset changes:
     your config is kept, and only what changed is processed anew.
     """
+    from ..atlas.fetch import atlas_problems
+    from ..atlas.registry import find_atlas
     from ..bids.dataset import read_dataset, table_bytes
     from ..bids.study import (
         merge,
@@ -80,6 +82,7 @@ def onboard(
     if atlas is not None:
         changes = merge(changes, {"atlas": {"name": atlas}})
     config = study_config(place, source, changes)
+    atlas_entry = find_atlas(config.atlas.name)
     table, dataset_notes = read_dataset(
         source,
         Limits(**config.eligibility.model_dump()),
@@ -97,6 +100,8 @@ def onboard(
     if not table["eligible"].any():
         warn("no recording is eligible, so there is nothing to run yet")
         return
+    for problem in atlas_problems(atlas_entry, config.space.template, config.atlas.space_ok):
+        warn(f"before the first run: {problem}")
     say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")
 
 

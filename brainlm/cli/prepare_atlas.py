@@ -27,6 +27,7 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     fetched (`brainlm atlas get`) and is moved by nearest neighbour in world space. An atlas
     drawn in another MNI space is refused unless atlas.space_ok is true.
     """
+    from ..atlas.fetch import atlas_problems
     from ..atlas.labels import label_sizes
     from ..atlas.registry import find_atlas
     from ..atlas.table import read_table
@@ -35,7 +36,8 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     run = StageRun("prepare-atlas", study, params, software=("nibabel", "numpy", "scipy"))
     space, zoom = run.params["space"]["template"], run.params["space"]["resolution_mm"]
     atlas = find_atlas(run.params["atlas"]["name"])
-    _check_space(atlas, space, run.params["atlas"]["space_ok"])
+    for problem in atlas_problems(atlas, space, run.params["atlas"]["space_ok"]):
+        raise problem
     table = read_table(atlas.table)
     labels = _build(atlas, space, zoom) if atlas.built else _move(atlas, space, zoom, run)
     lost = table["name"][~table["index"].isin(label_sizes(labels.data))].tolist()
@@ -47,19 +49,6 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     with run.output("atlas_image", about=about) as path:
         write_image(path, labels.data, labels.affine, in_mni=True, atomic=False)
     say(f"{atlas.name}: {len(table) - len(lost)} parcels on {labels.data.shape} at {zoom:g} mm")
-
-
-def _check_space(atlas: Atlas, space: str, space_ok: bool) -> None:
-    from ..errors import InputError
-
-    if atlas.space in (None, space) or space_ok:
-        return
-    raise InputError(
-        f"Atlas {atlas.name} is drawn in {atlas.space}, the data is normalised to {space}: the "
-        "two differ by some mm at places",
-        fix="set atlas.space_ok: true in config/config.yaml to accept that, or atlas.name: "
-        "A424approx, which is built in the data's own space",
-    )
 
 
 def _build(atlas: Atlas, space: str, zoom: float) -> Image:

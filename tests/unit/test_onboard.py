@@ -554,6 +554,18 @@ def test_a_changed_dataset_changes_the_table_alone(bids, tmp_path):
     assert changed == {"onboarding/recordings.parquet", "onboarding/recordings.tsv"}
 
 
+def test_an_atlas_that_is_not_ready_is_told_before_the_first_run(
+    bids, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "empty"))
+    run(bids, tmp_path / "study", atlas="A424")
+    told = capsys.readouterr().err
+    assert "brainlm atlas get A424" in told
+    assert "atlas.space_ok: true" in told
+    run(bids, tmp_path / "other", atlas="A424approx")
+    assert "before the first run" not in capsys.readouterr().err
+
+
 def test_an_existing_config_is_kept(bids, tmp_path):
     study = tmp_path / "study"
     run(bids, study, "seed=3", atlas="A424approx")
