@@ -41,6 +41,16 @@ rule all:
     input:
         report=study.pattern("report"),
         audit=AUDIT,
+        # Snakemake makes a deleted file anew only when it is asked for by name.
+        kept=[
+            *study.each("timeseries"),
+            study.pattern("cohort"),
+            study.pattern("scaler"),
+            study.pattern("shards_index"),
+            study.pattern("model"),
+            *study.each_target("finetuned"),
+            *EVALUATIONS,
+        ],
 
 
 rule parcellations:

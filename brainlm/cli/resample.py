@@ -55,10 +55,11 @@ def resample(
         software=("nibabel", "nilearn", "numpy", "scipy"),
     ) as run:
         recording, space = run.recording, run.params["space"]
-        raw = open_series(recording.bold_path)
-        run.raw_source(recording.bold, recording.bold_sha256)
+        # What earlier stages gave up is not told a second time, so their files come first.
         poses = np.array(read_itk_affines(run.input("hmc_xfm")))
         (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
+        raw = open_series(recording.bold_path)
+        run.raw_source(recording.bold, recording.bold_sha256)
         if len(poses) != raw.shape[3]:
             raise DataError(
                 f"There are {len(poses)} head poses for {raw.shape[3]} volumes",

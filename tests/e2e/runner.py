@@ -57,6 +57,7 @@ def snakemake(
         text=True,
         check=False,
         env=environment,
+        cwd=study,  # not the repository, whose own package `python -m` would find first
     )
 
 
