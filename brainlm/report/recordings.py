@@ -46,7 +46,10 @@ def tiles(findings: Findings) -> list[tuple[str, str, str]]:
         table = metric_table(findings.reconstruction, "model")
         if "r2" in table.metrics:
             estimate = table.methods[0].estimates["r2"]
-            found.append((estimate.text, "R² of masked signal", f"95% CI {estimate.interval}"))
+            about = f"in {findings.reconstruction.get('n_subjects')} test subjects"
+            if estimate.interval:
+                about = f"95% CI {estimate.interval}"
+            found.append((estimate.text, "R² of masked signal", about))
     return found
 
 

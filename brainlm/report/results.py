@@ -77,7 +77,7 @@ def reconstruction(findings: Findings) -> dict[str, Any] | None:
     table = metric_table(content, "BrainLM")
     traces = findings.traces
     return {
-        "table": _rows(table),
+        "table": metric_rows(table),
         "chart": {
             "uri": charts.dots(table),
             "alt": "Metrics of the model and of the baselines with 95% confidence intervals",
@@ -116,7 +116,7 @@ def _clinical_block(target: str, part: Clinical) -> dict[str, Any]:
             )
             if (number := part.metrics.get(key))
         ],
-        "table": _rows(table),
+        "table": metric_rows(table),
         "chart": _scatter(target, part),
     }
 
@@ -135,14 +135,17 @@ def _scatter(target: str, part: Clinical) -> dict[str, str] | None:
     return {"uri": chart, "alt": f"Predicted against true {target}"}
 
 
-def _rows(table: MetricTable) -> dict[str, Any]:
+def metric_rows(table: MetricTable) -> dict[str, Any]:
     """A metric table with its best values marked."""
     best = {metric: table.best(metric) for metric in table.metrics}
     estimates = [estimate for method in table.methods for estimate in method.estimates.values()]
-    untold = [estimate.reason for estimate in estimates if estimate.reason]
+    of_values = {estimate.reason for estimate in estimates if estimate.value is not None}
+    # What holds for the whole table needs no mark on each number.
+    common = next(iter(of_values)) if len(of_values) == 1 else ""
     return {
         "intervals": any(estimate.interval for estimate in estimates),
-        "notes": list(dict.fromkeys(untold)),
+        "common": common,
+        "notes": list(dict.fromkeys(e.reason for e in estimates if e.reason not in ("", common))),
         "columns": [
             (metric_name(metric), "↓" if smaller_is_better(metric) else "↑")
             for metric in table.metrics

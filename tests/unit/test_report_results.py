@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from brainlm.report import charts
 from brainlm.report.metrics import Estimate, metric_table, pretty
+from brainlm.report.results import metric_rows
 
 CONTENT = {
     "metrics": {
@@ -46,6 +47,21 @@ def test_table_orders_metrics_and_methods():
         "Head motion alone",
     ]
     assert [method.is_model for method in table.methods] == [True, False, False, False]
+
+
+def test_a_reason_of_all_numbers_is_told_once_and_others_by_a_mark():
+    rows = metric_rows(metric_table(CONTENT, "BrainLM"))
+    assert (rows["common"], rows["intervals"]) == ("", True)
+    assert rows["notes"] == ["no interval", "too few"]
+    bare = {"value": 1.0, "ci_low": None, "ci_high": None, "reason": "no interval"}
+    flat = {"value": None, "ci_low": None, "ci_high": None, "reason": "not defined"}
+    content = {
+        "metrics": {"mse": bare, "r2": bare},
+        "baselines": {"zero": {"mse": bare, "r2": flat}},
+    }
+    rows = metric_rows(metric_table(content, "BrainLM"))
+    assert (rows["common"], rows["intervals"]) == ("no interval", False)
+    assert rows["notes"] == ["not defined"]
 
 
 def test_best_knows_which_way_is_better():
