@@ -99,8 +99,9 @@ def save_surroundings(
     write_text(folder / "README.md", readme)
 
 
-def load_model(folder: Path) -> LoadedModel:
+def load_model(folder: str | Path) -> LoadedModel:
     """Read a model's folder and check that its parts belong together."""
+    folder = Path(folder)
     content = _read_config(folder)
     for name, expected in content["sha256"].items():
         if not (folder / name).exists() or sha256_file(folder / name) != expected:

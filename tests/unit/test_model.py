@@ -234,7 +234,7 @@ def test_a_models_folder_gives_the_same_model_back(tmp_path, head) -> None:
     _save(tmp_path / "n", model, head)
     for path in (tmp_path / "m").iterdir():
         assert path.read_bytes() == (tmp_path / "n" / path.name).read_bytes()
-    loaded = load_model(tmp_path / "m")
+    loaded = load_model(str(tmp_path / "m"))  # as the README calls it
     assert isinstance(loaded.model, LabelModel) == (head is not None)
     assert loaded.card == ModelCard(0.75, "abc", head)
     assert loaded.config == CONFIG
