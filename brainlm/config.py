@@ -89,6 +89,13 @@ class Resample(Section):
     order: Annotated[int, Field(ge=1, le=5)] = Field(
         3, description="B-spline order; 1 is linear, 3 is cubic"
     )
+    slice_timing: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: bring the slices of a volume to one moment where SliceTiming is known",
+    )
+    slice_reference: Share = Field(
+        0.5, description="that moment: 0 is the first slice's, 1 the last one's, 0.5 between them"
+    )
 
 
 class Confounds(Section):

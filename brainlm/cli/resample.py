@@ -33,7 +33,8 @@ def resample(
 
     Head pose and normalisation are composed into one matrix per volume. Writes the 4-D
     series (float32) and a mask of the brain voxels that every volume has data for; outside
-    the acquired field of view the series is 0. Volumes are streamed: memory does not grow
+    the acquired field of view the series is 0. Slices are brought to one moment of their
+    volume where their times are known. Volumes are streamed: memory does not grow
     with the run's length.
     """
     pin_libraries()
@@ -43,6 +44,7 @@ def resample(
     from ..geometry import read_itk_affines
     from ..images import load_template, write_image
     from ..preproc.resample import Resampler, StandardGrid
+    from ..preproc.slicetiming import to_one_moment
     from ..series import open_series, write_series
 
     with recording_stage(
@@ -68,12 +70,21 @@ def resample(
             )
         template = load_template(space["template"], "brain", space["resolution_mm"])
         grid = StandardGrid(template.affine, template.data > 0.5)
-        resampler = Resampler(raw, poses, to_mni, grid, order=run.params["resample"]["order"])
+        options = run.params["resample"]
+        source, timing = to_one_moment(
+            raw,
+            recording.slice_timing,
+            tr=recording.tr,
+            reference=options["slice_reference"],
+            switched_off=options["slice_timing"] == "off",
+        )
+        resampler = Resampler(source, poses, to_mni, grid, order=options["order"])
 
         about = {
             "RepetitionTime": recording.tr,
             "Resolution": f"{space['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
+            **timing,
         }
         with run.output("preproc_bold", about=about) as path:
             volumes = resampler.volumes(threads)

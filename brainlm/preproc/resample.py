@@ -21,6 +21,7 @@ from ..series import Series, Volume
 from ..threads import map_in_order
 from .masks import dilate
 from .pyramid import inside, sample, spline_coefficients, voxel_sizes
+from .slicetiming import SliceTimed
 
 Mask = NDArray[np.bool_]
 
@@ -51,7 +52,7 @@ class Resampler:
 
     def __init__(
         self,
-        series: Series,
+        series: Series | SliceTimed,
         poses: Array,
         boldref_to_mni: Array,
         grid: StandardGrid,

@@ -20,7 +20,7 @@ def limits(findings: Findings) -> list[str]:
     found += [
         "Normalisation to the template is affine: cortical folds are not matched one to one, "
         "which blurs small parcels.",
-        "No correction of susceptibility distortion and of slice timing.",
+        "No correction of susceptibility distortion.",
         "Denoising is motion regression and a high-pass filter; there is no ICA denoising yet.",
         "Fine-tuning trains one model for each label with fixed settings; there is no search "
         "over them, and no repetition over seeds.",
