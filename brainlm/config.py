@@ -108,6 +108,10 @@ class Confounds(Section):
     high_pass_s: NonNegative = Field(
         100.0, description="cut-off period of the cosine columns, s; denoise makes its own"
     )
+    compcor_components: Annotated[int, Field(ge=0)] = Field(
+        10,
+        description="most components of each CompCor kind; fewer if they explain half the variance",
+    )
 
 
 class Denoise(Section):

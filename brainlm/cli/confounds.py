@@ -29,9 +29,12 @@ def confounds(
 ) -> None:
     """Compute the confounds of one run, under fMRIPrep's column names.
 
-    Motion parameters with derivatives and squares (24), framewise displacement, DVARS plain
-    and standardised, mean signals of brain, CSF and white matter, cosine drifts, and one
-    column for each outlying volume. `n/a` where a difference is undefined.
+    Motion parameters and the mean signals of brain, CSF and white matter, each with
+    derivatives and squares (36), framewise displacement, relative RMS displacement, DVARS
+    plain and standardised, cosine drifts, components of CSF and white matter (aCompCor) and of
+    the most variable voxels (tCompCor), and one column for each outlying volume and each
+    before the steady state. `n/a` where a difference is undefined. nilearn's
+    load_confounds reads the table where it lies, given the name of the preprocessed series.
     """
     pin_libraries()
     import numpy as np
@@ -57,9 +60,11 @@ def confounds(
         motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
         tissues = load_tissues(space["template"], space["resolution_mm"])
         voxels = tissue_voxels(tissues, mask)
-        table = confounds_table(series, motion, voxels, tr=run.recording.tr, **options)
+        tr = run.recording.tr
+        table, components = confounds_table(series, motion, voxels, tr=tr, **options)
         about = {
-            "RepetitionTime": run.recording.tr,
+            **components,
+            "RepetitionTime": tr,
             "VoxelsAveraged": {name: len(chosen) for name, chosen in voxels.items()},
             "OutlierVolumes": sum(name.startswith("motion_outlier") for name in table.columns),
             "MeanFramewiseDisplacement": float(np.nanmean(table["framewise_displacement"])),

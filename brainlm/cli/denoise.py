@@ -37,16 +37,23 @@ def denoise(
     """Regress drifts and head motion out of one normalised run, in a single fit.
 
     Cosines slower than denoise.high_pass_s and the motion regressors of denoise.method
-    (none, motion6, motion24) are fitted together by least squares inside the brain mask; the
+    (none, motion6, motion24) are fitted together by least squares inside the brain mask; volumes
+    before the steady state are fitted out, whatever the method. The
     residuals keep each voxel's mean. Writes the 4-D series and a small sample of voxels
     before and after (the carpet), from which the QC figure is drawn.
     """
     pin_libraries()
+    import numpy as np
     import pandas as pd
     from safetensors.numpy import save_file
 
     from ..denoise.carpet import sample_carpet
-    from ..denoise.filters import check_freedom, motion_regressors, nuisance_basis
+    from ..denoise.filters import (
+        check_freedom,
+        motion_regressors,
+        nuisance_basis,
+        settling_regressors,
+    )
     from ..denoise.regression import regress_out, variance_removed
     from ..images import read_image
     from ..series import open_series, write_series
@@ -66,7 +73,9 @@ def denoise(
         bold = open_series(run.input("preproc_bold"))
         confounds = pd.read_csv(run.input("confounds"), sep="\t", na_values="n/a")
         motion = motion_regressors(confounds, options["method"])
-        basis = nuisance_basis(motion, tr=tr, high_pass_s=options["high_pass_s"])
+        settling = settling_regressors(confounds)
+        regressors = np.hstack([motion, settling])
+        basis = nuisance_basis(regressors, tr=tr, high_pass_s=options["high_pass_s"])
         check_freedom(len(basis), basis.shape[1], str(run.recording.bold_path))
 
         before = bold.in_mask(mask)
@@ -76,6 +85,7 @@ def denoise(
             "Resolution": f"{space['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
             "Regressors": int(basis.shape[1]),
+            "NonSteadyStateVolumes": int(settling.shape[1]),
             "DegreesOfFreedom": int(basis.shape[0] - basis.shape[1]),
             "VarianceRemoved": round(variance_removed(before, after), 4),
         }

@@ -32,10 +32,11 @@ def motion(
     """Estimate the head's pose in every volume of one raw BOLD run.
 
     Aligns each volume rigidly to a reference made of the run's best-agreeing volumes
-    (inverse-compositional Gauss-Newton at 8, then 4 mm smoothness). Writes, under
-    derivatives/brainlm: the motion parameters with framewise displacement (mm and rad, the
-    head's own movement along +R, +A, +S), the poses as ITK transforms, the reference
-    volume (boldref) and its brain mask. Nothing is resampled here: `brainlm resample`
+    (inverse-compositional Gauss-Newton at 8, then 4 mm smoothness); volumes at the start that
+    were taken before the magnetisation had settled are told apart. Writes, under
+    derivatives/brainlm: the motion parameters with framewise and relative RMS displacement
+    (mm and rad, the head's own movement along +R, +A, +S), the poses as ITK transforms, the
+    reference volume (boldref) and its brain mask. Nothing is resampled here: `brainlm resample`
     interpolates once, with all transforms composed.
     """
     pin_libraries()
@@ -45,7 +46,8 @@ def motion(
     from ..geometry import MOTION_NAMES, write_itk_affines
     from ..images import write_image
     from ..preproc.checks import check_bold
-    from ..preproc.motion import estimate_motion
+    from ..preproc.motion import RMS_RADIUS_MM, estimate_motion
+    from ..preproc.steady_state import spikes
     from ..series import read_bold
 
     with recording_stage(
@@ -65,9 +67,13 @@ def motion(
 
         table = pd.DataFrame(found.params, columns=list(MOTION_NAMES))
         table["framewise_displacement"] = found.framewise_displacement
+        table["rmsd"] = found.rms_displacement
+        table = table.assign(**spikes(found.unsteady, len(table)))
         about = {
             "RepetitionTime": recording.tr,
-            "Units": {"trans": "mm", "rot": "rad", "framewise_displacement": "mm"},
+            "Units": {"trans": "mm", "rot": "rad", "framewise_displacement": "mm", "rmsd": "mm"},
+            "RadiusOfRMSD": RMS_RADIUS_MM,
+            "NonSteadyStateVolumes": found.unsteady,
             "MeanFramewiseDisplacement": float(np.nanmean(found.framewise_displacement)),
             "VolumesNotConverged": np.flatnonzero(~found.converged).tolist(),
         }

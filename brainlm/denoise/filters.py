@@ -37,8 +37,17 @@ def motion_regressors(confounds: pd.DataFrame, method: Method) -> Array:
     return confounds[names].to_numpy(dtype=float, na_value=0.0)
 
 
+def settling_regressors(confounds: pd.DataFrame) -> Array:
+    """One column (T, k) for each volume before the steady state: 1 there, 0 elsewhere.
+
+    Fitted with the others they keep such a volume from bending any other coefficient; what is
+    left of the volume itself is its voxel's mean.
+    """
+    return confounds.filter(regex="^non_steady_state_outlier").to_numpy(dtype=float)
+
+
 def nuisance_basis(motion: Array, *, tr: float, high_pass_s: float) -> Array:
-    """An orthonormal basis (T, rank) of constant, cosine drifts and motion.
+    """An orthonormal basis (T, rank) of constant, cosine drifts and motion (with any others).
 
     Drifts and motion are fitted together: filtering first and regressing afterwards would
     bring drifts back (Lindquist et al. 2019, Hum. Brain Mapp. 40:2358). Columns are scaled to

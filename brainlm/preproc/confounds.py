@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from scipy import ndimage
 from ..geometry import MOTION_NAMES, Array
 from ..temporal import cosine_drifts
 from ..tissues import Tissues
+from .compcor import compcor_columns
 
 Series = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -33,35 +36,63 @@ def confounds_table(
     fd_threshold_mm: float,
     dvars_threshold: float,
     high_pass_s: float,
-) -> pd.DataFrame:
-    """All confounds of a run: T rows, NaN where undefined (differences at the first volume).
+    compcor_components: int,
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """All confounds of a run, and what is to be said of each CompCor column.
 
-    `series` (T, n) holds the brain voxels; `tissues` names columns of it (`csf`,
-    `white_matter`); `motion` has the six parameters and `framewise_displacement`.
+    The table has T rows, NaN where undefined (differences at the first volume). `series`
+    (T, n) holds the brain voxels; `tissues` names columns of it (`csf`, `white_matter`);
+    `motion` has the six parameters, `framewise_displacement`, `rmsd` and a
+    `non_steady_state_outlierXX` for each volume before the steady state.
     """
-    table = expand_motion(motion[list(MOTION_NAMES)])
+    unsteady = motion.filter(regex="^non_steady_state_outlier")
+    start = unsteady.shape[1]
     fd = motion["framewise_displacement"].to_numpy()
-    plain, standardised = dvars(series)
+    plain, standardised = dvars(series, start)
+    means = {"global_signal": series.mean(axis=1, dtype=float)}
+    for name, voxels in tissues.items():
+        means[name] = series[:, voxels].mean(axis=1, dtype=float)
     columns: dict[str, NDArray] = {
         "framewise_displacement": fd,
+        "rmsd": motion["rmsd"].to_numpy(),
         "dvars": plain,
         "std_dvars": standardised,
-        "global_signal": series.mean(axis=1, dtype=float),
     }
-    for name, voxels in tissues.items():
-        columns[name] = series[:, voxels].mean(axis=1, dtype=float)
-    for number, cosine in enumerate(cosine_drifts(len(series), tr, high_pass_s).T):
+    drifts = cosine_drifts(len(series), tr, high_pass_s)
+    for number, cosine in enumerate(drifts.T):
         columns[f"cosine{number:02d}"] = cosine
-    outliers = (fd > fd_threshold_mm) | (standardised > dvars_threshold)
-    for number, volume in enumerate(np.flatnonzero(outliers)):
-        columns[f"motion_outlier{number:02d}"] = (np.arange(len(series)) == volume).astype(float)
-    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+    components, about = compcor_columns(
+        series, tissues, drifts, unsteady=start, most=compcor_components
+    )
+    columns |= components
+    columns |= {str(name): unsteady[name].to_numpy(dtype=int) for name in unsteady}
+    outliers = outlier_volumes(
+        fd > fd_threshold_mm, standardised > dvars_threshold, unsteady=start
+    )
+    for number, volume in enumerate(outliers):
+        columns[f"motion_outlier{number:02d}"] = (np.arange(len(series)) == volume).astype(int)
+    parts = [motion[list(MOTION_NAMES)], pd.DataFrame(means)]
+    table = pd.concat([*map(expand, parts), pd.DataFrame(columns)], axis=1)
+    return table, about
 
 
-def expand_motion(params: pd.DataFrame) -> pd.DataFrame:
-    """Each parameter with its backward difference and both squared: 24 columns.
+def outlier_volumes(moved: Mask, changed: Mask, *, unsteady: int) -> NDArray[np.intp]:
+    """The volumes that `moved` (T,) or whose intensities `changed` (T,) beyond the thresholds.
 
-    The set of Satterthwaite et al. 2013 (NeuroImage 64:240) and of fMRIPrep.
+    The first `unsteady` volumes have columns of their own. The difference of the one that
+    follows them to the last of them tells about magnetisation, not about that volume.
+    """
+    volume = np.arange(len(moved))
+    if unsteady:
+        changed = changed & (volume > unsteady)
+    return np.flatnonzero((moved | changed) & (volume >= unsteady))
+
+
+def expand(params: pd.DataFrame) -> pd.DataFrame:
+    """Each of k columns with its backward difference and both squared: 4 k columns.
+
+    Of the six motion parameters these are the 24 of Satterthwaite et al. 2013 (NeuroImage
+    64:240); with those of global signal, CSF and white matter, its 36. Names as fMRIPrep's.
     """
     columns = {}
     for name in params:
@@ -74,7 +105,7 @@ def expand_motion(params: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def dvars(series: Series) -> tuple[Array, Array]:
+def dvars(series: Series, unsteady: int = 0) -> tuple[Array, Array]:
     """DVARS and standardised DVARS (T,) of voxels (T, n); the first volume's are NaN.
 
     DVARS is the root mean square over voxels of the difference between successive volumes
@@ -83,20 +114,23 @@ def dvars(series: Series) -> tuple[Array, Array]:
     for the standardised one, by the value that a clean run would have (Nichols 2013; Afyouni
     & Nichols 2018, NeuroImage 172:291): the mean over voxels of `sd * sqrt(2 (1 - r))`, with
     `sd` the robust standard deviation (interquartile range / 1.349) and `r` the lag-1
-    autocorrelation. So 1 is a run's own quiet level. Constant voxels are left out.
+    autocorrelation. So 1 is a run's own quiet level. Constant voxels are left out. Level
+    and quiet are measured without the first `unsteady` volumes, whose brightness would pass
+    for autocorrelation.
     """
     undefined = np.full(len(series), np.nan)
-    varying = np.flatnonzero(series.max(axis=0) > series.min(axis=0))
-    if len(varying) == 0 or len(series) < 3:
+    settled = series[unsteady:]
+    varying = np.flatnonzero(settled.max(axis=0) > settled.min(axis=0))
+    if len(varying) == 0 or len(settled) < 3:
         return undefined, undefined.copy()
     squares, expected = np.zeros(len(series) - 1), 0.0
     for begin in range(0, len(varying), _BLOCK):
         values = series[:, varying[begin : begin + _BLOCK]].astype(np.float64)
         step = np.diff(values, axis=0)
         squares += (step**2).sum(axis=1)
-        expected += _expected_steps(values).sum()
+        expected += _expected_steps(values[unsteady:]).sum()
     plain = np.sqrt(squares / len(varying))
-    level = float(np.median(series[:, varying].mean(axis=0)))
+    level = float(np.median(settled[:, varying].mean(axis=0)))
     expected /= len(varying)
     standardised = plain / expected if expected > 0 else np.full(plain.shape, np.nan)
     scale = 1000 / level if level > 0 else 1.0

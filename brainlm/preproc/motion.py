@@ -2,7 +2,7 @@
 
 The run is read twice. First, at 8 mm smoothness, all volumes are aligned to the most typical
 one; the mean of those that then agree best becomes the reference, so that a moved or
-spoilt first volume does no harm. Second, all are aligned to it at 4 mm. `alignment.py`
+spoilt first volume does no harm; volumes before the steady state are never chosen. Second, all are aligned to it at 4 mm. `alignment.py`
 holds the equations.
 """
 
@@ -19,12 +19,15 @@ from ..threads import map_in_order
 from .alignment import Alignment, align
 from .masks import dilate, foreground_mask
 from .pyramid import Level, make_level, sample, spline_coefficients, voxel_sizes
+from .steady_state import global_means, non_steady_volumes
 
 COARSE_MM, FINE_MM = 8.0, 4.0
 #: The coarse level only starts the fine one, so it may stop this much earlier.
 _COARSE_SLACK = 30
 #: Volumes looked at to find the most typical one, and averaged for the reference.
 _SAMPLED, _AVERAGED = 40, 40
+#: The ball over which `rmsd` is taken: FSL's, and so fMRIPrep's.
+RMS_RADIUS_MM = 80.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,12 @@ class MotionEstimate:
     poses: Array  # (T, 4, 4), the head's pose in each volume
     params: Array  # (T, 6), mm and rad
     framewise_displacement: Array  # (T,), mm; the first is NaN
+    rms_displacement: Array  # (T,), mm; the first is NaN
     boldref: NDArray[np.float32]  # (x, y, z), mean of the best-aligned volumes
     mask: NDArray[np.bool_]  # (x, y, z), the brain in boldref
     averaged: NDArray[np.int_]  # the volumes in boldref
     converged: NDArray[np.bool_]  # (T,), whether the alignment settled
+    unsteady: int  # volumes at the start that are not at steady state
 
 
 def estimate_motion(
@@ -56,19 +61,20 @@ def estimate_motion(
     result does not depend on `threads`.
     """
     center = grid_center(bold.shape, affine)
-    typical = most_typical_volume(bold, affine)
+    unsteady = non_steady_volumes(global_means(bold))
+    typical = most_typical_volume(bold, affine, unsteady)
     mask = _head_mask(bold[..., typical], affine)
     settle = partial(_align_all, bold, affine, iterations=iterations, threads=threads)
 
     coarse = make_level(bold[..., typical], affine, mask, center, COARSE_MM)
     still = [np.eye(4)] * bold.shape[3]
     rough = settle(coarse, still, tolerance_mm=tolerance_mm * _COARSE_SLACK)
-    reference, _ = _mean_of_best(bold, affine, rough, threads)
+    reference, _ = _mean_of_best(bold, affine, rough, threads, unsteady)
 
     fine = make_level(reference, affine, _head_mask(reference, affine), center, FINE_MM)
     starts = [found.pose for found in rough]
     final = settle(fine, starts, tolerance_mm=tolerance_mm)
-    boldref, averaged = _mean_of_best(bold, affine, final, threads)
+    boldref, averaged = _mean_of_best(bold, affine, final, threads, unsteady)
 
     poses = np.array([found.pose for found in final])
     params = np.array([params_from_pose(pose, center) for pose in poses])
@@ -76,10 +82,12 @@ def estimate_motion(
         poses=poses,
         params=params,
         framewise_displacement=framewise_displacement(params, fd_radius_mm),
+        rms_displacement=rms_displacement(poses, center),
         boldref=boldref,
         mask=foreground_mask(boldref, voxel_sizes(affine)),
         averaged=averaged,
         converged=np.array([found.converged for found in final]),
+        unsteady=unsteady,
     )
 
 
@@ -94,10 +102,26 @@ def framewise_displacement(params: Array, radius_mm: float) -> Array:
     return np.concatenate([[np.nan], moved])
 
 
-def most_typical_volume(bold: NDArray[np.float32], affine: Array) -> int:
-    """The volume that correlates best, on average, with others spread over the run."""
+def rms_displacement(poses: Array, center: Array, radius_mm: float = RMS_RADIUS_MM) -> Array:
+    """Relative RMS displacement (T,), mm, of Jenkinson et al. 2002 (NeuroImage 17:825).
+
+    The root mean square, over a solid ball of `radius_mm` about `center` (3,), of how far each
+    point moves from one of the `poses` (T, 4, 4) to the next; the first is NaN. In closed form
+    (Jenkinson 1999, FMRIB TR99MJ1), with `A x + b` the difference of the two poses at `x`,
+
+        rmsd^2  =  radius^2 / 5  trace(A'A)  +  |A center + b|^2.
+    """
+    change = np.diff(poses, axis=0)
+    turn, shift = change[:, :3, :3], change[:, :3, :3] @ center + change[:, :3, 3]
+    squares = radius_mm**2 / 5 * (turn**2).sum(axis=(1, 2)) + (shift**2).sum(axis=1)
+    return np.concatenate([[np.nan], np.sqrt(squares)])
+
+
+def most_typical_volume(bold: NDArray[np.float32], affine: Array, first: int = 0) -> int:
+    """The volume, from `first` on, that correlates best with others spread over the run."""
     count = bold.shape[3]
-    chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).round().astype(int))
+    wanted = min(count - first, _SAMPLED)
+    chosen = np.unique(np.linspace(first, count - 1, wanted).round().astype(int))
     stride = np.maximum(1, (COARSE_MM / voxel_sizes(affine)).astype(int))
     lattice = tuple(slice(None, None, int(step)) for step in stride)
     rows = [
@@ -141,11 +165,19 @@ def _align_all(
 
 
 def _mean_of_best(
-    bold: NDArray[np.float32], affine: Array, alignments: list[Alignment], threads: int
+    bold: NDArray[np.float32],
+    affine: Array,
+    alignments: list[Alignment],
+    threads: int,
+    first: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
-    """The mean of the best-aligned volumes (at most a quarter of a long run), and which."""
+    """The mean of the best-aligned volumes from `first` on, and which they are.
+
+    At most a quarter of a long run.
+    """
     correlations = np.array([found.correlation for found in alignments])
-    wanted = min(_AVERAGED, max(5, len(alignments) // 4))
+    correlations[:first] = -np.inf
+    wanted = min(_AVERAGED, max(5, len(alignments) // 4), len(alignments) - first)
     best = np.sort(np.argsort(-correlations, kind="stable")[:wanted])
     shape = bold.shape[:3]
     grid = np.reshape(np.indices(shape, dtype=float), (3, -1))
