@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes depends on what else the machine does.
+settings.register_profile("anywhere", deadline=None)
+settings.load_profile("anywhere")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
