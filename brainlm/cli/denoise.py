@@ -38,9 +38,9 @@ def denoise(
 
     Cosines slower than denoise.high_pass_s and the motion regressors of denoise.method
     (none, motion6, motion24) are fitted together by least squares inside the brain mask; volumes
-    before the steady state are fitted out, whatever the method. The
-    residuals keep each voxel's mean. Writes the 4-D series and a small sample of voxels
-    before and after (the carpet), from which the QC figure is drawn.
+    before the steady state are fitted out whatever the method. The residuals keep each
+    voxel's mean. Writes the 4-D series and a small sample of voxels before and after (the
+    carpet), from which the QC figure is drawn.
     """
     pin_libraries()
     import numpy as np
@@ -74,6 +74,7 @@ def denoise(
         confounds = pd.read_csv(run.input("confounds"), sep="\t", na_values="n/a")
         motion = motion_regressors(confounds, options["method"])
         settling = settling_regressors(confounds)
+        unsteady = settling.shape[1]
         regressors = np.hstack([motion, settling])
         basis = nuisance_basis(regressors, tr=tr, high_pass_s=options["high_pass_s"])
         check_freedom(len(basis), basis.shape[1], str(run.recording.bold_path))
@@ -85,16 +86,16 @@ def denoise(
             "Resolution": f"{space['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
             "Regressors": int(basis.shape[1]),
-            "NonSteadyStateVolumes": int(settling.shape[1]),
+            "NonSteadyStateVolumes": unsteady,
             "DegreesOfFreedom": int(basis.shape[0] - basis.shape[1]),
-            "VarianceRemoved": round(variance_removed(before, after), 4),
+            "VarianceRemoved": round(variance_removed(before[unsteady:], after[unsteady:]), 4),
         }
         with run.output("denoised_bold", about=about) as path:
             write_series(path, _in_volumes(after, mask), bold.shape, bold.affine, tr=tr)
         labels = load_tissues(space["template"], space["resolution_mm"]).labels[mask]
         about = {"RepetitionTime": tr, "Units": "standard deviations before denoising"}
         with run.output("carpet", about=about) as path:
-            save_file(sample_carpet(before, after, labels), path)
+            save_file(sample_carpet(before, after, labels, unsteady), path)
 
 
 def _in_volumes(

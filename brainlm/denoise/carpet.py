@@ -16,26 +16,31 @@ _CLIP = 100.0
 
 
 def sample_carpet(
-    before: NDArray[np.float32], after: NDArray[np.float32], labels: NDArray[np.int8]
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    labels: NDArray[np.int8],
+    unsteady: int = 0,
 ) -> dict[str, NDArray]:
     """Voxel rows sorted by tissue: float16 `before`, `after` (n, T) and int8 `tissue` (n).
 
     `before` and `after` are (T, voxels); `labels` (voxels) are 1 grey matter, 2 white matter,
     3 CSF. Of each tissue, evenly spaced voxels are taken, so n is at most 1,200. Both
     carpets are in units of the voxel's standard deviation *before* denoising, about its mean:
-    what denoising took away shows as the second being paler.
+    what denoising took away shows as the second being paler. Deviation and mean are taken
+    without the first `unsteady` volumes, whose brightness would make all others pale.
     """
-    varying = before.max(axis=0) > before.min(axis=0)
+    settled = before[unsteady:]
+    varying = settled.max(axis=0) > settled.min(axis=0)
     rows = np.concatenate(
         [
             _evenly(np.flatnonzero((labels == tissue) & varying), most)
             for tissue, most in ROWS.items()
         ]
     )
-    spread = before[:, rows].std(axis=0, dtype=np.float64)
+    spread = settled[:, rows].std(axis=0, dtype=np.float64)
     return {
-        "before": _in_units(before[:, rows], spread),
-        "after": _in_units(after[:, rows], spread),
+        "before": _in_units(before[:, rows], spread, unsteady),
+        "after": _in_units(after[:, rows], spread, unsteady),
         "tissue": labels[rows].astype(np.int8),
     }
 
@@ -46,6 +51,6 @@ def _evenly(voxels: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     return voxels[np.linspace(0, len(voxels) - 1, most).round().astype(int)]
 
 
-def _in_units(series: NDArray[np.float32], spread: NDArray) -> NDArray[np.float16]:
-    centered = (series - series.mean(axis=0, dtype=np.float64)) / spread
+def _in_units(series: NDArray[np.float32], spread: NDArray, unsteady: int) -> NDArray[np.float16]:
+    centered = (series - series[unsteady:].mean(axis=0, dtype=np.float64)) / spread
     return np.ascontiguousarray(np.clip(centered, -_CLIP, _CLIP).T.astype(np.float16))

@@ -66,9 +66,7 @@ def confounds_table(
     )
     columns |= components
     columns |= {str(name): unsteady[name].to_numpy(dtype=int) for name in unsteady}
-    outliers = outlier_volumes(
-        fd > fd_threshold_mm, standardised > dvars_threshold, unsteady=start
-    )
+    outliers = outlier_volumes(fd > fd_threshold_mm, standardised > dvars_threshold, unsteady=start)
     for number, volume in enumerate(outliers):
         columns[f"motion_outlier{number:02d}"] = (np.arange(len(series)) == volume).astype(int)
     parts = [motion[list(MOTION_NAMES)], pd.DataFrame(means)]

@@ -2,8 +2,8 @@
 
 The run is read twice. First, at 8 mm smoothness, all volumes are aligned to the most typical
 one; the mean of those that then agree best becomes the reference, so that a moved or
-spoilt first volume does no harm; volumes before the steady state are never chosen. Second, all are aligned to it at 4 mm. `alignment.py`
-holds the equations.
+spoilt first volume does no harm (those before the steady state are never chosen). Second,
+all are aligned to it at 4 mm. `alignment.py` holds the equations.
 """
 
 from __future__ import annotations

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainlm.geometry import MOTION_NAMES
-from brainlm.preproc.confounds import confounds_table, dvars, expand_motion, tissue_voxels
+from brainlm.preproc.confounds import (
+    confounds_table,
+    dvars,
+    expand,
+    outlier_volumes,
+    tissue_voxels,
+)
+from brainlm.preproc.steady_state import spikes
 from brainlm.temporal import cosine_drifts
 
 from .synthetic_head import tissues
@@ -17,7 +24,17 @@ def motion_table(count: int, seed: int = 0) -> pd.DataFrame:
     values = np.random.default_rng(seed).normal(0, 0.1, (count, 6))
     table = pd.DataFrame(values, columns=list(MOTION_NAMES))
     table["framewise_displacement"] = [np.nan, *np.full(count - 1, 0.1)]
+    table["rmsd"] = [np.nan, *np.full(count - 1, 0.05)]
     return table
+
+
+OPTIONS = {
+    "tr": 2.0,
+    "fd_threshold_mm": 0.5,
+    "dvars_threshold": 1.5,
+    "high_pass_s": 40.0,
+    "compcor_components": 4,
+}
 
 
 def test_dvars_by_the_formula_voxel_by_voxel() -> None:
@@ -57,7 +74,7 @@ def test_dvars_of_constant_data_is_undefined() -> None:
 
 def test_expansion_by_hand() -> None:
     params = pd.DataFrame({"trans_x": [0.0, 1.0, 3.0]})
-    table = expand_motion(params)
+    table = expand(params)
     np.testing.assert_allclose(table["trans_x_derivative1"], [np.nan, 1, 2])
     np.testing.assert_allclose(table["trans_x_derivative1_power2"], [np.nan, 1, 4])
     np.testing.assert_allclose(table["trans_x_power2"], [0, 1, 9])
@@ -69,16 +86,10 @@ def test_table_has_fmriprep_names_and_marks_outliers() -> None:
     series[30, :150] += 200
     motion = motion_table(60)
     motion.loc[[10, 45], "framewise_displacement"] = [0.51, 2.0]
-    table = confounds_table(
-        series,
-        motion,
-        {"csf": np.arange(5), "white_matter": np.arange(5, 50)},
-        tr=2.0,
-        fd_threshold_mm=0.5,
-        dvars_threshold=1.5,
-        high_pass_s=40.0,
-    )
-    for name in MOTION_NAMES:
+    voxels = {"csf": np.arange(5), "white_matter": np.arange(5, 50)}
+    table, about = confounds_table(series, motion, voxels, **OPTIONS)
+    means = ("global_signal", "csf", "white_matter")
+    for name in (*MOTION_NAMES, *means):
         for ending in ("", "_derivative1", "_power2", "_derivative1_power2"):
             assert name + ending in table
     outliers = table.filter(regex="^motion_outlier")
@@ -89,15 +100,46 @@ def test_table_has_fmriprep_names_and_marks_outliers() -> None:
     np.testing.assert_allclose(table["white_matter"], series[:, 5:50].mean(axis=1), rtol=1e-6)
     np.testing.assert_allclose(table["global_signal"], series.mean(axis=1), rtol=1e-6)
     assert table.filter(regex="^cosine").shape[1] == 6  # 2 * 120 s / 40 s
+    assert list(table.filter(regex="comp_cor")) == list(about)
+    assert {name[0] for name in about} == set("acwt")
+    np.testing.assert_array_equal(table["rmsd"], motion["rmsd"])
     undefined = [name for name in table if np.isnan(table[name].iloc[0])]
     assert set(undefined) == {
         "framewise_displacement",
+        "rmsd",
         "dvars",
         "std_dvars",
-        *(f"{n}_derivative1" for n in MOTION_NAMES),
-        *(f"{n}_derivative1_power2" for n in MOTION_NAMES),
+        *(f"{n}_derivative1" for n in (*MOTION_NAMES, *means)),
+        *(f"{n}_derivative1_power2" for n in (*MOTION_NAMES, *means)),
     }
     assert not table.iloc[1:].isna().any().any()
+
+
+def test_volumes_before_the_steady_state_do_not_spoil_the_others() -> None:
+    rng = np.random.default_rng(3)
+    series = (800 + rng.normal(0, 8, (80, 400))).astype(np.float32)
+    voxels = {"csf": np.arange(30), "white_matter": np.arange(30, 90)}
+    quiet, _ = confounds_table(series, motion_table(80), voxels, **OPTIONS)
+    series[:3] *= np.array([1.6, 1.3, 1.2], np.float32)[:, None]
+    motion = motion_table(80).assign(**spikes(3, 80))
+    table, _ = confounds_table(series, motion, voxels, **OPTIONS)
+    marked = table.filter(regex="^non_steady_state_outlier")
+    assert list(marked) == [f"non_steady_state_outlier0{number}" for number in range(3)]
+    np.testing.assert_array_equal(marked.to_numpy(), np.eye(80)[:, :3])
+    np.testing.assert_allclose(table["std_dvars"][4:], quiet["std_dvars"][4:], rtol=0.02)
+    assert quiet.filter(regex="^motion_outlier").empty
+    assert table.filter(regex="^motion_outlier").empty  # no volume is told of twice
+    components = table.filter(regex="comp_cor")
+    assert (components[:3] == 0).all().all() and (components[3:] != 0).any().all()
+
+
+def test_outliers_after_the_settling_volumes_are_those_that_moved() -> None:
+    moved, changed = np.zeros((2, 10), dtype=bool)
+    moved[[1, 7]] = changed[[0, 1, 2, 5]] = True
+    assert outlier_volumes(moved, changed, unsteady=0).tolist() == [0, 1, 2, 5, 7]
+    assert outlier_volumes(moved, changed, unsteady=2).tolist() == [5, 7]
+    moved[2] = True
+    assert outlier_volumes(moved, changed, unsteady=2).tolist() == [2, 5, 7]
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from brainlm.denoise.carpet import ROWS, sample_carpet
-from brainlm.denoise.filters import check_freedom, motion_regressors, nuisance_basis
+from brainlm.denoise.filters import (
+    check_freedom,
+    motion_regressors,
+    nuisance_basis,
+    settling_regressors,
+)
 from brainlm.denoise.regression import regress_out, variance_removed
 from brainlm.errors import DataError
 from brainlm.geometry import MOTION_NAMES
 from brainlm.images import read_image
-from brainlm.preproc.confounds import expand_motion
+from brainlm.preproc.confounds import expand
+from brainlm.preproc.steady_state import spikes
 from brainlm.series import open_series
 
 from .synthetic_head import brainlm, bytes_below, centered_affine, make_study, moving_run
@@ -26,7 +32,7 @@ COUNT, TR = 200, 2.0
 
 def confounds(seed: int = 0) -> pd.DataFrame:
     steps = np.random.default_rng(seed).normal(0, 0.05, (COUNT, 6)).cumsum(axis=0)
-    return expand_motion(pd.DataFrame(steps, columns=list(MOTION_NAMES)))
+    return expand(pd.DataFrame(steps, columns=list(MOTION_NAMES)))
 
 
 def oscillation(period_s: float) -> np.ndarray:
@@ -53,6 +59,36 @@ def test_planted_noise_goes_and_planted_signal_stays() -> None:
     assert np.corrcoef(cleaned[:, 0], signal)[0, 1] > 0.98
     assert np.corrcoef(series[:, 0], signal)[0, 1] < 0.3
     assert variance_removed(series.astype(np.float32), cleaned) > 0.95
+
+
+def test_volumes_before_the_steady_state_do_not_bend_the_fit() -> None:
+    """The rest of the run comes out as if those volumes were not there."""
+    table = confounds().assign(**spikes(3, COUNT))
+    motion = motion_regressors(table, "motion24")
+    regressors = np.hstack([motion, settling_regressors(table)])
+    rng = np.random.default_rng(4)
+    quiet = (900 + rng.normal(0, 5, (COUNT, 6))).astype(np.float32)
+    bright = quiet.copy()
+    bright[:3] *= np.array([1.6, 1.4, 1.2], np.float32)[:, None]
+    basis = nuisance_basis(regressors, tr=TR, high_pass_s=100)
+    with_spikes = regress_out(bright, basis)
+    kept = with_spikes[3:] - with_spikes[3:].mean(axis=0)
+    expected = regress_out(quiet, basis)[3:]
+    np.testing.assert_allclose(kept, expected - expected.mean(axis=0), atol=2e-3)
+    np.testing.assert_allclose(with_spikes[:3], np.tile(bright.mean(axis=0), (3, 1)), rtol=1e-5)
+    bent = regress_out(bright, nuisance_basis(motion, tr=TR, high_pass_s=100))[3:]
+    assert np.abs(bent - bent.mean(axis=0) - kept).max() > 5
+    assert settling_regressors(confounds()).shape == (COUNT, 0)
+
+
+def test_carpet_is_not_made_pale_by_settling_volumes() -> None:
+    rng = np.random.default_rng(5)
+    labels = np.repeat([1, 2, 3], 50).astype(np.int8)
+    series = rng.normal(500, 10, (40, 150)).astype(np.float32)
+    expected = sample_carpet(series[2:], series[2:], labels)["before"]
+    series[:2] *= 1.5
+    found = sample_carpet(series, series, labels, unsteady=2)["before"]
+    np.testing.assert_array_equal(found[:, 2:], expected)
 
 
 def test_only_slow_drifts_are_filtered() -> None:

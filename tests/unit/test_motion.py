@@ -20,7 +20,7 @@ from brainlm.geometry import (
 from brainlm.images import Image, read_image, write_image
 from brainlm.preproc.checks import check_bold
 from brainlm.preproc.masks import dice, foreground_mask, otsu_threshold
-from brainlm.preproc.motion import MotionEstimate, estimate_motion, framewise_displacement
+from brainlm.preproc.motion import MotionEstimate, estimate_motion
 from brainlm.preproc.pyramid import spline_coefficients, world_gradient
 from brainlm.series import read_bold
 
@@ -129,6 +129,20 @@ def test_spoilt_first_volume_is_not_the_reference() -> None:
     np.testing.assert_allclose(found.params[0] - found.params[1], params[0], atol=0.05)
 
 
+def test_volumes_before_the_steady_state_are_not_the_reference() -> None:
+    """They are crisper here (more contrast), and all others are noisy: they would be chosen."""
+    run, affine = moving_run(np.zeros((16, 6)), affine=centered_affine(SMALL, 6.0), shape=SMALL)
+    rng = np.random.default_rng(7)
+    crisp, gain = run[..., :3].copy(), np.array([1.6, 1.4, 1.2], np.float32)
+    run += rng.normal(0, 150, run.shape).astype(np.float32)
+    run[..., :3] = crisp * gain
+    found = estimate(run, affine)
+    assert found.unsteady == 3
+    assert found.averaged.min() >= 3 and len(found.averaged) == 5
+    assert found.boldref.mean() < 1.1 * run[..., 3:].mean()
+    assert (np.abs(found.params) < 0.5).all()
+
+
 def test_slice_dropout_hardly_moves_the_estimate() -> None:
     params = wander(8, seed=5)
     run, affine = moving_run(params)
@@ -139,14 +153,6 @@ def test_slice_dropout_hardly_moves_the_estimate() -> None:
     relative = found.poses[3] @ np.linalg.inv(found.poses[6])
     expected = true[3] @ np.linalg.inv(true[6])
     assert mean_displacement(relative, expected, brain_points()) < 0.1
-
-
-def test_framewise_displacement_by_hand() -> None:
-    params = np.zeros((3, 6))
-    params[1] = [0.1, -0.2, 0.3, 0.01, 0, -0.02]
-    fd = framewise_displacement(params, 50.0)
-    assert np.isnan(fd[0])
-    np.testing.assert_allclose(fd[1:], [0.6 + 50 * 0.03] * 2)
 
 
 def test_gradient_is_per_mm_of_world() -> None:
@@ -212,7 +218,7 @@ def test_command_writes_what_it_says(tmp_path: Path) -> None:
     table = pd.read_csv(
         func / f"{identifier}_desc-motion_timeseries.tsv", sep="\t", na_values="n/a"
     )
-    assert list(table.columns) == [*MOTION_NAMES, "framewise_displacement"]
+    assert list(table.columns) == [*MOTION_NAMES, "framewise_displacement", "rmsd"]
     poses = read_itk_affines(
         func / f"{identifier}_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt"
     )
@@ -226,6 +232,8 @@ def test_command_writes_what_it_says(tmp_path: Path) -> None:
     sidecar = json.loads((func / f"{identifier}_desc-motion_timeseries.json").read_text())
     assert sidecar["Entities"] == {"sub": "01", "task": "rest"}
     assert sidecar["RepetitionTime"] == 2.0
+    assert sidecar["NonSteadyStateVolumes"] == 0
+    assert table["rmsd"].isna().tolist() == [True] + [False] * 7
 
     first = bytes_below(study / "derivatives")
     brainlm("motion", identifier, "--study", study)
