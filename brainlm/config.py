@@ -77,7 +77,10 @@ class Motion(Section):
 class Normalize(Section):
     """Registration of T1w to the template and of BOLD to T1w (ANTs)."""
 
-    transform: Literal["affine"] = Field("affine", description="T1w to template")
+    transform: Literal["affine", "syn"] = Field(
+        "affine",
+        description="to the template; syn goes on from the affine by a nonlinear warp (ANTs SyN)",
+    )
     resolution_mm: Positive = Field(
         3.0, description="grid on which registration metrics are computed, mm"
     )

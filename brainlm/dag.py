@@ -135,6 +135,20 @@ class Dag:
         fields = {"anat": anat, "anat_folder": folder_of(anat)}
         return [self.pattern(kind).format(**fields) for kind in ("t1w_to_mni", "t1w_brain")]
 
+    def anat_warp(self) -> list[str]:
+        """The pattern of a T1w's nonlinear warp; none where the config says affine."""
+        return [self.pattern("t1w_to_mni_warp")] if self.config.normalize.transform == "syn" else []
+
+    def warp_of(self, wildcards: Any) -> list[str]:
+        """The nonlinear warp that a recording is resampled with: its T1w's, else its own."""
+        if self.config.normalize.transform != "syn":
+            return []
+        anat = self._row(wildcards.recording)["anat_id"]
+        if anat:
+            fields = {"anat": anat, "anat_folder": folder_of(anat)}
+            return [self.pattern("t1w_to_mni_warp").format(**fields)]
+        return self.each("boldref_to_mni_warp", [wildcards.recording])
+
     def _row(self, recording: str) -> dict[str, Any]:
         if recording not in self.rows:
             raise InputError(

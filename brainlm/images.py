@@ -118,22 +118,25 @@ def write_image(
     *,
     tr: float | None = None,
     in_mni: bool = False,
+    intent: str | None = None,
     atomic: bool = True,
 ) -> None:
     """Write `.nii.gz`, float or integer as given; `tr` in s for 4-D. Equal data, equal bytes.
 
-    `in_mni` tells viewers that the coordinates are MNI's, not the scanner's. With
-    `atomic=False` the caller already gave a temporary path.
+    `in_mni` tells viewers that the coordinates are MNI's, not the scanner's; `intent` is NIfTI's
+    word for what the values are. With `atomic=False` the caller already gave a temporary path.
     """
     if atomic:
         with atomic_path(path) as temporary:
-            write_image(temporary, data, affine, tr=tr, in_mni=in_mni, atomic=False)
+            write_image(temporary, data, affine, tr=tr, in_mni=in_mni, intent=intent, atomic=False)
         return
     image = nib.Nifti1Image(np.asarray(data), affine)
     image.header.set_xyzt_units("mm", "sec")
     code = "mni" if in_mni else "scanner"
     image.header.set_qform(affine, code=code)
     image.header.set_sform(affine, code=code)
+    if intent is not None:
+        image.header.set_intent(intent)
     if tr is not None:
         image.header.set_zooms((*image.header.get_zooms()[:3], tr))
     # The gzip header holds a clock time unless told otherwise.

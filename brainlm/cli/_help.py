@@ -12,6 +12,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "motion",
         "normalize-anat",
         "normalize-bold",
+        "warp-bold",
         "resample",
         "confounds",
         "denoise",

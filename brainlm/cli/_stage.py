@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,9 @@ OnDataErrorOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads to use", min=1)]
 
 HERE = Path()
+
+#: Keys of `TEMPLATES` that a stage makes; which ones may depend on its parameters.
+Outputs = tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
 class StageRun:
@@ -212,6 +215,16 @@ class RecordingRun(StageRun):
 
     recording: Recording
 
+    def input_of_anat(self, kind: str) -> Path:
+        """An input that belongs to the run's T1w, not to the run: verified by its entities."""
+        from ..layout import entities_of
+        from ..provenance import check_input
+
+        assert self.recording.anat_id is not None
+        path = self.path(kind)
+        check_input(path, entities_of(self.recording.anat_id))
+        return self.source(path)
+
 
 @contextlib.contextmanager
 def recording_stage(
@@ -221,7 +234,7 @@ def recording_stage(
     params: str | None,
     on_data_error: OnDataError,
     *,
-    outputs: tuple[str, ...],
+    outputs: Outputs,
     software: tuple[str, ...] = (),
 ) -> Iterator[RecordingRun]:
     """Run the block as stage `name` of one recording; `outputs` are keys of `TEMPLATES`."""
@@ -243,7 +256,7 @@ def anat_stage(
     params: str | None,
     on_data_error: OnDataError,
     *,
-    outputs: tuple[str, ...],
+    outputs: Outputs,
     software: tuple[str, ...] = (),
 ) -> Iterator[RecordingRun]:
     """Run the block as stage `name` of one T1w image, done once for all runs it serves."""
@@ -260,7 +273,7 @@ def anat_stage(
 
 @contextlib.contextmanager
 def _giving_up_cleanly(
-    run: StageRun, identifier: str, on_data_error: OnDataError, outputs: tuple[str, ...]
+    run: StageRun, identifier: str, on_data_error: OnDataError, outputs: Outputs
 ) -> Iterator[None]:
     run.forget_failure(identifier)
     try:
@@ -268,5 +281,5 @@ def _giving_up_cleanly(
     except DataError as error:
         if on_data_error is OnDataError.stop or isinstance(error, NotMadeError):
             raise
-        run.give_up(identifier, error, outputs)
+        run.give_up(identifier, error, outputs(run.params) if callable(outputs) else outputs)
         say(f"{identifier} is given up at {run.name}: {error}")

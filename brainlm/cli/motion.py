@@ -79,7 +79,12 @@ def motion(
         }
         with run.output("motion", about=about) as path:
             table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8f")
-        with run.output("hmc_xfm", about={"PullsFrom": "orig", "OntoGridOf": "boldref"}) as path:
+        about = {
+            "PullsFrom": "orig",
+            "OntoGridOf": "boldref",
+            "NonSteadyStateVolumes": found.unsteady,
+        }
+        with run.output("hmc_xfm", about=about) as path:
             write_itk_affines(path, list(found.poses))
         about = {"SkullStripped": False, "VolumesAveraged": found.averaged.tolist()}
         with run.output("boldref", about=about) as path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from ._single_thread import pin_libraries
@@ -14,6 +17,7 @@ from ._stage import (
     StudyOption,
     anat_stage,
 )
+from ._warp import about_warp
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +34,10 @@ def normalize_anat(
     """Register one T1w image to the template, once for all runs that it serves.
 
     Affine, by mutual information (ANTs), from the best start of a coarse search; the T1w may
-    show the skull or not. Writes the transform (from-T1w_to-MNI, an ITK text file) and the
-    bias-corrected brain. The sidecar tells how alike brain and template are.
+    show the skull or not. Where `normalize.transform` is syn, a nonlinear warp goes on from
+    there. Writes the affine (from-T1w_to-MNI, an ITK text file), the warp (an ITK displacement
+    field, applied before the affine) and the bias-corrected brain. The sidecars tell how alike
+    brain and template are.
     """
     pin_libraries()
     from ..geometry import write_itk_affines
@@ -40,6 +46,7 @@ def normalize_anat(
     from ..preproc.normalize import DOUBTFUL_CORRELATION, check_anatomy_quality
     from ..preproc.normalize import normalize_anat as normalize
     from ..tissues import load_tissues
+    from ..warps import write_warp
 
     with anat_stage(
         "normalize-anat",
@@ -47,7 +54,7 @@ def normalize_anat(
         study,
         params,
         on_data_error,
-        outputs=("t1w_to_mni", "t1w_brain"),
+        outputs=_outputs,
         software=("antspyx", "nibabel", "nilearn", "numpy", "scipy"),
     ) as run:
         raw, file = run.recording.t1w, run.recording.t1w_path
@@ -57,7 +64,7 @@ def normalize_anat(
         tissues = load_tissues(
             run.params["space"]["template"], run.params["normalize"]["resolution_mm"]
         )
-        found = normalize(t1w, tissues)
+        found = normalize(t1w, tissues, run.params["normalize"]["transform"])
         check_anatomy_quality(found, str(file))
 
         quality = {
@@ -67,6 +74,14 @@ def normalize_anat(
         }
         with run.output("t1w_to_mni", about={"Type": "affine", **quality}) as path:
             write_itk_affines(path, [found.t1w_to_mni])
+        if found.nonlinear is not None:
+            with run.output("t1w_to_mni_warp", about=about_warp(found.nonlinear)) as path:
+                write_warp(path, found.nonlinear.warp)
         about = {"SkullStripped": True, "BiasCorrected": True}
         with run.output("t1w_brain", about=about) as path:
             write_image(path, found.brain, t1w.affine, atomic=False)
+
+
+def _outputs(params: Mapping[str, Any]) -> tuple[str, ...]:
+    nonlinear = params["normalize"]["transform"] == "syn"
+    return ("t1w_to_mni", "t1w_brain", *(("t1w_to_mni_warp",) if nonlinear else ()))

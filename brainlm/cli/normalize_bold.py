@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from ._single_thread import pin_libraries
@@ -13,7 +11,6 @@ from ._stage import (
     OnDataErrorOption,
     ParamsOption,
     RecordingArg,
-    RecordingRun,
     StudyOption,
     recording_stage,
 )
@@ -33,8 +30,9 @@ def normalize_bold(
     """Find the way from a run's reference volume to the template.
 
     With a T1w: rigidly to its brain (also written, from-boldref_to-T1w), then on along the
-    T1w's own transform. Without: affinely to the template shown in EPI contrast. Fails on
-    runs whose brain then does not lie on the template's (a wrong affine in the header).
+    T1w's own transform. Without: affinely to the template shown in EPI contrast (warp-bold
+    goes on from there where `normalize.transform` is syn). Fails on runs whose brain then does
+    not lie on the template's (a wrong affine in the header).
     """
     pin_libraries()
     from ..geometry import read_itk_affines, write_itk_affines
@@ -66,9 +64,8 @@ def normalize_bold(
         if run.recording.anat_id is None:
             to_mni = bold_to_template(boldref, tissues)
         else:
-            brain = read_image(_of_anatomy(run, "t1w_brain", run.recording.anat_id))
-            transform_file = _of_anatomy(run, "t1w_to_mni", run.recording.anat_id)
-            (t1w_to_mni,) = read_itk_affines(transform_file)
+            brain = read_image(run.input_of_anat("t1w_brain"))
+            (t1w_to_mni,) = read_itk_affines(run.input_of_anat("t1w_to_mni"))
             to_t1w = bold_to_t1w(boldref, brain, zoom)
             check_same_place(to_t1w, brain, str(run.recording.bold_path))
             # Points of the template go to the T1w first, then on to the run.
@@ -87,13 +84,3 @@ def normalize_bold(
         }
         with run.output("boldref_to_mni", about=about) as path:
             write_itk_affines(path, [to_mni])
-
-
-def _of_anatomy(run: RecordingRun, kind: str, anat_id: str) -> Path:
-    """An input that belongs to the T1w, not to the run: verified by the T1w's entities."""
-    from ..layout import entities_of
-    from ..provenance import check_input
-
-    path = run.path(kind)
-    check_input(path, entities_of(anat_id))
-    return run.source(path)

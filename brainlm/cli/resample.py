@@ -31,7 +31,8 @@ def resample(
 ) -> None:
     """Interpolate every raw volume of a run once, onto the template's grid.
 
-    Head pose and normalisation are composed into one matrix per volume. Writes the 4-D
+    Head pose and normalisation are composed into one matrix per volume, and the nonlinear
+    warp, if the config asks for one, moves the grid's points before. Writes the 4-D
     series (float32) and a mask of the brain voxels that every volume has data for; outside
     the acquired field of view the series is 0. Slices are brought to one moment of their
     volume where their times are known. Volumes are streamed: memory does not grow
@@ -45,7 +46,9 @@ def resample(
     from ..images import load_template, write_image
     from ..preproc.resample import Resampler, StandardGrid
     from ..preproc.slicetiming import to_one_moment
+    from ..provenance import read_sidecar
     from ..series import open_series, write_series
+    from ._warp import read_warp_of
 
     with recording_stage(
         "resample",
@@ -58,8 +61,10 @@ def resample(
     ) as run:
         recording, space = run.recording, run.params["space"]
         # What earlier stages gave up is not told a second time, so their files come first.
-        poses = np.array(read_itk_affines(run.input("hmc_xfm")))
+        poses_file = run.input("hmc_xfm")
+        poses = np.array(read_itk_affines(poses_file))
         (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
+        warp = read_warp_of(run)
         raw = open_series(recording.bold_path)
         run.raw_source(recording.bold, recording.bold_sha256)
         if len(poses) != raw.shape[3]:
@@ -76,9 +81,10 @@ def resample(
             recording.slice_timing,
             tr=recording.tr,
             reference=options["slice_reference"],
+            ignored=read_sidecar(poses_file)["NonSteadyStateVolumes"],
             switched_off=options["slice_timing"] == "off",
         )
-        resampler = Resampler(source, poses, to_mni, grid, order=options["order"])
+        resampler = Resampler(source, poses, to_mni, grid, order=options["order"], warp=warp)
 
         about = {
             "RepetitionTime": recording.tr,

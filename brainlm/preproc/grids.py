@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Array
 from ..images import Image
+from ..warps import Warp
 from .pyramid import inside, sample, spline_coefficients, voxel_sizes
 
 
@@ -35,14 +36,19 @@ def resample_onto(
     shape: tuple[int, ...],
     transform: Array | None = None,
     order: int = 1,
+    warp: Warp | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sample `image` on a grid through `transform` (grid points to image points, mm).
 
+    A `warp` moves the grid's points before the transform does.
     Returns the values (shape), 0 where the image has none, and where it has some.
     """
     pull = np.linalg.inv(image.affine) @ (np.eye(4) if transform is None else transform) @ grid
     indices = np.reshape(np.indices(shape[:3], dtype=float), (3, -1))
     voxels = pull[:3, :3] @ indices + pull[:3, 3:]
+    if warp is not None:
+        moves = warp.at(grid[:3, :3] @ indices + grid[:3, 3:])
+        voxels = voxels + (pull @ np.linalg.inv(grid))[:3, :3] @ moves
     seen = inside(voxels, image.data.shape)
     values = np.zeros(indices.shape[1], dtype=np.float32)
     coefficients = spline_coefficients(image.data, image.affine, order=order)

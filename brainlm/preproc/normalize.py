@@ -7,6 +7,7 @@ Every transform returned here maps points of the target to points of the source 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from ..images import Image
 from ..tissues import Tissues
 from .grids import resample_onto, shrink, world_points
 from .masks import dice, dilate
+from .nonlinear import Nonlinear, warp_t1w
 from .pyramid import voxel_sizes
 from .registration import correct_bias, register
 from .search import search_start
@@ -41,14 +43,18 @@ class Anatomy:
     brain: NDArray[np.float32]  # (x, y, z) on the T1w grid, bias-corrected, 0 outside the brain
     correlation: float  # with the template, inside its brain
     white_matter_dice: float  # of the brightest voxels with the template's white matter
+    nonlinear: Nonlinear | None = None  # goes before the affine
 
 
-def normalize_anat(t1w: Image, tissues: Tissues) -> Anatomy:
+def normalize_anat(
+    t1w: Image, tissues: Tissues, kind: Literal["affine", "syn"] = "affine"
+) -> Anatomy:
     """Register a T1w (x, y, z), with or without its skull, to the template's grid.
 
     The affine maximises mutual information inside the template's brain and a rim around it,
-    from the best start of a coarse search. The template's brain mask, moved back, gives the
-    brain; inside it the intensity bias is estimated (N4) and divided out.
+    from the best start of a coarse search; "syn" goes on from there. The template's brain
+    mask, moved back, gives the brain; inside it the intensity bias is estimated (N4) and
+    divided out. `correlation` and `white_matter_dice` judge the affine in either case.
     """
     grid, shape = tissues.affine, tissues.brain.shape
     near = dilate(tissues.brain, voxel_sizes(grid), _RIM_MM)
@@ -60,11 +66,16 @@ def normalize_anat(t1w: Image, tissues: Tissues) -> Anatomy:
     visible = tissues.brain & seen
     gain = correct_bias(moved, grid, visible)
     corrected = (moved / gain)[visible]
+    nonlinear = warp_t1w(small, gain, transform, tissues) if kind == "syn" else None
+    brain = tissues.brain.astype(np.float32)
+    if nonlinear is not None:
+        brain, _ = resample_onto(Image(brain, grid), grid, shape, warp=nonlinear.inverse)
     return Anatomy(
         t1w_to_mni=transform,
-        brain=_extract_brain(t1w, transform, tissues, gain),
+        brain=_extract_brain(t1w, transform, Image(brain, grid), gain),
         correlation=_correlation(corrected, tissues.t1w[visible]),
         white_matter_dice=_brightest_dice(corrected, tissues.wm[visible] > 0.5),
+        nonlinear=nonlinear,
     )
 
 
@@ -150,25 +161,27 @@ def check_same_place(boldref_to_t1w: Array, t1w_brain: Image, file: str) -> None
 
 
 def _extract_brain(
-    t1w: Image, transform: Array, tissues: Tissues, gain: NDArray[np.float32]
+    t1w: Image, transform: Array, brain: Image, gain: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The T1w inside the template's brain, divided by the gain field; work only near it."""
-    corners = np.linalg.inv(t1w.affine) @ transform @ world_points(tissues.affine, tissues.brain)
+    """The T1w inside `brain`, divided by the gain field; work only near it.
+
+    `brain` (share, 0 to 1) and `gain` stand on the template's grid, which `transform` maps.
+    """
+    inside = world_points(brain.affine, brain.data > 0.5)
+    corners = np.linalg.inv(t1w.affine) @ transform @ inside
     low = np.clip(np.floor(corners[:3].min(axis=1)), 0, np.array(t1w.data.shape) - 1).astype(int)
     high = np.clip(np.ceil(corners[:3].max(axis=1)) + 1, 1, t1w.data.shape).astype(int)
     box = tuple(slice(a, max(b, a + 1)) for a, b in zip(low, high, strict=True))
 
-    pull = np.linalg.inv(tissues.affine) @ np.linalg.inv(transform) @ t1w.affine
+    pull = np.linalg.inv(brain.affine) @ np.linalg.inv(transform) @ t1w.affine
     offset = pull[:3, :3] @ low + pull[:3, 3]
     part = t1w.data[box]
-    brain = ndimage.affine_transform(
-        tissues.brain.astype(np.float32), pull[:3, :3], offset, part.shape, order=1
-    )
+    share = ndimage.affine_transform(brain.data, pull[:3, :3], offset, part.shape, order=1)
     field = ndimage.affine_transform(
         gain, pull[:3, :3], offset, part.shape, order=1, mode="nearest"
     )
     result = np.zeros(t1w.data.shape, dtype=np.float32)
-    result[box] = np.where(brain > 0.5, np.clip(part, 0, None) / field, 0)
+    result[box] = np.where(share > 0.5, np.clip(part, 0, None) / field, 0)
     return result
 
 

@@ -4,6 +4,7 @@ For each volume the way from the grid to the raw voxels is one matrix,
 
     voxel = inv(bold affine) . pose of the volume . boldref_to_mni . grid affine . index,
 
+where a nonlinear warp, if there is one, moves the grid's points before boldref_to_mni does;
 so the data are interpolated once, whatever the number of transforms (Glasser et al. 2013,
 NeuroImage 80:105). Cubic B-splines blur least of the affordable kernels.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ..geometry import Array
 from ..series import Series, Volume
 from ..threads import map_in_order
+from ..warps import Warp
 from .masks import dilate
 from .pyramid import inside, sample, spline_coefficients, voxel_sizes
 from .slicetiming import SliceTimed
@@ -58,6 +60,7 @@ class Resampler:
         grid: StandardGrid,
         *,
         order: int,
+        warp: Warp | None = None,
     ):
         """Prepare; `poses` (T, 4, 4) are the head's in each volume of the raw `series`."""
         self.series = series
@@ -65,7 +68,10 @@ class Resampler:
         self.grid = grid
         self.wanted = grid.wanted
         indices = np.argwhere(self.wanted).T
-        points = boldref_to_mni @ grid.affine @ np.vstack([indices, np.ones(indices.shape[1])])
+        homogeneous: Array = np.vstack([indices, np.ones(indices.shape[1])])
+        points = boldref_to_mni @ grid.affine @ homogeneous
+        if warp is not None:
+            points[:3] += boldref_to_mni[:3, :3] @ warp.at(grid.affine @ homogeneous)
         to_voxels = np.linalg.inv(series.affine)
         self._pulls = [to_voxels @ pose for pose in poses]
         self._points = points

@@ -17,6 +17,7 @@ LASTING = {
     "motion": "motion",
     "normalize-anat": "t1w_to_mni",
     "normalize-bold": "boldref_to_mni",
+    "warp-bold": "boldref_to_mni_warp",
     "resample": "mni_mask",
     "confounds": "confounds",
     "denoise": "carpet",

@@ -17,9 +17,12 @@ def limits(findings: Findings) -> list[str]:
             "centroid. Its parcels only resemble A424, so neither the series nor a model "
             "trained on them may be compared with results on A424."
         )
+    if not is_nonlinear(findings):
+        found.append(
+            "Normalisation to the template is affine: cortical folds are not matched one to one, "
+            "which blurs small parcels."
+        )
     found += [
-        "Normalisation to the template is affine: cortical folds are not matched one to one, "
-        "which blurs small parcels.",
         "No correction of susceptibility distortion.",
         "Denoising is motion regression and a high-pass filter; there is no ICA denoising yet.",
         "Fine-tuning trains one model for each label with fixed settings; there is no search "
@@ -38,6 +41,12 @@ def limits(findings: Findings) -> list[str]:
 def is_standin(atlas: str) -> bool:
     """Whether an atlas is the offline approximation."""
     return atlas.endswith("approx")
+
+
+def is_nonlinear(findings: Findings) -> bool:
+    """Whether the runs were resampled through a nonlinear warp."""
+    normalize = findings.provenance.parameters.get("resample", {}).get("normalize", {})
+    return bool(normalize.get("transform") == "syn")
 
 
 def _test_subjects(findings: Findings) -> int | None:
@@ -80,6 +89,14 @@ def citations(findings: Findings) -> list[tuple[str, str]]:
             "Mölder F, et al. Sustainable data analysis with Snakemake. F1000Research 10:33, 2021.",
         ),
     ]
+    if is_nonlinear(findings):
+        found.append(
+            (
+                "Nonlinear registration (SyN)",
+                "Avants BB, et al. Symmetric diffeomorphic image registration with "
+                "cross-correlation. Medical Image Analysis 12:26-41, 2008.",
+            )
+        )
     denoise = findings.provenance.parameters.get("denoise", {}).get("denoise", {})
     if denoise.get("method") == "motion24":
         found.insert(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from brainlm.files import read_json, write_text
 from brainlm.report import recordings
 from brainlm.report.gather import gather
 from brainlm.report.page import render_page
+from brainlm.report.prose import citations, limits
 
 from .report_study import EXCLUDED, FAILED, SHORT, FinishedStudy
 
@@ -114,6 +116,17 @@ def test_head_tells_name_and_status(page, html):
 
 def test_stand_in_atlas_is_called_so(page):
     assert "A424approx is a stand-in, not A424." in page.text
+
+
+def test_limits_and_citations_follow_the_normalisation(finished):
+    found = gather(finished.study, finished.fields, [], finished.config.name)
+    assert any("is affine" in text for text in limits(found))
+    assert not any("SyN" in what for what, _ in citations(found))
+    resample = {"normalize": {"transform": "syn"}}
+    known = replace(found.provenance, parameters={"resample": resample})
+    nonlinear = replace(found, provenance=known)
+    assert not any("is affine" in text for text in limits(nonlinear))
+    assert any("SyN" in what for what, _ in citations(nonlinear))
 
 
 def test_every_lost_recording_has_its_reason(page):

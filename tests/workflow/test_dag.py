@@ -82,6 +82,24 @@ def test_one_recording_can_be_asked_for(study: Path) -> None:
     assert planned["parcellate_bold"] == planned["estimate_motion"] == 1
 
 
+def test_syn_plans_a_warp_of_their_own_for_runs_without_a_t1w(tmp_path: Path) -> None:
+    import pandas as pd
+
+    make_study(tmp_path, 3)
+    path = tmp_path / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table.loc[0, ["t1w", "anat_id", "t1w_sha256"]] = None
+    table.to_parquet(path)
+    target = ["--cores", "1", "parcellations"]
+    planned = counts(snakemake(tmp_path, *target))
+    assert "warp_bold" not in planned and planned["normalize_anat"] == 2
+    output = snakemake(tmp_path, *target, "--config", "normalize={transform: syn}")
+    planned = counts(output)
+    assert planned["warp_bold"] == 1 and planned["normalize_anat"] == 2
+    assert planned["resample_bold"] == 3
+    assert output.count("sub-000002_from-T1w_to-MNI152NLin2009aSym_mode-image_desc-syn_xfm") >= 2
+
+
 def test_the_literal_slurm_profile_resolves_in_a_clone(study: Path) -> None:
     if not (share_dir() / "slurm").exists():
         pytest.skip("not a clone")

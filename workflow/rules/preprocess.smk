@@ -36,6 +36,7 @@ rule normalize_anat:
     output:
         t1w_to_mni=study.pattern("t1w_to_mni"),
         t1w_brain=study.pattern("t1w_brain"),
+        t1w_to_mni_warp=study.anat_warp(),
     log:
         "logs/normalize-anat/{anat_folder}/{anat}.log",
     benchmark:
@@ -84,10 +85,39 @@ rule normalize_bold:
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
 
 
+# Asked for only by runs without a T1w, where the config says syn.
+rule warp_bold:
+    input:
+        boldref=study.pattern("boldref"),
+        bold_mask=study.pattern("bold_mask"),
+        boldref_to_mni=study.pattern("boldref_to_mni"),
+    output:
+        boldref_to_mni_warp=study.pattern("boldref_to_mni_warp"),
+    log:
+        "logs/warp-bold/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/warp-bold/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        options=study.options("warp-bold"),
+        code=study.code("warp-bold"),
+    message:
+        "warp-bold {wildcards.recording}"
+    shell:
+        "brainlm warp-bold {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
 rule resample_bold:
     input:
         hmc_xfm=study.pattern("hmc_xfm"),
         boldref_to_mni=study.pattern("boldref_to_mni"),
+        warp=study.warp_of,
         bold=study.raw_bold,
     output:
         preproc_bold=volatile(study.pattern("preproc_bold")),
