@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..geometry import Array
-from .splines import sample_cubic
 
 _FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 
@@ -43,6 +42,8 @@ def spline_coefficients(
 def sample(coefficients: NDArray, voxels: Array, order: int = 3) -> NDArray[np.float32]:
     """Values (n,) at the voxel coordinates (3, n) of a volume given by its coefficients."""
     if order == 3:
+        from .splines import sample_cubic  # numba takes a moment to start
+
         return sample_cubic(coefficients, voxels)
     return np.asarray(
         ndimage.map_coordinates(
