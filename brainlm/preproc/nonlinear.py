@@ -7,6 +7,7 @@ from there (Avants et al. 2008, Med. Image Anal. 12:26).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +40,15 @@ class Nonlinear:
     correlation: float  # and by both
     brain: NDArray[np.bool_]  # (x, y, z) on the warp's grid
 
+    @cached_property
+    def _jacobian(self) -> NDArray:
+        """By how much each voxel of the brain grows, (n,)."""
+        return self.warp.jacobian()[self.brain]
+
     @property
     def folded(self) -> float:
         """Share of the brain where the field folds: 0 in a sound result."""
-        return float((self.warp.jacobian()[self.brain] <= 0).mean())
+        return float((self._jacobian <= 0).mean())
 
     def quality(self) -> dict[str, float | bool]:
         """The numbers that tell whether to trust the field, as sidecar fields."""
@@ -52,7 +58,7 @@ class Nonlinear:
             "CorrelationNonlinear": round(self.correlation, 4),
             "MeanDisplacement": round(float(lengths.mean()), 3),
             "MaxDisplacement": round(float(lengths.max()), 3),
-            "SmallestJacobian": round(float(self.warp.jacobian()[self.brain].min()), 4),
+            "SmallestJacobian": round(float(self._jacobian.min()), 4),
             "Folds": self.folded > 0,
         }
 
@@ -98,12 +104,13 @@ def _warp(
     return Nonlinear(
         warp=warp,
         inverse=inverse,
-        correlation_before=_correlation(target[inside], moved[inside]),
-        correlation=_correlation(target[inside], unwarped[inside]),
+        correlation_before=correlation_of(target[inside], moved[inside]),
+        correlation=correlation_of(target[inside], unwarped[inside]),
         brain=tissues.brain,
     )
 
 
-def _correlation(first: NDArray, second: NDArray) -> float:
+def correlation_of(first: NDArray, second: NDArray) -> float:
+    """Pearson's r of two sets of voxels; 0 where it is not defined."""
     value = float(np.corrcoef(first, second)[0, 1])
     return value if np.isfinite(value) else 0.0

@@ -19,7 +19,7 @@ from ..images import Image
 from ..tissues import Tissues
 from .grids import resample_onto, shrink, world_points
 from .masks import dice, dilate
-from .nonlinear import Nonlinear, warp_t1w
+from .nonlinear import Nonlinear, correlation_of, warp_t1w
 from .pyramid import voxel_sizes
 from .registration import correct_bias, register
 from .search import search_start
@@ -73,7 +73,7 @@ def normalize_anat(
     return Anatomy(
         t1w_to_mni=transform,
         brain=_extract_brain(t1w, transform, Image(brain, grid), gain),
-        correlation=_correlation(corrected, tissues.t1w[visible]),
+        correlation=correlation_of(corrected, tissues.t1w[visible]),
         white_matter_dice=_brightest_dice(corrected, tissues.wm[visible] > 0.5),
         nonlinear=nonlinear,
     )
@@ -197,11 +197,6 @@ def _around_brain(brain: Image, zoom: float, margin_mm: float = 15.0) -> Image:
     affine[:3, 3] = low
     data, _ = resample_onto(small, affine, shape)
     return Image(np.clip(data, 0, None), affine)
-
-
-def _correlation(first: NDArray, second: NDArray) -> float:
-    value = float(np.corrcoef(first, second)[0, 1])
-    return value if np.isfinite(value) else 0.0
 
 
 def _brightest_dice(values: NDArray, white: NDArray[np.bool_]) -> float:
