@@ -1,4 +1,4 @@
-"""4-D images volume by volume, so that no stage needs to hold a whole series in memory."""
+"""4-D images volume by volume, so that no stage needs to hold a whole series as float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .geometry import Array
-from .images import GZIP_LEVEL, LONGEST_HEADER, READ_ERRORS, Image, parse_header, unreadable
+from .images import GZIP_LEVEL, LONGEST_HEADER, READ_ERRORS, parse_header, unreadable
+from .scratch import make_array
 
 Volume = NDArray[np.float32]
 
@@ -28,11 +29,20 @@ class Series:
     shape: tuple[int, int, int, int]
     affine: Array  # (4, 4), voxel index to RAS mm
 
+    @property
+    def scaling(self) -> tuple[float | None, float | None]:
+        """Slope and intercept of the stored values; None where the header has none."""
+        slope, intercept = self.header.get_slope_inter()
+        return slope, intercept
+
     def volumes(self) -> Iterator[Volume]:
         """Yield each volume (x, y, z) as float32, slopes applied."""
+        return (_scaled(volume, *self.scaling) for volume in self.stored_volumes())
+
+    def stored_volumes(self) -> Iterator[NDArray]:
+        """Yield each volume (x, y, z) in the type and with the values that the file has."""
         x, y, z, count = self.shape
         dtype = self.header.get_data_dtype()
-        slope, intercept = self.header.get_slope_inter()
         size = x * y * z * dtype.itemsize
         try:
             with _open(self.path) as handle:
@@ -41,14 +51,13 @@ class Series:
                     raw = handle.read(size)
                     if len(raw) < size:
                         raise EOFError(f"it ends within volume {number} of {count}")
-                    volume = np.frombuffer(raw, dtype).reshape((x, y, z), order="F")
-                    yield _scaled(volume, slope, intercept)
+                    yield np.frombuffer(raw, dtype).reshape((x, y, z), order="F")
         except READ_ERRORS as error:
             raise unreadable(error, self.path) from error
 
-    def in_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def in_mask(self, mask: NDArray[np.bool_], mem_gb: float | None = None) -> NDArray[np.float32]:
         """The voxels of `mask` (x, y, z) over time: (T, n), in the order of `data[mask]`."""
-        values = np.empty((self.shape[3], int(mask.sum())), dtype=np.float32)
+        values = make_array((self.shape[3], int(mask.sum())), np.float32, mem_gb)
         for number, volume in enumerate(self.volumes()):
             values[number] = volume[mask]
         return values
@@ -73,24 +82,63 @@ def open_series(path: str | Path) -> Series:
             file=path,
             fix="convert it to one 4-D file",
         )
+    if header.get_data_dtype().kind not in "iuf":
+        raise DataError(
+            f"Its voxels are of type {header.get_data_dtype()}, not plain numbers",
+            file=path,
+            fix="convert it anew as a magnitude image",
+        )
     return Series(path, header, shape, np.asarray(header.get_best_affine(), dtype=float))
 
 
-def read_bold(path: str | Path) -> Image:
-    """Read a whole 4-D series as float32, without NaN or inf; no second copy is held."""
+@dataclass(frozen=True)
+class HeldSeries:
+    """A series in memory, its volumes at hand in any order, in the type that the file has.
+
+    Scanners store 16-bit integers, which take half of float32.
+    """
+
+    stored: NDArray  # (x, y, z, T)
+    affine: Array  # (4, 4), voxel index to RAS mm
+    scaling: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (x, y, z, T)."""
+        return self.stored.shape
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """All volumes as one float32 array (x, y, z, T): a copy, so for short runs."""
+        return np.stack(list(self.volumes()), axis=-1)
+
+    def volume(self, number: int) -> Volume:
+        """One volume (x, y, z) as float32, slopes applied."""
+        return _scaled(self.stored[..., number], *self.scaling)
+
+    def volumes(self) -> Iterator[Volume]:
+        """Yield each volume (x, y, z) as float32, slopes applied."""
+        return (self.volume(number) for number in range(self.shape[3]))
+
+
+def read_bold(path: str | Path, mem_gb: float | None = None) -> HeldSeries:
+    """Read a whole 4-D series without NaN or inf, in a process that may take `mem_gb`."""
     series = open_series(path)
-    data = np.empty(series.shape, dtype=np.float32, order="F")
-    for number, volume in enumerate(series.volumes()):
-        data[..., number] = volume
-    bad = ~np.isfinite([data[..., t].sum(dtype=np.float64) for t in range(data.shape[3])])
+    dtype = series.header.get_data_dtype()
+    held = np.dtype(np.float32) if dtype.itemsize > 4 else dtype.newbyteorder("=")
+    stored = make_array(series.shape, held, mem_gb, order="F")
+    bad = np.zeros(series.shape[3], dtype=bool)
+    for number, volume in enumerate(series.stored_volumes()):
+        stored[..., number] = volume
+        bad[number] = not np.isfinite(_scaled(volume, *series.scaling).sum(dtype=np.float64))
     if bad.any():
         raise DataError(
-            f"{int(bad.sum())} of {data.shape[3]} volumes hold NaN or inf "
+            f"{int(bad.sum())} of {len(bad)} volumes hold NaN or inf "
             f"(first: volume {int(bad.argmax())})",
             file=path,
             fix="convert it anew from DICOM, or exclude the run",
         )
-    return Image(data, series.affine)
+    return HeldSeries(stored, series.affine, series.scaling)
 
 
 def write_series(

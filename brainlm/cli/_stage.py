@@ -47,6 +47,12 @@ OnDataErrorOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads to use", min=1)]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--mem-gb", help="memory to keep within; what is larger goes to a file in $TMPDIR", min=0
+    ),
+]
 
 HERE = Path()
 

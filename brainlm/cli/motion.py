@@ -7,6 +7,7 @@ import typer
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
+    MemoryOption,
     OnDataError,
     OnDataErrorOption,
     ParamsOption,
@@ -28,6 +29,7 @@ def motion(
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
     threads: ThreadsOption = 1,
+    mem_gb: MemoryOption = None,
 ) -> None:
     """Estimate the head's pose in every volume of one raw BOLD run.
 
@@ -60,10 +62,10 @@ def motion(
         software=("nibabel", "numpy", "scipy"),
     ) as run:
         recording = run.recording
-        bold = read_bold(recording.bold_path)
+        bold = read_bold(recording.bold_path, mem_gb)
         check_bold(bold, recording.bold_path)
         run.raw_source(recording.bold, recording.bold_sha256)
-        found = estimate_motion(bold.data, bold.affine, threads=threads, **run.params["motion"])
+        found = estimate_motion(bold, threads=threads, **run.params["motion"])
 
         table = pd.DataFrame(found.params, columns=list(MOTION_NAMES))
         table["framewise_displacement"] = found.framewise_displacement

@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..geometry import Array
 from ..images import Image
+from ..series import HeldSeries
 from .pyramid import voxel_sizes
 
 _ANEW = "convert it anew from DICOM, or exclude the run"
 
 
-def check_affine(image: Image, file: str | Path) -> None:
+def check_affine(affine: Array, file: str | Path) -> None:
     """Refuse an affine that cannot place the voxels: singular, or of impossible voxel size."""
-    sizes = voxel_sizes(image.affine)
-    matrix = image.affine[:3, :3]
-    skewed = not np.isfinite(image.affine).all() or (sizes <= 0).any()
+    sizes = voxel_sizes(affine)
+    matrix = affine[:3, :3]
+    skewed = not np.isfinite(affine).all() or (sizes <= 0).any()
     if skewed or abs(np.linalg.det(matrix / sizes)) < 0.1:
         raise DataError(
             "The image's affine is singular, so its voxels have no place in space",
@@ -32,22 +34,22 @@ def check_affine(image: Image, file: str | Path) -> None:
         )
 
 
-def check_bold(bold: Image, file: str | Path) -> None:
+def check_bold(bold: HeldSeries, file: str | Path) -> None:
     """Refuse a series that is too short, flat, or holds empty volumes."""
-    check_affine(bold, file)
-    if bold.data.shape[3] < 5:
+    check_affine(bold.affine, file)
+    if bold.shape[3] < 5:
         raise DataError(
-            f"The series has {bold.data.shape[3]} volumes; motion needs at least 5",
+            f"The series has {bold.shape[3]} volumes; motion needs at least 5",
             file=file,
             fix="it is an aborted run: exclude it",
         )
-    if min(bold.data.shape[:3]) < 4:
+    if min(bold.shape[:3]) < 4:
         raise DataError(
-            f"The grid {bold.data.shape[:3]} is too thin for three-dimensional alignment",
+            f"The grid {bold.shape[:3]} is too thin for three-dimensional alignment",
             file=file,
             fix=_ANEW,
         )
-    flat = bold.data.max(axis=(0, 1, 2)) <= bold.data.min(axis=(0, 1, 2))
+    flat = np.array([volume.max() <= volume.min() for volume in bold.volumes()])
     if flat.any():
         raise DataError(
             f"{int(flat.sum())} of {flat.size} volumes hold one value only "
@@ -59,7 +61,7 @@ def check_bold(bold: Image, file: str | Path) -> None:
 
 def check_anatomy(image: Image, file: str | Path) -> Image:
     """A T1w image as (x, y, z) without NaN, or the reason why it is none."""
-    check_affine(image, file)
+    check_affine(image.affine, file)
     data = image.data
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]

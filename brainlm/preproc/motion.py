@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import Array, grid_center, params_from_pose
+from ..series import HeldSeries
 from ..threads import map_in_order
 from .alignment import Alignment, align
 from .masks import dilate, foreground_mask
@@ -46,35 +47,33 @@ class MotionEstimate:
 
 
 def estimate_motion(
-    bold: NDArray[np.float32],
-    affine: Array,
+    bold: HeldSeries,
     *,
     iterations: int,
     tolerance_mm: float,
     fd_radius_mm: float,
     threads: int = 1,
 ) -> MotionEstimate:
-    """Estimate the head's pose in every volume of `bold` (x, y, z, T).
+    """Estimate the head's pose in every volume of `bold`.
 
     Poses and parameters follow `brainlm.geometry`: the head's own movement in mm and rad
     along +R, +A, +S about the grid's centre, whatever the storage order of the voxels. The
     result does not depend on `threads`.
     """
-    center = grid_center(bold.shape, affine)
-    unsteady = non_steady_volumes(global_means(bold))
-    typical = most_typical_volume(bold, affine, unsteady)
-    mask = _head_mask(bold[..., typical], affine)
-    settle = partial(_align_all, bold, affine, iterations=iterations, threads=threads)
+    affine, center = bold.affine, grid_center(bold.shape, bold.affine)
+    unsteady = non_steady_volumes(global_means(bold.volumes()))
+    typical = bold.volume(most_typical_volume(bold, unsteady))
+    settle = partial(_align_all, bold, iterations=iterations, threads=threads)
 
-    coarse = make_level(bold[..., typical], affine, mask, center, COARSE_MM)
+    coarse = make_level(typical, affine, _head_mask(typical, affine), center, COARSE_MM)
     still = [np.eye(4)] * bold.shape[3]
     rough = settle(coarse, still, tolerance_mm=tolerance_mm * _COARSE_SLACK)
-    reference, _ = _mean_of_best(bold, affine, rough, threads, unsteady)
+    reference, _ = _mean_of_best(bold, rough, threads, unsteady)
 
     fine = make_level(reference, affine, _head_mask(reference, affine), center, FINE_MM)
     starts = [found.pose for found in rough]
     final = settle(fine, starts, tolerance_mm=tolerance_mm)
-    boldref, averaged = _mean_of_best(bold, affine, final, threads, unsteady)
+    boldref, averaged = _mean_of_best(bold, final, threads, unsteady)
 
     poses = np.array([found.pose for found in final])
     params = np.array([params_from_pose(pose, center) for pose in poses])
@@ -117,15 +116,15 @@ def rms_displacement(poses: Array, center: Array, radius_mm: float = RMS_RADIUS_
     return np.concatenate([[np.nan], np.sqrt(squares)])
 
 
-def most_typical_volume(bold: NDArray[np.float32], affine: Array, first: int = 0) -> int:
+def most_typical_volume(bold: HeldSeries, first: int = 0) -> int:
     """The volume, from `first` on, that correlates best with others spread over the run."""
-    count = bold.shape[3]
+    affine, count = bold.affine, bold.shape[3]
     wanted = min(count - first, _SAMPLED)
     chosen = np.unique(np.linspace(first, count - 1, wanted).round().astype(int))
     stride = np.maximum(1, (COARSE_MM / voxel_sizes(affine)).astype(int))
     lattice = tuple(slice(None, None, int(step)) for step in stride)
     rows = [
-        spline_coefficients(bold[..., index], affine, COARSE_MM, order=1)[lattice].ravel()
+        spline_coefficients(bold.volume(index), affine, COARSE_MM, order=1)[lattice].ravel()
         for index in chosen
     ]
     agreement = np.corrcoef(np.array(rows, dtype=float)).mean(axis=1)
@@ -140,8 +139,7 @@ def _head_mask(volume: NDArray, affine: Array) -> NDArray[np.bool_]:
 
 
 def _align_all(
-    bold: NDArray[np.float32],
-    affine: Array,
+    bold: HeldSeries,
     level: Level,
     starts: list[Array],
     *,
@@ -150,9 +148,14 @@ def _align_all(
     threads: int,
 ) -> list[Alignment]:
     def one(index: int) -> Alignment:
-        coefficients = spline_coefficients(bold[..., index], affine, level.fwhm_mm)
+        coefficients = spline_coefficients(bold.volume(index), bold.affine, level.fwhm_mm)
         search = partial(
-            align, coefficients, affine, level, iterations=iterations, tolerance_mm=tolerance_mm
+            align,
+            coefficients,
+            bold.affine,
+            level,
+            iterations=iterations,
+            tolerance_mm=tolerance_mm,
         )
         found = search(starts[index])
         if found.converged or np.array_equal(starts[index], np.eye(4)):
@@ -165,8 +168,7 @@ def _align_all(
 
 
 def _mean_of_best(
-    bold: NDArray[np.float32],
-    affine: Array,
+    bold: HeldSeries,
     alignments: list[Alignment],
     threads: int,
     first: int,
@@ -179,13 +181,13 @@ def _mean_of_best(
     correlations[:first] = -np.inf
     wanted = min(_AVERAGED, max(5, len(alignments) // 4), len(alignments) - first)
     best = np.sort(np.argsort(-correlations, kind="stable")[:wanted])
-    shape = bold.shape[:3]
+    affine, shape = bold.affine, bold.shape[:3]
     grid = np.reshape(np.indices(shape, dtype=float), (3, -1))
     grid = np.vstack([grid, np.ones(grid.shape[1])])
 
     def realigned(index: int) -> NDArray[np.float32]:
         to_voxels = np.linalg.inv(affine) @ alignments[index].pose @ affine
-        return sample(spline_coefficients(bold[..., index], affine), (to_voxels @ grid)[:3])
+        return sample(spline_coefficients(bold.volume(index), affine), (to_voxels @ grid)[:3])
 
     total = np.zeros(grid.shape[1])
     for values in map_in_order(realigned, best.tolist(), threads):

@@ -7,6 +7,8 @@ distort means, variances and regressions, and make a poor reference.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,9 +24,9 @@ _MAD_OF_GAUSSIAN = 0.6745
 _LEAST_CHANGE = 0.01
 
 
-def global_means(bold: NDArray[np.float32]) -> Array:
-    """The mean of all voxels, air included, of each volume of `bold` (x, y, z, T): (T,)."""
-    return np.array([bold[..., t].mean(dtype=np.float64) for t in range(bold.shape[3])])
+def global_means(volumes: Iterable[NDArray[np.float32]]) -> Array:
+    """The mean of all voxels, air included, of each of T volumes (x, y, z): (T,)."""
+    return np.array([volume.mean(dtype=np.float64) for volume in volumes])
 
 
 def non_steady_volumes(means: Array) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 from brainlm.geometry import grid_center, pose_from_params
 from brainlm.preproc.motion import estimate_motion
 from brainlm.preproc.registration import _read_linear, to_ants
+from brainlm.series import HeldSeries
 from tests.unit.synthetic_head import (
     brain_points,
     centered_affine,
@@ -48,7 +49,9 @@ def main(seeds: tuple[int, ...] = (0, 1, 2)) -> None:
         run[..., COUNT // 3] *= 1.1
         true = np.array([pose_from_params(row, center) for row in params])
         began = time.process_time()
-        found = estimate_motion(run, affine, iterations=12, tolerance_mm=0.001, fd_radius_mm=50)
+        found = estimate_motion(
+            HeldSeries(run, affine), iterations=12, tolerance_mm=0.001, fd_radius_mm=50
+        )
         ours = (time.process_time() - began) / COUNT
         points = brain_points()
         error = mean_displacement(found.poses, true, points, relative_to=REFERENCE)

@@ -17,12 +17,12 @@ from brainlm.geometry import (
     pose_from_params,
     read_itk_affines,
 )
-from brainlm.images import Image, read_image, write_image
+from brainlm.images import read_image, write_image
 from brainlm.preproc.checks import check_bold
 from brainlm.preproc.masks import dice, foreground_mask, otsu_threshold
 from brainlm.preproc.motion import MotionEstimate, estimate_motion
 from brainlm.preproc.pyramid import spline_coefficients, world_gradient
-from brainlm.series import read_bold
+from brainlm.series import HeldSeries, read_bold
 
 from .synthetic_head import (
     SHAPE,
@@ -47,7 +47,7 @@ def wander(count: int, mm: float = 1.5, degrees: float = 1.5, seed: int = 1) -> 
 
 
 def estimate(run: np.ndarray, affine: np.ndarray, **options: float) -> MotionEstimate:
-    return estimate_motion(run, affine, **{**OPTIONS, **options})
+    return estimate_motion(HeldSeries(run, affine), **{**OPTIONS, **options})
 
 
 @pytest.mark.parametrize(("mm", "degrees"), [(1.5, 1.5), (8.0, 6.0)])
@@ -113,7 +113,7 @@ def test_oblique_slices_give_the_same_world_motion(upright: tuple) -> None:
 
 def test_result_does_not_depend_on_threads(upright: tuple) -> None:
     _, run, affine, expected = upright
-    threaded = estimate_motion(run, affine, threads=3, **OPTIONS)
+    threaded = estimate_motion(HeldSeries(run, affine), threads=3, **OPTIONS)
     np.testing.assert_array_equal(threaded.poses, expected.poses)
     np.testing.assert_array_equal(threaded.boldref, expected.boldref)
 
@@ -176,14 +176,14 @@ def test_otsu_and_foreground_find_the_head() -> None:
     assert not mask[2:4, 2:4, 2:4].any()
 
 
-def _series(**change: object) -> Image:
+def _series(**change: object) -> HeldSeries:
     data = np.random.default_rng(0).random((6, 6, 6, 8), dtype=np.float32)
     affine = np.diag([3.0, 3, 3, 1])
-    return Image(change.get("data", data), change.get("affine", affine))  # type: ignore[arg-type]
+    return HeldSeries(change.get("data", data), change.get("affine", affine))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("image", "word"),
+    ("run", "word"),
     [
         (_series(data=np.ones((6, 6, 6, 4), np.float32)), "4 volumes"),
         (_series(data=np.zeros((6, 6, 6, 8), np.float32)), "8 of 8 volumes"),
@@ -197,9 +197,9 @@ def _series(**change: object) -> Image:
         (_series(affine=np.diag([np.nan, 3, 3, 1])), "singular"),
     ],
 )
-def test_unusable_series_are_refused(image: Image, word: str) -> None:
+def test_unusable_series_are_refused(run: HeldSeries, word: str) -> None:
     with pytest.raises(DataError, match=word) as caught:
-        check_bold(image, "some_bold.nii.gz")
+        check_bold(run, "some_bold.nii.gz")
     assert caught.value.fix and caught.value.file == "some_bold.nii.gz"
 
 

@@ -54,7 +54,7 @@ def test_one_bright_volume_before_a_constant_run() -> None:
 def test_global_means_are_of_all_voxels() -> None:
     bold = np.random.default_rng(0).random((3, 4, 5, 6), dtype=np.float32)
     expected = bold.astype(float).mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(global_means(bold), expected, rtol=1e-12)
+    np.testing.assert_allclose(global_means(np.moveaxis(bold, -1, 0)), expected, rtol=1e-12)
 
 
 def test_spikes_are_named_as_fmriprep_names_them() -> None:

@@ -26,7 +26,7 @@ rule estimate_motion:
     message:
         "motion {wildcards.recording}"
     shell:
-        "brainlm motion {wildcards.recording} --threads {threads}"
+        "brainlm motion {wildcards.recording} --threads {threads} --mem-gb {resources.mem_mb}e-3"
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
 
 
