@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import InputError
 from .files import read_json
@@ -19,6 +19,9 @@ from .resources import share_dir
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+#: YAML reads a bare `off` as False.
+_BARE_OFF = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class Section(BaseModel):
@@ -92,7 +95,7 @@ class Resample(Section):
     order: Annotated[int, Field(ge=1, le=5)] = Field(
         3, description="B-spline order; 1 is linear, 3 is cubic"
     )
-    slice_timing: Literal["auto", "off"] = Field(
+    slice_timing: Annotated[Literal["auto", "off"], _BARE_OFF] = Field(
         "auto",
         description="auto: bring the slices of a volume to one moment where SliceTiming is known",
     )
@@ -118,15 +121,45 @@ class Confounds(Section):
 
 
 class Denoise(Section):
-    """Nuisance regression and temporal filtering, in one least-squares fit."""
+    """Temporal filtering, scrubbing and nuisance regression, in one least-squares fit."""
 
-    method: Literal["none", "motion6", "motion24"] = Field(
+    method: Literal["none", "motion6", "motion24", "36p", "acompcor"] = Field(
         "motion24",
-        description="none, 6 motion parameters, or 24 (with derivatives and squares)",
+        description="none; 6 motion parameters; 24 (with derivatives and squares); 36p: 24 and "
+        "white matter, CSF and global signal expanded alike; acompcor: 24 and 5 + 5 components "
+        "of white matter and CSF",
+    )
+    high_pass: Literal["cosine", "gaussian"] = Field(
+        "cosine",
+        description="cosine: slow cosines are fitted; gaussian: a Gaussian-weighted running line "
+        "is subtracted, as by FSL (UK Biobank: gaussian with high_pass_s 100)",
     )
     high_pass_s: NonNegative = Field(
-        100.0, description="cut-off period of the cosine high-pass, s; 0 switches it off"
+        100.0,
+        description="cut-off period, s; 0 switches it off; gaussian: twice the sigma, as in FEAT",
     )
+    low_pass_s: NonNegative = Field(
+        0.0,
+        description="period below which cosines are fitted too (band-pass), s, e.g. 10; 0: off",
+    )
+    scrub: Annotated[Literal["off", "mark", "censor", "interpolate"], _BARE_OFF] = Field(
+        "off",
+        description="volumes with motion: mark lists them; censor fits without them and leaves "
+        "them out of the series; interpolate fits without them and fills the gaps",
+    )
+    scrub_fd_mm: Positive = Field(0.5, description="FD above which a volume is scrubbed, mm")
+    scrub_dvars: NonNegative = Field(
+        0.0, description="standardised DVARS above which a volume is scrubbed as well; 0: never"
+    )
+    scrub_pad: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        (0, 0), description="volumes scrubbed before and after each of these, too"
+    )
+
+    @model_validator(mode="after")
+    def _a_band_is_left(self) -> Denoise:
+        if self.low_pass_s and self.high_pass_s and self.low_pass_s >= self.high_pass_s:
+            raise ValueError("low_pass_s must be shorter than high_pass_s, to leave a band")
+        return self
 
 
 class Parcellate(Section):
@@ -265,6 +298,12 @@ class Config(Section):
         False, description="keep the normalised and denoised 4-D series (large) when done"
     )
 
+    @model_validator(mode="after")
+    def _the_method_has_its_columns(self) -> Config:
+        if self.denoise.method == "acompcor" and not self.confounds.compcor_components:
+            raise ValueError("denoise.method acompcor needs confounds.compcor_components above 0")
+        return self
+
     @property
     def labels(self) -> dict[str, str]:
         """The fields of file names that the config alone decides."""
@@ -355,7 +394,10 @@ def to_commented_yaml(config: Config) -> str:
 
 def _yaml_lines(key: str, value: Any, indent: str) -> list[str]:
     if isinstance(value, tuple):
-        value = [item.model_dump(exclude_none=True) for item in value]
+        value = [
+            item.model_dump(exclude_none=True) if isinstance(item, Section) else item
+            for item in value
+        ]
     if isinstance(value, Path):
         value = str(value)
     text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=90)

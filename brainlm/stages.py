@@ -63,7 +63,7 @@ STAGES: dict[str, Stage] = {
         Stage("confounds", ("confounds", "space")),
         Stage("denoise", ("denoise", "space")),
         Stage("parcellate", ("parcellate", "atlas", "space")),
-        Stage("cohort", ("quality", "split", "atlas", "space")),
+        Stage("cohort", ("eligibility", "quality", "split", "atlas", "space")),
         Stage("scale", ("atlas",)),
         Stage("shards", ("shards", "atlas")),
         Stage("pretrain", ("model", "pretrain"), takes_seed=True),

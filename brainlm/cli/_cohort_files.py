@@ -41,7 +41,7 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
         return Finished(recording_id, *_failure(run.path("failure", **fields)))
     try:
         entities = entities_of(recording_id)
-        check_input(timeseries, entities)
+        scrubbed = check_input(timeseries, entities).get("KeptVolumes")
         about_coverage = check_input(run.path("coverage", **fields), entities)
         motion = run.path("motion", **fields)
         check_input(motion, entities)
@@ -52,6 +52,7 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
                 run.path("coverage", **fields),
                 about_coverage["Parameters"]["parcellate"]["min_coverage"],
             ),
+            n_left=None if scrubbed is None else len(scrubbed),
             timeseries=run.study.relative(timeseries),
             timeseries_sha256=hashlib.sha256(timeseries.read_bytes()).hexdigest(),
         )

@@ -24,7 +24,8 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     """Select the recordings that are good enough, and split the subjects.
 
     A recording is in when every stage finished and it passes the rules of `quality` (mean
-    FD, share of parcels with coverage). Its subject's split is decided by a hash of
+    FD, share of parcels with coverage); one that scrubbing shortened must still have
+    eligibility.min_volumes. Its subject's split is decided by a hash of
     split.salt and the subject, so adding subjects later moves nobody; or by your own table
     (split.table). Writes cohort/recordings.parquet, cohort/splits.tsv and
     cohort/exclusions.tsv, with a reason for each recording that is out. Fails when more
@@ -37,7 +38,8 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
 
     run = StageRun("cohort", study, params, software=("pandas", "pyarrow"))
     recordings = read_table(run.source(run.path("recordings")))
-    quality = Quality(**run.params["quality"])
+    least = run.params["eligibility"]["min_volumes"]
+    quality = Quality(min_volumes=least, **run.params["quality"])
     eligible = recordings.loc[recordings["eligible"].fillna(False).astype(bool), "recording_id"]
     finished = read_all_finished(
         run,

@@ -1,9 +1,9 @@
-"""`brainlm denoise`: drifts and head motion regressed out of a run."""
+"""`brainlm denoise`: drifts, head motion and spoilt volumes taken out of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,13 +14,17 @@ from ._stage import (
     OnDataErrorOption,
     ParamsOption,
     RecordingArg,
+    RecordingRun,
     StudyOption,
     recording_stage,
 )
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
+
+    from ..denoise.design import Design
 
 
 def register(app: typer.Typer) -> None:
@@ -34,30 +38,18 @@ def denoise(
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
 ) -> None:
-    """Regress drifts and head motion out of one normalised run, in a single fit.
+    """Take drifts, head motion and, if asked for, fast noise and spoilt volumes out of a run.
 
-    Cosines slower than denoise.high_pass_s and the motion regressors of denoise.method
-    (none, motion6, motion24) are fitted together by least squares inside the brain mask; volumes
-    before the steady state are fitted out whatever the method. The residuals keep each
+    Inside the brain mask, cosines slower than denoise.high_pass_s (or a Gaussian-weighted
+    running line), cosines faster than denoise.low_pass_s, and the columns of denoise.method
+    are removed so that nothing that was filtered comes back. Volumes before the steady state,
+    and with denoise.scrub those with motion, have no say in the fit. The result keeps each
     voxel's mean. Writes the 4-D series and a small sample of voxels before and after (the
     carpet), from which the QC figure is drawn.
     """
     pin_libraries()
-    import numpy as np
-    import pandas as pd
-    from safetensors.numpy import save_file
-
-    from ..denoise.carpet import sample_carpet
-    from ..denoise.filters import (
-        check_freedom,
-        motion_regressors,
-        nuisance_basis,
-        settling_regressors,
-    )
-    from ..denoise.regression import regress_out, variance_removed
     from ..images import read_image
     from ..series import open_series, write_series
-    from ..tissues import load_tissues
 
     with recording_stage(
         "denoise",
@@ -68,43 +60,97 @@ def denoise(
         outputs=("denoised_bold", "carpet"),
         software=("nibabel", "nilearn", "numpy", "safetensors", "scipy"),
     ) as run:
-        options, space, tr = run.params["denoise"], run.params["space"], run.recording.tr
         mask = read_image(run.input("mni_mask")).data > 0
         bold = open_series(run.input("preproc_bold"))
-        confounds = pd.read_csv(run.input("confounds"), sep="\t", na_values="n/a")
-        motion = motion_regressors(confounds, options["method"])
-        settling = settling_regressors(confounds)
-        unsteady = settling.shape[1]
-        regressors = np.hstack([motion, settling])
-        basis = nuisance_basis(regressors, tr=tr, high_pass_s=options["high_pass_s"])
-        check_freedom(len(basis), basis.shape[1], str(run.recording.bold_path))
-
-        before = bold.in_mask(mask)
-        after = regress_out(before, basis)
-        about = {
-            "RepetitionTime": tr,
-            "Resolution": f"{space['resolution_mm']:g} mm isotropic",
-            "SkullStripped": True,
-            "Regressors": int(basis.shape[1]),
-            "NonSteadyStateVolumes": unsteady,
-            "DegreesOfFreedom": int(basis.shape[0] - basis.shape[1]),
-            "VarianceRemoved": round(variance_removed(before[unsteady:], after[unsteady:]), 4),
-        }
+        design = design_of(run, read_confounds(run.input("confounds")))
+        series = bold.in_mask(mask)
+        about = clean_and_sample(run, series, mask, design)
+        shape = (*mask.shape, len(design.volumes))
         with run.output("denoised_bold", about=about) as path:
-            write_series(path, _in_volumes(after, mask), bold.shape, bold.affine, tr=tr)
-        labels = load_tissues(space["template"], space["resolution_mm"]).labels[mask]
-        about = {"RepetitionTime": tr, "Units": "standard deviations before denoising"}
-        with run.output("carpet", about=about) as path:
-            save_file(sample_carpet(before, after, labels, unsteady), path)
+            volumes = in_volumes(series, mask, design.volumes)
+            write_series(path, volumes, shape, bold.affine, tr=run.recording.tr)
 
 
-def _in_volumes(
-    series: NDArray[np.float32], mask: NDArray[np.bool_]
-) -> Iterator[NDArray[np.float32]]:
-    """The rows of `series` (T, n) as volumes, 0 outside the mask."""
+def read_confounds(path: Any) -> pd.DataFrame:
+    """The table as it stands in the file, to its eight digits."""
+    import pandas as pd
+
+    return pd.read_csv(path, sep="\t", na_values="n/a")
+
+
+def design_of(run: RecordingRun, confounds: pd.DataFrame) -> Design:
+    """What is to be done to this run."""
+    from ..denoise.design import make_design
+
+    return make_design(
+        confounds,
+        tr=run.recording.tr,
+        options=run.params["denoise"],
+        file=run.recording.bold_path,
+    )
+
+
+def clean_and_sample(
+    run: RecordingRun, series: NDArray[np.float32], mask: NDArray[np.bool_], design: Design
+) -> dict[str, Any]:
+    """Denoise `series` (T, n) in place, write the carpet, and say what was done."""
+    from safetensors.numpy import save_file
+
+    from ..denoise.carpet import carpet_voxels, make_carpet
+    from ..denoise.regression import clean
+    from ..tissues import load_tissues
+
+    space, tr = run.params["space"], run.recording.tr
+    labels = load_tissues(space["template"], space["resolution_mm"]).labels[mask]
+    shown = carpet_voxels(series, labels, design.kept)
+    before = series[:, shown]
+    removed = clean(series, design)
+    scrubbing = about_scrubbing(run.params["denoise"]["scrub"], design)
+    about = {"RepetitionTime": tr, "Units": "standard deviations before denoising", **scrubbing}
+    with run.output("carpet", about=about) as path:
+        save_file(make_carpet(before, series[:, shown], labels[shown], design.kept), path)
+    return {
+        "RepetitionTime": tr,
+        "Resolution": f"{space['resolution_mm']:g} mm isotropic",
+        "SkullStripped": True,
+        "Regressors": int(design.basis.shape[1]),
+        "Confounds": list(design.names),
+        "SlowCosines": design.drifts,
+        "FastCosines": design.fast,
+        "NonSteadyStateVolumes": int((~design.kept & ~design.spoilt).sum()),
+        "DegreesOfFreedom": round(design.freedom, 2),
+        "VarianceRemoved": round(removed, 4),
+        **scrubbing,
+    }
+
+
+def about_scrubbing(scrub: str, design: Design) -> dict[str, Any]:
+    """Which volumes were scrubbed; nothing where scrubbing is off.
+
+    Volumes are counted from 0 in the raw run. `KeptVolumes` are those that a shortened series
+    holds, row by row.
+    """
     import numpy as np
 
-    for values in series:
+    if scrub == "off":
+        return {}
+    without = design.spoilt if scrub == "mark" else ~design.kept
+    about: dict[str, Any] = {
+        "Scrubbing": scrub,
+        "CensoredVolumes": np.flatnonzero(without).tolist(),
+    }
+    if scrub == "censor":
+        about["KeptVolumes"] = design.volumes.tolist()
+    return about
+
+
+def in_volumes(
+    series: NDArray[np.float32], mask: NDArray[np.bool_], volumes: NDArray[np.intp]
+) -> Iterator[NDArray[np.float32]]:
+    """These rows of `series` (T, n) as volumes (x, y, z), 0 outside the mask."""
+    import numpy as np
+
+    for number in volumes:
         volume = np.zeros(mask.shape, dtype=np.float32)
-        volume[mask] = values
+        volume[mask] = series[number]
         yield volume

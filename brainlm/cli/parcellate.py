@@ -19,13 +19,18 @@ from ._stage import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from ..geometry import Array
     from ..parcellate.extract import ParcelSeries
     from ..parcellate.stream import VolumeStream
+
+#: What `denoise` says in its sidecars of the volumes it left out.
+_SCRUBBING_FIELDS = ("Scrubbing", "CensoredVolumes", "KeptVolumes")
 
 
 def register(app: typer.Typer) -> None:
@@ -46,11 +51,8 @@ def parcellate(
     changes count. Parcels with less than parcellate.min_coverage of their voxels are NaN,
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
-    import numpy as np
-
-    from ..atlas.table import read_table
-    from ..parcellate.extract import mean_series
     from ..parcellate.stream import open_series
+    from ..provenance import read_sidecar
 
     with recording_stage(
         "parcellate",
@@ -61,32 +63,58 @@ def parcellate(
         outputs=("timeseries", "coverage"),
         software=("isal", "nibabel", "numpy", "pyarrow"),
     ) as run:
-        volumes = open_series(run.input("denoised_bold"))
+        denoised = run.input("denoised_bold")
+        volumes = open_series(denoised)
         mask = _read_mask(run.input("mni_mask"), volumes)
-        table = read_table(run.source(run.path("atlas_table")))
-        labels, moved = _labels_on_grid(run, volumes)
-        result = mean_series(
-            volumes,
-            labels,
-            mask,
-            table["index"].to_numpy(),
-            run.params["parcellate"]["min_coverage"],
-        )
-        dropped = int(np.isnan(result.series[0]).sum())
-        about: dict[str, Any] = {
-            "SamplingFrequency": 1 / run.recording.tr,
-            "Atlas": run.params["atlas"]["name"],
-            "AtlasMovedToDataGrid": moved,
-            "ParcelsBelowMinCoverage": dropped,
-        }
-        with run.output("coverage", about=about) as path:
-            _write_coverage(path, table, result)
-        with run.output("timeseries", about=about) as path:
-            _write_series(path, table["name"].tolist(), result)
-        say(
-            f"{recording_id}: {len(result.series)} volumes, {len(table) - dropped} of "
-            f"{len(table)} parcels, mean coverage {result.coverage.mean():.0%}"
-        )
+        write_parcels(run, volumes, mask, volumes.affine, scrubbing_of(read_sidecar(denoised)))
+
+
+def scrubbing_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sidecar says of volumes that were scrubbed: a parcel series says the same."""
+    return {key: about[key] for key in _SCRUBBING_FIELDS if key in about}
+
+
+def write_parcels(
+    run: RecordingRun,
+    volumes: Iterable[NDArray],
+    mask: NDArray,
+    affine: Array,
+    scrubbing: Mapping[str, Any],
+) -> None:
+    """Average flat `volumes` (Fortran order) on the grid of `mask` (x, y, z) and write both tables.
+
+    `scrubbing` goes into the sidecars as it is.
+    """
+    import numpy as np
+
+    from ..atlas.table import read_table
+    from ..parcellate.extract import mean_series
+
+    table = read_table(run.source(run.path("atlas_table")))
+    labels, moved = _labels_on_grid(run, affine, mask.shape)
+    result = mean_series(
+        volumes,
+        labels,
+        mask,
+        table["index"].to_numpy(),
+        run.params["parcellate"]["min_coverage"],
+    )
+    dropped = int(np.isnan(result.series[0]).sum())
+    about: dict[str, Any] = {
+        "SamplingFrequency": 1 / run.recording.tr,
+        "Atlas": run.params["atlas"]["name"],
+        "AtlasMovedToDataGrid": moved,
+        "ParcelsBelowMinCoverage": dropped,
+        **scrubbing,
+    }
+    with run.output("coverage", about=about) as path:
+        _write_coverage(path, table, result)
+    with run.output("timeseries", about=about) as path:
+        _write_series(path, table["name"].tolist(), result)
+    say(
+        f"{run.recording.id}: {len(result.series)} volumes, {len(table) - dropped} of "
+        f"{len(table)} parcels, mean coverage {result.coverage.mean():.0%}"
+    )
 
 
 def _read_mask(path: Path, volumes: VolumeStream) -> NDArray:
@@ -104,14 +132,16 @@ def _read_mask(path: Path, volumes: VolumeStream) -> NDArray:
     return mask.data
 
 
-def _labels_on_grid(run: RecordingRun, volumes: VolumeStream) -> tuple[NDArray, bool]:
+def _labels_on_grid(
+    run: RecordingRun, affine: Array, shape: tuple[int, ...]
+) -> tuple[NDArray, bool]:
     """The atlas on the data's own grid, and whether it had to be moved there."""
     from ..atlas.labels import read_labels, resample_labels, same_grid
 
     labels = read_labels(run.source(run.path("atlas_image")))
-    if same_grid(labels.affine, labels.data.shape, volumes.affine, volumes.shape):
+    if same_grid(labels.affine, labels.data.shape, affine, shape):
         return labels.data, False
-    return resample_labels(labels, volumes.affine, volumes.shape), True
+    return resample_labels(labels, affine, shape), True
 
 
 def _write_series(path: Path, names: list[str], result: ParcelSeries) -> None:

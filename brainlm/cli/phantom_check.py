@@ -83,6 +83,7 @@ def _score_recording(run: StageRun, recording: str, high_pass_s: float) -> dict[
     from ..layout import entities_of, folder_of
     from ..phantom import network, score
     from ..phantom.parameters import TRUTH
+    from ..provenance import read_sidecar
 
     run.entities = entities_of(recording)
     fields = {"recording": recording, "folder": folder_of(recording)}
@@ -93,8 +94,12 @@ def _score_recording(run: StageRun, recording: str, high_pass_s: float) -> dict[
         true = pd.read_csv(f"{base}_desc-truth_motion.tsv", sep="\t", na_values="n/a")
         found["motion"] = score.score_motion(estimated, true).to_json()
     if _is_there(run.path("timeseries", **fields)):
-        recovered = pd.read_parquet(run.input("timeseries", **fields))
+        path = run.input("timeseries", **fields)
+        recovered = pd.read_parquet(path)
         series = pd.read_parquet(f"{base}_desc-truth_timeseries.parquet")
+        kept = read_sidecar(path).get("KeptVolumes")
+        if kept is not None:  # scrubbing took volumes out of the series
+            series = series.iloc[kept].reset_index(drop=True)
         tr = 1 / _sampling_frequency(f"{base}_desc-truth_timeseries.json")
         found["parcel_r"] = score.score_series(recovered, series, tr, high_pass_s)
         found["looks_flipped"] = score.looks_flipped(recovered, series)

@@ -62,7 +62,7 @@ def scale(study: StudyOption = HERE, params: ParamsOption = None) -> None:
             "data_sha256": sha256_json(sorted(train["timeseries_sha256"].astype(str))),
             "n_subjects": len(subjects),
             "n_recordings": len(train),
-            "n_volumes": int(train["n_volumes"].sum()),
+            "n_volumes": int(train["n_timepoints"].sum()),
         },
     )
     unusable = [name for name, usable in zip(names, scaler.usable, strict=True) if not usable]
@@ -78,4 +78,4 @@ def scale(study: StudyOption = HERE, params: ParamsOption = None) -> None:
 
 def _block_width(train: pd.DataFrame, parcels: int) -> int:
     """How many parcels to take at a time, so that memory stays bounded whatever the cohort."""
-    return max(1, min(parcels, _BLOCK_VALUES // max(1, int(train["n_volumes"].sum()))))
+    return max(1, min(parcels, _BLOCK_VALUES // max(1, int(train["n_timepoints"].sum()))))

@@ -60,7 +60,7 @@ def shards(study: StudyOption = HERE, params: ParamsOption = None) -> None:
 
     dtype = run.params["shards"]["dtype"]
     plan = plan_shards(
-        cohort.assign(n_timepoints=cohort["n_volumes"]),
+        cohort,
         parcels=len(names),
         dtype=dtype,
         target_mb=run.params["shards"]["target_mb"],

@@ -1,77 +1,60 @@
-"""The design of nuisance regression: drifts and head motion as columns, rank checked."""
+"""Temporal filters: fast cosines for the low-pass, a running line for the high-pass.
+
+Slow cosines, the other high-pass, are `brainlm.temporal.cosine_drifts`.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from ..geometry import MOTION_NAMES
-from ..temporal import cosine_drifts
-
 Array = NDArray[np.float64]
-Method = Literal["none", "motion6", "motion24"]
+Mask = NDArray[np.bool_]
 
-_EXPANSIONS: dict[str, tuple[str, ...] | None] = {
-    "none": None,
-    "motion6": ("",),
-    "motion24": ("", "_derivative1", "_power2", "_derivative1_power2"),
-}
-
-#: Of the volumes, at least this share, and this number, must stay as degrees of freedom.
-FEWEST_SHARE, FEWEST = 0.2, 10
+#: The running line looks at so many sigmas on either side, as FSL's does.
+_REACH_SIGMAS = 3.0
 
 
-def motion_regressors(confounds: pd.DataFrame, method: Method) -> Array:
-    """The columns (T, k) that `method` names: none, 6 or 24.
+def fast_cosines(n_volumes: int, tr: float, period_s: float) -> Array:
+    """The discrete cosines with periods below `period_s`: (n_volumes, k), unit length.
 
-    Derivatives are undefined in the first volume; 0, no movement, stands in.
+    They go on where `cosine_drifts` would stop, up to order T - 1, the Nyquist frequency: with
+    the slow ones and a constant they are a basis of all series, so that fitting both leaves
+    a band. With `period_s` of 0, or below two volumes, there are none.
     """
-    endings = _EXPANSIONS[method]
-    if endings is None:
-        return np.zeros((len(confounds), 0))
-    names = [name + ending for ending in endings for name in MOTION_NAMES]
-    return confounds[names].to_numpy(dtype=float, na_value=0.0)
+    slowest = int(np.floor(2 * n_volumes * tr / period_s + 1e-9)) + 1 if period_s else n_volumes
+    time = (np.arange(n_volumes) + 0.5)[:, None]
+    order = np.arange(slowest, n_volumes)[None, :]
+    return np.asarray(np.sqrt(2 / n_volumes) * np.cos(np.pi * order * time / n_volumes))
 
 
-def settling_regressors(confounds: pd.DataFrame) -> Array:
-    """One column (T, k) for each volume before the steady state: 1 there, 0 elsewhere.
+def sigma_volumes(high_pass_s: float, tr: float) -> float:
+    """The sigma of the running line, in volumes, for a cut-off period in s.
 
-    Fitted with the others they keep such a volume from bending any other coefficient; what is
-    left of the volume itself is its voxel's mean.
+    FSL's FEAT takes sigma = cut-off / 2, so 100 s means a Gaussian of sigma 50 s. That is what UK
+    Biobank used and calls "sigma=50.0s" (Alfaro-Almagro et al. 2018, NeuroImage 166:400;
+    `fslmaths -bptf` wants it in volumes). The Gaussian's full width at half maximum is 2.355
+    sigma, 118 s, and half of an oscillation's amplitude is left at a period of 5.3 sigma, 267 s.
     """
-    return confounds.filter(regex="^non_steady_state_outlier").to_numpy(dtype=float)
+    return high_pass_s / (2 * tr)
 
 
-def nuisance_basis(motion: Array, *, tr: float, high_pass_s: float) -> Array:
-    """An orthonormal basis (T, rank) of constant, cosine drifts and motion (with any others).
+def running_line(kept: Mask, sigma: float) -> Array:
+    """The smoother (k, k) that turns a series at the `kept` volumes (T,) into its slow part.
 
-    Drifts and motion are fitted together: filtering first and regressing afterwards would
-    bring drifts back (Lindquist et al. 2019, Hum. Brain Mapp. 40:2358). Columns are scaled to
-    unit length before singular vectors with values below 1e-7 of the largest are dropped,
-    so constant or repeated regressors do no harm.
+    Around each kept volume a straight line is fitted to its kept neighbours with Gaussian
+    weights of `sigma` volumes, out to three of them; its value there is the slow part.
+    At the ends, and around volumes left out, the neighbours that are there count alone. So a
+    constant and a straight line are reproduced exactly. Where a single volume is all that a
+    line could be fitted to, its own value is the fit.
     """
-    count = len(motion)
-    columns = np.hstack(
-        [np.ones((count, 1)), cosine_drifts(count, tr, high_pass_s), motion - motion.mean(axis=0)]
-    )
-    length = np.linalg.norm(columns, axis=0)
-    columns = columns[:, length > 1e-10] / length[length > 1e-10]
-    left, values, _ = np.linalg.svd(columns, full_matrices=False)
-    return np.asarray(left[:, values > 1e-7 * values[0]])
-
-
-def check_freedom(n_volumes: int, rank: int, file: str) -> None:
-    """Refuse a run that is too short for its number of regressors."""
-    left = n_volumes - rank
-    if left < FEWEST or left < FEWEST_SHARE * n_volumes:
-        raise DataError(
-            f"{n_volumes} volumes are too few for {rank} regressors: {left} degrees of freedom "
-            f"would be left (at least {FEWEST} and {FEWEST_SHARE:.0%} are needed)",
-            file=file,
-            fix="exclude the run, or set denoise.method to motion6 or a longer "
-            "denoise.high_pass_s in config/config.yaml",
-        )
+    time = np.flatnonzero(kept).astype(float)
+    apart = time[None, :] - time[:, None]
+    weights = np.exp(-0.5 * (apart / sigma) ** 2)
+    weights[np.abs(apart) > np.floor(_REACH_SIGMAS * sigma)] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    # The line's value at its own volume: a weighted mean, tilted to where the neighbours lie.
+    middle = (weights * apart).sum(axis=1, keepdims=True)
+    spread = (weights * (apart - middle) ** 2).sum(axis=1, keepdims=True)
+    slope = np.divide(-middle, spread, out=np.zeros_like(middle), where=spread > 0)
+    return np.asarray(weights * (1 + slope * (apart - middle)))

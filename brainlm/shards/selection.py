@@ -22,14 +22,16 @@ class Finished:
     failed_why: str = ""
     mean_fd: float = float("nan")  # mm
     share_parcels: float = float("nan")  # share of the parcels that have a series
+    n_left: int | None = None  # volumes left by scrubbing; None: as many as the raw run has
     timeseries: str = ""  # relative to the study
     timeseries_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The rules: the `quality` section of the config."""
+    """The rules: the `quality` section of the config, and the shortest run of `eligibility`."""
 
+    min_volumes: int
     max_mean_fd_mm: float
     min_parcels: float
     max_excluded: float
@@ -39,7 +41,7 @@ class Quality:
 class Selection:
     """The cohort, and what was left out of it."""
 
-    included: pd.DataFrame  # the recordings table's rows + mean_fd, share_parcels, timeseries*
+    included: pd.DataFrame  # the recordings table's rows + n_timepoints, mean_fd, ...
     exclusions: pd.DataFrame  # recording_id, stage, reason
     n_eligible: int
 
@@ -69,16 +71,32 @@ def select(
             kept.append(found)
     facts = pd.DataFrame(
         [
-            (f.recording_id, f.mean_fd, f.share_parcels, f.timeseries, f.timeseries_sha256)
+            (
+                f.recording_id,
+                f.n_left,
+                f.mean_fd,
+                f.share_parcels,
+                f.timeseries,
+                f.timeseries_sha256,
+            )
             for f in kept
         ],
-        columns=["recording_id", "mean_fd", "share_parcels", "timeseries", "timeseries_sha256"],
+        columns=[
+            "recording_id",
+            "n_timepoints",
+            "mean_fd",
+            "share_parcels",
+            "timeseries",
+            "timeseries_sha256",
+        ],
     )
     facts["recording_id"] = facts["recording_id"].astype(recordings["recording_id"].dtype)
+    included = recordings.merge(facts, on="recording_id")
+    included["n_timepoints"] = (
+        included["n_timepoints"].astype("Int64").fillna(included["n_volumes"])
+    )
     return Selection(
-        included=recordings.merge(facts, on="recording_id").sort_values(
-            "recording_id", ignore_index=True
-        ),
+        included=included.sort_values("recording_id", ignore_index=True),
         exclusions=pd.DataFrame(
             sorted(excluded), columns=["recording_id", "stage", "reason"], dtype="string"
         ),
@@ -119,4 +137,6 @@ def _quality_reasons(found: Finished, quality: Quality) -> list[str]:
         reasons.append(f"mean FD above {quality.max_mean_fd_mm:g} mm")
     if not found.share_parcels >= quality.min_parcels:
         reasons.append(f"parcels with a series below {quality.min_parcels:.0%}")
+    if found.n_left is not None and found.n_left < quality.min_volumes:
+        reasons.append(f"scrubbing leaves {found.n_left} volumes, fewer than {quality.min_volumes}")
     return reasons

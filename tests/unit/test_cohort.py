@@ -32,7 +32,7 @@ from .synthetic_cohort import (
 )
 
 SHARES = {"train": 0.8, "val": 0.1, "salt": "s"}
-QUALITY = Quality(max_mean_fd_mm=0.5, min_parcels=0.8, max_excluded=0.5)
+QUALITY = Quality(min_volumes=200, max_mean_fd_mm=0.5, min_parcels=0.8, max_excluded=0.5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -92,7 +92,7 @@ def test_leakage_is_seen() -> None:
 
 def _recordings(n: int) -> pd.DataFrame:
     ids = [f"sub-{number}_task-rest" for number in range(n)]
-    return pd.DataFrame({"recording_id": ids, "eligible": True, "reason": None})
+    return pd.DataFrame({"recording_id": ids, "eligible": True, "reason": None, "n_volumes": 300})
 
 
 def test_the_rules_of_quality() -> None:
@@ -114,6 +114,17 @@ def test_the_rules_of_quality() -> None:
     assert reasons[ids[3]] == "mean FD above 0.5 mm"
     with pytest.raises(DataError, match="75% of 4 eligible"):
         check_enough_is_left(selection, QUALITY)
+
+
+def test_a_run_that_scrubbing_left_too_short_is_out() -> None:
+    recordings = _recordings(3)
+    finished = {
+        name: Finished(name, mean_fd=0.1, share_parcels=1, n_left=left)
+        for name, left in zip(recordings["recording_id"], (200, 199, None), strict=True)
+    }
+    selection = select(recordings, finished, QUALITY)
+    assert list(selection.included["n_timepoints"]) == [200, 300]
+    assert list(selection.exclusions["reason"]) == ["scrubbing leaves 199 volumes, fewer than 200"]
 
 
 def test_losing_too_many_tells_the_most_frequent_reasons() -> None:

@@ -1,0 +1,159 @@
+"""The design of denoising: which volumes are fitted, to what, and what freedom is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..temporal import cosine_drifts
+from .filters import fast_cosines, running_line, sigma_volumes
+from .regressors import nuisance_columns
+from .scrub import filling_weights, mean_weights, spoilt_volumes, unsteady_volumes
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: Of the volumes in the band, at least this share, and this number, must stay as freedom.
+FEWEST_SHARE, FEWEST = 0.2, 10
+#: Of a run's volumes at least this share must survive scrubbing.
+_FEWEST_KEPT = 0.5
+#: A column whose length falls below this in the running-line filter was a straight line.
+_NOTHING = 1e-7
+
+
+@dataclass(frozen=True)
+class Design:
+    """What `clean` does to a run of T volumes, k of which are fitted."""
+
+    kept: Mask  # (T,), the volumes that the fit sees
+    spoilt: Mask  # (T,), those that scrubbing found, whatever is done about them
+    trend: Array | None  # (k, k), the smoother whose result is subtracted before the fit
+    basis: Array  # (k, rank), orthonormal, spans a constant
+    fill: Array | None  # (T - k, k), what takes the place of the others; None: they go
+    names: tuple[str, ...]  # the nuisance columns
+    drifts: int  # slow cosines
+    fast: int  # fast cosines
+
+    @property
+    def freedom(self) -> float:
+        """Residual degrees of freedom: the trace of what maps a series to its residual."""
+        left = float(self.basis.shape[0] - self.basis.shape[1])
+        if self.trend is not None:
+            left -= float(np.trace(self.trend) - (self.basis * (self.trend @ self.basis)).sum())
+        return left
+
+    @property
+    def volumes(self) -> NDArray[np.intp]:
+        """Numbers, in the raw run, of the volumes that the result holds."""
+        return np.flatnonzero(self.kept) if self.fill is None else np.arange(len(self.kept))
+
+
+def make_design(
+    confounds: pd.DataFrame, *, tr: float, options: dict[str, Any], file: Path
+) -> Design:
+    """The design of a run from its table of confounds (T rows) and the `denoise` options.
+
+    Volumes before the steady state are never fitted. The cosine high-pass, the low-pass and the
+    nuisance columns are fitted together: filtering first and regressing afterwards would
+    bring back what was filtered (Lindquist et al. 2019, Hum. Brain Mapp. 40:2358). The running
+    line cannot be written as columns; it filters data and nuisance columns alike before the fit,
+    so that nothing slow is brought back either.
+    """
+    count, scrub = len(confounds), options["scrub"]
+    spoilt = np.zeros(count, dtype=bool)
+    if scrub != "off":
+        spoilt = spoilt_volumes(
+            confounds,
+            fd_mm=options["scrub_fd_mm"],
+            dvars=options["scrub_dvars"],
+            pad=options["scrub_pad"],
+        )
+    kept = ~unsteady_volumes(confounds)
+    if scrub in ("censor", "interpolate"):
+        kept &= ~spoilt
+        check_kept(int(kept.sum()), count, file)
+    nuisance = nuisance_columns(confounds, options["method"])
+    gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0
+    trend = running_line(kept, sigma_volumes(options["high_pass_s"], tr)) if gaussian else None
+    slow = cosine_drifts(count, tr, 0 if gaussian else options["high_pass_s"])
+    fast = fast_cosines(count, tr, options["low_pass_s"])
+    columns = _unit(_centered(nuisance.to_numpy(dtype=float)[kept]), 1e-10)
+    if trend is not None:
+        columns = _unit(columns - trend @ columns, _NOTHING)
+    basis = orthonormal(np.hstack([np.ones((len(columns), 1)), slow[kept], fast[kept], columns]))
+    fill = None
+    if scrub != "censor":
+        fill = filling_weights(kept) if scrub == "interpolate" else mean_weights(kept)
+    design = Design(
+        kept=kept,
+        spoilt=spoilt,
+        trend=trend,
+        basis=basis,
+        fill=fill,
+        names=tuple(str(name) for name in nuisance.columns),
+        drifts=slow.shape[1],
+        fast=fast.shape[1],
+    )
+    check_freedom(len(basis), design.freedom, file, fast=design.fast, scrub=scrub)
+    return design
+
+
+def orthonormal(columns: Array) -> Array:
+    """An orthonormal basis (k, rank) of `columns` (k, m).
+
+    Columns are scaled to unit length before singular vectors with values below 1e-7 of the
+    largest are dropped, so constant or repeated regressors do no harm.
+    """
+    left, values, _ = np.linalg.svd(_unit(columns, 1e-10), full_matrices=False)
+    return np.asarray(left[:, values > 1e-7 * values[0]])
+
+
+def check_kept(kept: int, count: int, file: Path) -> None:
+    """Refuse a run of which scrubbing leaves too little."""
+    if kept < max(FEWEST, _FEWEST_KEPT * count):
+        raise DataError(
+            f"Scrubbing leaves {kept} of {count} volumes (at least {FEWEST} and "
+            f"{_FEWEST_KEPT:.0%} are needed)",
+            file=file,
+            fix="exclude the run, or raise denoise.scrub_fd_mm (or set denoise.scrub: off) in "
+            "config/config.yaml",
+        )
+
+
+def check_freedom(
+    n_volumes: int, left: float, file: Path, *, fast: int = 0, scrub: str = "off"
+) -> None:
+    """Refuse a run that is too short for what is fitted to it.
+
+    `left` degrees of freedom must be at least 10, and a fifth of those `n_volumes` that the
+    low-pass with its `fast` columns does not take by intention.
+    """
+    if left >= FEWEST - 1e-9 and left >= FEWEST_SHARE * (n_volumes - fast) - 1e-9:
+        return
+    ways = ["a longer denoise.high_pass_s"]
+    ways += ["denoise.low_pass_s: 0"] * (fast > 0)
+    ways += ["a higher denoise.scrub_fd_mm"] * (scrub in ("censor", "interpolate"))
+    raise DataError(
+        f"{n_volumes} volumes are too few for this denoising: {left:.0f} degrees of freedom "
+        f"would be left (at least {FEWEST}, and {FEWEST_SHARE:.0%} of those in the band, "
+        "are needed)",
+        file=file,
+        fix=f"exclude the run, or set denoise.method: motion6 or {' or '.join(ways)} in "
+        "config/config.yaml",
+    )
+
+
+def _centered(columns: Array) -> Array:
+    return columns - columns.mean(axis=0) if columns.size else columns
+
+
+def _unit(columns: Array, least: float) -> Array:
+    """Columns scaled to unit length, those shorter than `least` left out."""
+    length = np.linalg.norm(columns, axis=0)
+    return np.asarray(columns[:, length > least] / length[length > least])
