@@ -10,6 +10,7 @@ import jinja2
 
 from . import flow, recordings, results
 from .gather import Findings
+from .methods import methods
 from .outcome import count_statuses
 from .prose import citations, is_standin, limits
 
@@ -50,6 +51,7 @@ def page_content(findings: Findings, figures: Mapping[str, bytes]) -> dict[str, 
         "clinical": results.clinical(findings),
         "phantom": results.phantom(findings),
         "provenance": findings.provenance,
+        "methods": methods(findings),
         "limits": limits(findings),
         "citations": citations(findings),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .gather import Findings
+from .methods import denoising_references
 
 #: Test subjects below which an evaluation shows that the pipeline works, and little else.
 FEW_SUBJECTS = 30
@@ -24,7 +25,7 @@ def limits(findings: Findings) -> list[str]:
         )
     found += [
         "No correction of susceptibility distortion.",
-        "Denoising is motion regression and a high-pass filter; there is no ICA denoising yet.",
+        "There is no ICA denoising yet.",
         "Fine-tuning trains one model for each label with fixed settings; there is no search "
         "over them, and no repetition over seeds.",
     ]
@@ -45,8 +46,11 @@ def is_standin(atlas: str) -> bool:
 
 def is_nonlinear(findings: Findings) -> bool:
     """Whether the runs were resampled through a nonlinear warp."""
-    normalize = findings.provenance.parameters.get("resample", {}).get("normalize", {})
-    return bool(normalize.get("transform") == "syn")
+    stages = findings.provenance.parameters
+    return any(
+        stages.get(stage, {}).get("normalize", {}).get("transform") == "syn"
+        for stage in ("resample", "resample-to-parcels")
+    )
 
 
 def _test_subjects(findings: Findings) -> int | None:
@@ -97,14 +101,4 @@ def citations(findings: Findings) -> list[tuple[str, str]]:
                 "cross-correlation. Medical Image Analysis 12:26-41, 2008.",
             )
         )
-    denoise = findings.provenance.parameters.get("denoise", {}).get("denoise", {})
-    if denoise.get("method") == "motion24":
-        found.insert(
-            3,
-            (
-                "24-parameter motion regression",
-                "Friston KJ, et al. Movement-related effects in fMRI time-series. Magnetic "
-                "Resonance in Medicine 35:346-355, 1996.",
-            ),
-        )
-    return found
+    return [*found[:3], *denoising_references(findings), *found[3:]]

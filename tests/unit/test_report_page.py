@@ -14,9 +14,11 @@ import pytest
 
 from brainlm.cli.qc_figure import qc_figure
 from brainlm.cli.report import report
+from brainlm.config import Denoise
 from brainlm.files import read_json, write_text
 from brainlm.report import recordings
 from brainlm.report.gather import gather
+from brainlm.report.methods import methods
 from brainlm.report.page import render_page
 from brainlm.report.prose import citations, limits
 
@@ -127,6 +129,35 @@ def test_limits_and_citations_follow_the_normalisation(finished):
     nonlinear = replace(found, provenance=known)
     assert not any("is affine" in text for text in limits(nonlinear))
     assert any("SyN" in what for what, _ in citations(nonlinear))
+
+
+def test_methods_say_what_was_done(finished, page):
+    assert "24 columns" in page.text and "periods of 100 s or more" in page.text
+    found = gather(finished.study, finished.fields, [], finished.config.name)
+    options = Denoise(
+        method="36p",
+        high_pass="gaussian",
+        low_pass_s=10,
+        scrub="censor",
+        scrub_fd_mm=0.25,
+        scrub_pad=(1, 2),
+    ).model_dump(mode="json")
+    known = {"resample-to-parcels": {"denoise": options, "normalize": {"transform": "syn"}}}
+    other = replace(found, provenance=replace(found.provenance, parameters=known))
+    text = " ".join(methods(other))
+    for words in (
+        "sigma 50 s",
+        "and from the nuisance regressors",
+        "36 columns",
+        "periods below 10 s",
+        "framewise displacement above 0.25 mm, with 1 before and 2 after each, had no part",
+        "left out of the series",
+    ):
+        assert words in text
+    assert "periods of 100 s or more" not in text
+    cited = [what for what, _ in citations(other)]
+    assert {"36-parameter regression", "Scrubbing", "Nonlinear registration (SyN)"} < set(cited)
+    assert methods(replace(found, provenance=replace(found.provenance, parameters={}))) == []
 
 
 def test_every_lost_recording_has_its_reason(page):

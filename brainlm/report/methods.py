@@ -1,0 +1,122 @@
+"""What was done to the recordings, in sentences that can go into a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .gather import Findings
+
+#: Stages that denoise -> their name in sidecars.
+_DENOISING = ("denoise", "resample-to-parcels")
+
+_REGRESSORS = {
+    "motion6": "the six head-motion parameters",
+    "motion24": "the six head-motion parameters, their backward differences and the squares of "
+    "both (24 columns)",
+    "36p": "the six head-motion parameters and the mean signals of the brain, CSF and white "
+    "matter, their backward differences and the squares of both (36 columns)",
+    "acompcor": "the six head-motion parameters, their backward differences and the squares of "
+    "both (24 columns), and the leading five principal components each of CSF and of white "
+    "matter (aCompCor)",
+}
+
+_REFERENCES: dict[str, tuple[str, str]] = {
+    "motion24": (
+        "24-parameter motion regression",
+        "Friston KJ, et al. Movement-related effects in fMRI time-series. Magnetic "
+        "Resonance in Medicine 35:346-355, 1996.",
+    ),
+    "36p": (
+        "36-parameter regression",
+        "Satterthwaite TD, et al. An improved framework for confound regression and filtering "
+        "for control of motion artifact in the preprocessing of resting-state functional "
+        "connectivity data. NeuroImage 64:240-256, 2013.",
+    ),
+    "acompcor": (
+        "aCompCor",
+        "Behzadi Y, et al. A component based noise correction method (CompCor) for BOLD and "
+        "perfusion based fMRI. NeuroImage 37:90-101, 2007.",
+    ),
+    "filter": (
+        "Filters and regression in one step",
+        "Lindquist MA, et al. Modular preprocessing pipelines can reintroduce artifacts into "
+        "fMRI data. Human Brain Mapping 40:2358-2376, 2019.",
+    ),
+    "scrub": (
+        "Scrubbing",
+        "Power JD, et al. Methods to detect, characterize, and remove motion artifact in "
+        "resting state fMRI. NeuroImage 84:320-341, 2014.",
+    ),
+}
+
+
+def denoising_options(findings: Findings) -> Mapping[str, Any]:
+    """The `denoise` options of the recordings that are done; empty before the first is."""
+    for stage in _DENOISING:
+        if found := findings.provenance.parameters.get(stage, {}).get("denoise"):
+            return dict(found)
+    return {}
+
+
+def methods(findings: Findings) -> list[str]:
+    """Sentences about denoising; none before it has been done."""
+    options = denoising_options(findings)
+    if not options:
+        return []
+    sentences = [_fit(options), _scrubbing(options)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def denoising_references(findings: Findings) -> list[tuple[str, str]]:
+    """What to cite for the denoising that was done: (for what, reference)."""
+    options = denoising_options(findings)
+    keys = [options.get("method", "")]
+    if options.get("high_pass_s") or options.get("low_pass_s"):
+        keys.append("filter")
+    if options.get("scrub", "off") != "off":
+        keys.append("scrub")
+    return [_REFERENCES[key] for key in keys if key in _REFERENCES]
+
+
+def _fit(options: Mapping[str, Any]) -> str:
+    slow, fast = options.get("high_pass_s", 0), options.get("low_pass_s", 0)
+    gaussian = options.get("high_pass") == "gaussian" and slow
+    terms = []
+    if options.get("method") in _REGRESSORS:
+        terms.append(_REGRESSORS[options["method"]])
+    if slow and not gaussian:
+        terms.append(f"discrete cosines with periods of {slow:g} s or more")
+    if fast:
+        terms.append(f"discrete cosines with periods below {fast:g} s")
+    begin = ""
+    if gaussian:
+        also = " and from the nuisance regressors" if options["method"] in _REGRESSORS else ""
+        begin = (
+            f"A running straight line, fitted with Gaussian weights (sigma {slow / 2:g} s), was "
+            f"subtracted from each voxel's series{also}. "
+        )
+    if not terms:
+        return begin.strip() or "No filter and no nuisance regression was applied."
+    listed = terms[0] if len(terms) == 1 else f"{', '.join(terms[:-1])} and {terms[-1]}"
+    return (
+        f"{begin}From each voxel's series {listed} were removed in one least-squares fit; the "
+        "voxel's mean was kept. Volumes before the steady state had no part in it."
+    )
+
+
+def _scrubbing(options: Mapping[str, Any]) -> str:
+    how = {
+        "mark": "were marked, and left as they are",
+        "censor": "had no part in the fit and were left out of the series",
+        "interpolate": "had no part in the fit and were replaced by a cubic spline in time "
+        "through the cleaned others",
+    }.get(options.get("scrub", "off"))
+    if how is None:
+        return ""
+    rule = f"framewise displacement above {options['scrub_fd_mm']:g} mm"
+    if options.get("scrub_dvars"):
+        rule += f" or standardised DVARS above {options['scrub_dvars']:g}"
+    before, after = options.get("scrub_pad", (0, 0))
+    around = f", with {before} before and {after} after each," if before or after else ""
+    return f"Volumes with {rule}{around} {how}."
