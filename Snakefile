@@ -18,6 +18,13 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/preprocess.smk"
 include: "workflow/rules/denoise.smk"
 include: "workflow/rules/parcellate.smk"
+
+
+if study.config.resample.output == "parcels":
+
+    include: "workflow/rules/straight.smk"
+
+
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"

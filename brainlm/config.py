@@ -102,6 +102,11 @@ class Resample(Section):
     slice_reference: Share = Field(
         0.5, description="that moment: 0 is the first slice's, 1 the last one's, 0.5 between them"
     )
+    output: Literal["series", "parcels"] = Field(
+        "series",
+        description="series: 4-D files between the steps up to parcels; parcels: all these steps "
+        "in memory, the same results without the 4-D files (large cohorts)",
+    )
 
 
 class Confounds(Section):

@@ -63,6 +63,10 @@ STAGES: dict[str, Stage] = {
         Stage("confounds", ("confounds", "space")),
         Stage("denoise", ("denoise", "space")),
         Stage("parcellate", ("parcellate", "atlas", "space")),
+        Stage(
+            "resample-to-parcels",
+            ("normalize", "resample", "confounds", "denoise", "parcellate", "atlas", "space"),
+        ),
         Stage("cohort", ("eligibility", "quality", "split", "atlas", "space")),
         Stage("scale", ("atlas",)),
         Stage("shards", ("shards", "atlas")),

@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "confounds",
         "denoise",
         "parcellate",
+        "resample-to-parcels",
     ),
     "The cohort": ("prepare-atlas", "cohort", "scale", "shards"),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from ._single_thread import pin_libraries
@@ -11,9 +13,14 @@ from ._stage import (
     OnDataErrorOption,
     ParamsOption,
     RecordingArg,
+    RecordingRun,
     StudyOption,
     recording_stage,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def register(app: typer.Typer) -> None:
@@ -37,13 +44,8 @@ def confounds(
     load_confounds reads the table where it lies, given the name of the preprocessed series.
     """
     pin_libraries()
-    import numpy as np
-    import pandas as pd
-
     from ..images import read_image
-    from ..preproc.confounds import confounds_table, tissue_voxels
     from ..series import open_series
-    from ..tissues import load_tissues
 
     with recording_stage(
         "confounds",
@@ -54,20 +56,31 @@ def confounds(
         outputs=("confounds",),
         software=("nilearn", "numpy", "pandas", "scipy"),
     ) as run:
-        options, space = run.params["confounds"], run.params["space"]
         mask = read_image(run.input("mni_mask")).data > 0
-        series = open_series(run.input("preproc_bold")).in_mask(mask)
-        motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
-        tissues = load_tissues(space["template"], space["resolution_mm"])
-        voxels = tissue_voxels(tissues, mask)
-        tr = run.recording.tr
-        table, components = confounds_table(series, motion, voxels, tr=tr, **options)
-        about = {
-            **components,
-            "RepetitionTime": tr,
-            "VoxelsAveraged": {name: len(chosen) for name, chosen in voxels.items()},
-            "OutlierVolumes": sum(name.startswith("motion_outlier") for name in table.columns),
-            "MeanFramewiseDisplacement": float(np.nanmean(table["framewise_displacement"])),
-        }
-        with run.output("confounds", about=about) as path:
-            table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8g")
+        write_confounds(run, open_series(run.input("preproc_bold")).in_mask(mask), mask)
+
+
+def write_confounds(
+    run: RecordingRun, series: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    """Compute and write the confounds of a run from its voxels (T, n) in `mask` (x, y, z)."""
+    import numpy as np
+    import pandas as pd
+
+    from ..preproc.confounds import confounds_table, tissue_voxels
+    from ..tissues import load_tissues
+
+    options, space, tr = run.params["confounds"], run.params["space"], run.recording.tr
+    motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
+    tissues = load_tissues(space["template"], space["resolution_mm"])
+    voxels = tissue_voxels(tissues, mask)
+    table, components = confounds_table(series, motion, voxels, tr=tr, **options)
+    about = {
+        **components,
+        "RepetitionTime": tr,
+        "VoxelsAveraged": {name: len(chosen) for name, chosen in voxels.items()},
+        "OutlierVolumes": sum(name.startswith("motion_outlier") for name in table.columns),
+        "MeanFramewiseDisplacement": float(np.nanmean(table["framewise_displacement"])),
+    }
+    with run.output("confounds", about=about) as path:
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8g")

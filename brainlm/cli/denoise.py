@@ -20,8 +20,9 @@ from ._stage import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from ..denoise.design import Design
@@ -62,28 +63,28 @@ def denoise(
     ) as run:
         mask = read_image(run.input("mni_mask")).data > 0
         bold = open_series(run.input("preproc_bold"))
-        design = design_of(run, read_confounds(run.input("confounds")))
+        design = design_of(run, run.input("confounds"))
         series = bold.in_mask(mask)
-        about = clean_and_sample(run, series, mask, design)
+        about = {
+            "RepetitionTime": run.recording.tr,
+            "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",
+            "SkullStripped": True,
+            **clean_and_sample(run, series, mask, design),
+        }
         shape = (*mask.shape, len(design.volumes))
         with run.output("denoised_bold", about=about) as path:
             volumes = in_volumes(series, mask, design.volumes)
             write_series(path, volumes, shape, bold.affine, tr=run.recording.tr)
 
 
-def read_confounds(path: Any) -> pd.DataFrame:
-    """The table as it stands in the file, to its eight digits."""
+def design_of(run: RecordingRun, confounds: Path) -> Design:
+    """What is to be done to this run, from its table of confounds as it stands in the file."""
     import pandas as pd
 
-    return pd.read_csv(path, sep="\t", na_values="n/a")
-
-
-def design_of(run: RecordingRun, confounds: pd.DataFrame) -> Design:
-    """What is to be done to this run."""
     from ..denoise.design import make_design
 
     return make_design(
-        confounds,
+        pd.read_csv(confounds, sep="\t", na_values="n/a"),
         tr=run.recording.tr,
         options=run.params["denoise"],
         file=run.recording.bold_path,
@@ -93,7 +94,10 @@ def design_of(run: RecordingRun, confounds: pd.DataFrame) -> Design:
 def clean_and_sample(
     run: RecordingRun, series: NDArray[np.float32], mask: NDArray[np.bool_], design: Design
 ) -> dict[str, Any]:
-    """Denoise `series` (T, n) in place, write the carpet, and say what was done."""
+    """Denoise `series` (T, n) in place, write the carpet, and say what was done.
+
+    The carpet's sidecar says it too, for the carpet lasts when the series does not.
+    """
     from safetensors.numpy import save_file
 
     from ..denoise.carpet import carpet_voxels, make_carpet
@@ -105,14 +109,7 @@ def clean_and_sample(
     shown = carpet_voxels(series, labels, design.kept)
     before = series[:, shown]
     removed = clean(series, design)
-    scrubbing = about_scrubbing(run.params["denoise"]["scrub"], design)
-    about = {"RepetitionTime": tr, "Units": "standard deviations before denoising", **scrubbing}
-    with run.output("carpet", about=about) as path:
-        save_file(make_carpet(before, series[:, shown], labels[shown], design.kept), path)
-    return {
-        "RepetitionTime": tr,
-        "Resolution": f"{space['resolution_mm']:g} mm isotropic",
-        "SkullStripped": True,
+    done: dict[str, Any] = {
         "Regressors": int(design.basis.shape[1]),
         "Confounds": list(design.names),
         "SlowCosines": design.drifts,
@@ -120,8 +117,12 @@ def clean_and_sample(
         "NonSteadyStateVolumes": int((~design.kept & ~design.spoilt).sum()),
         "DegreesOfFreedom": round(design.freedom, 2),
         "VarianceRemoved": round(removed, 4),
-        **scrubbing,
+        **about_scrubbing(run.params["denoise"]["scrub"], design),
     }
+    about = {"RepetitionTime": tr, "Units": "standard deviations before denoising", **done}
+    with run.output("carpet", about=about) as path:
+        save_file(make_carpet(before, series[:, shown], labels[shown], design.kept), path)
+    return done
 
 
 def about_scrubbing(scrub: str, design: Design) -> dict[str, Any]:

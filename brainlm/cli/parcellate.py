@@ -79,11 +79,11 @@ def write_parcels(
     volumes: Iterable[NDArray],
     mask: NDArray,
     affine: Array,
-    scrubbing: Mapping[str, Any],
+    further: Mapping[str, Any],
 ) -> None:
     """Average flat `volumes` (Fortran order) on the grid of `mask` (x, y, z) and write both tables.
 
-    `scrubbing` goes into the sidecars as it is.
+    `further` fields go into the sidecars as they are.
     """
     import numpy as np
 
@@ -105,7 +105,7 @@ def write_parcels(
         "Atlas": run.params["atlas"]["name"],
         "AtlasMovedToDataGrid": moved,
         "ParcelsBelowMinCoverage": dropped,
-        **scrubbing,
+        **further,
     }
     with run.output("coverage", about=about) as path:
         _write_coverage(path, table, result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from ._single_thread import pin_libraries
@@ -11,10 +13,17 @@ from ._stage import (
     OnDataErrorOption,
     ParamsOption,
     RecordingArg,
+    RecordingRun,
     StudyOption,
     ThreadsOption,
     recording_stage,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..preproc.resample import Resampler, StandardGrid
 
 
 def register(app: typer.Typer) -> None:
@@ -39,16 +48,7 @@ def resample(
     with the run's length.
     """
     pin_libraries()
-    import numpy as np
-
-    from ..errors import DataError
-    from ..geometry import read_itk_affines
-    from ..images import load_template, write_image
-    from ..preproc.resample import Resampler, StandardGrid
-    from ..preproc.slicetiming import to_one_moment
-    from ..provenance import read_sidecar
-    from ..series import open_series, write_series
-    from ._warp import read_warp_of
+    from ..series import write_series
 
     with recording_stage(
         "resample",
@@ -59,53 +59,84 @@ def resample(
         outputs=("preproc_bold", "mni_mask"),
         software=("nibabel", "nilearn", "numpy", "scipy"),
     ) as run:
-        recording, space = run.recording, run.params["space"]
-        # What earlier stages gave up is not told a second time, so their files come first.
-        poses_file = run.input("hmc_xfm")
-        poses = np.array(read_itk_affines(poses_file))
-        (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
-        warp = read_warp_of(run)
-        raw = open_series(recording.bold_path)
-        run.raw_source(recording.bold, recording.bold_sha256)
-        if len(poses) != raw.shape[3]:
-            raise DataError(
-                f"There are {len(poses)} head poses for {raw.shape[3]} volumes",
-                file=recording.bold_path,
-                fix="the raw file changed since: rerun `brainlm onboard`, then motion",
-            )
-        template = load_template(space["template"], "brain", space["resolution_mm"])
-        grid = StandardGrid(template.affine, template.data > 0.5)
-        options = run.params["resample"]
-        source, timing = to_one_moment(
-            raw,
-            recording.slice_timing,
-            tr=recording.tr,
-            reference=options["slice_reference"],
-            ignored=read_sidecar(poses_file)["NonSteadyStateVolumes"],
-            switched_off=options["slice_timing"] == "off",
-        )
-        resampler = Resampler(source, poses, to_mni, grid, order=options["order"], warp=warp)
-
+        resampler, timing = open_resampler(run)
         about = {
-            "RepetitionTime": recording.tr,
-            "Resolution": f"{space['resolution_mm']:g} mm isotropic",
+            "RepetitionTime": run.recording.tr,
+            "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
             **timing,
         }
         with run.output("preproc_bold", about=about) as path:
-            volumes = resampler.volumes(threads)
-            write_series(path, volumes, resampler.shape, grid.affine, tr=recording.tr)
+            volumes, affine = resampler.volumes(threads), resampler.grid.affine
+            write_series(path, volumes, resampler.shape, affine, tr=run.recording.tr)
             mask = resampler.mask()
-            if not mask.any():
-                raise DataError(
-                    "No voxel of the brain has data in every volume",
-                    file=recording.bold_path,
-                    fix="its head leaves the field of view, or its affine is wrong: look at it",
-                )
-        about = {
-            "Type": "Brain",
-            "Resolution": f"{space['resolution_mm']:g} mm isotropic",
-            "ShareOfTemplateBrain": round(float(mask.sum() / grid.brain.sum()), 4),
-        }
-        with run.output("mni_mask", about=about) as path:
-            write_image(path, mask.astype(np.uint8), grid.affine, in_mni=True, atomic=False)
+            check_mask(run, mask)
+        write_mask(run, mask, resampler.grid)
+
+
+def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
+    """The way of this run's volumes onto the grid, and what a sidecar says of slice timing."""
+    import numpy as np
+
+    from ..errors import DataError
+    from ..geometry import read_itk_affines
+    from ..images import load_template
+    from ..preproc.resample import Resampler, StandardGrid
+    from ..preproc.slicetiming import to_one_moment
+    from ..provenance import read_sidecar
+    from ..series import open_series
+    from ._warp import read_warp_of
+
+    recording, space = run.recording, run.params["space"]
+    # What earlier stages gave up is not told a second time, so their files come first.
+    poses_file = run.input("hmc_xfm")
+    poses = np.array(read_itk_affines(poses_file))
+    (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
+    warp = read_warp_of(run)
+    raw = open_series(recording.bold_path)
+    run.raw_source(recording.bold, recording.bold_sha256)
+    if len(poses) != raw.shape[3]:
+        raise DataError(
+            f"There are {len(poses)} head poses for {raw.shape[3]} volumes",
+            file=recording.bold_path,
+            fix="the raw file changed since: rerun `brainlm onboard`, then motion",
+        )
+    template = load_template(space["template"], "brain", space["resolution_mm"])
+    grid = StandardGrid(template.affine, template.data > 0.5)
+    options = run.params["resample"]
+    source, timing = to_one_moment(
+        raw,
+        recording.slice_timing,
+        tr=recording.tr,
+        reference=options["slice_reference"],
+        ignored=read_sidecar(poses_file)["NonSteadyStateVolumes"],
+        switched_off=options["slice_timing"] == "off",
+    )
+    return Resampler(source, poses, to_mni, grid, order=options["order"], warp=warp), timing
+
+
+def check_mask(run: RecordingRun, mask: NDArray[np.bool_]) -> None:
+    """Refuse a run of which nothing lies in the brain."""
+    from ..errors import DataError
+
+    if not mask.any():
+        raise DataError(
+            "No voxel of the brain has data in every volume",
+            file=run.recording.bold_path,
+            fix="its head leaves the field of view, or its affine is wrong: look at it",
+        )
+
+
+def write_mask(run: RecordingRun, mask: NDArray[np.bool_], grid: StandardGrid) -> None:
+    """Write which voxels (x, y, z) of the brain are usable."""
+    import numpy as np
+
+    from ..images import write_image
+
+    about = {
+        "Type": "Brain",
+        "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",
+        "ShareOfTemplateBrain": round(float(mask.sum() / grid.brain.sum()), 4),
+    }
+    with run.output("mni_mask", about=about) as path:
+        write_image(path, mask.astype(np.uint8), grid.affine, in_mni=True, atomic=False)

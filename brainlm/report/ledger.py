@@ -22,6 +22,7 @@ LASTING = {
     "confounds": "confounds",
     "denoise": "carpet",
     "parcellate": "timeseries",
+    "resample-to-parcels": "timeseries",
     "qc-figure": "qc_figure",
 }
 

@@ -51,8 +51,8 @@ def test_stages_do_not_share_more_than_they_should() -> None:
         for module in source_modules(stage.module):
             owners.setdefault(module, set()).add(name)
     assert owners["brainlm.preproc.motion"] == {"motion"}
-    assert owners["brainlm.preproc.resample"] == {"resample"}
-    assert owners["brainlm.denoise.regression"] == {"denoise"}
+    assert owners["brainlm.preproc.resample"] == {"resample", "resample-to-parcels"}
+    assert owners["brainlm.denoise.regression"] == {"denoise", "resample-to-parcels"}
     assert "motion" not in owners["brainlm.model.mae"]
 
 

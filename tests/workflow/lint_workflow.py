@@ -17,4 +17,9 @@ if __name__ == "__main__":
         make_study(Path(folder), 2)
         snakefile = share_dir() / "Snakefile"
         command = [sys.executable, "-m", "snakemake", "--lint", "--snakefile", str(snakefile)]
-        sys.exit(subprocess.run(command, cwd=folder, check=False).returncode)
+        ways = ([], ["--config", "resample={output: parcels}"])
+        sys.exit(
+            max(
+                subprocess.run([*command, *way], cwd=folder, check=False).returncode for way in ways
+            )
+        )

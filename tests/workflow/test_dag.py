@@ -100,6 +100,19 @@ def test_syn_plans_a_warp_of_their_own_for_runs_without_a_t1w(tmp_path: Path) ->
     assert output.count("sub-000002_from-T1w_to-MNI152NLin2009aSym_mode-image_desc-syn_xfm") >= 2
 
 
+def test_straight_into_parcels_plans_no_4d_file(tmp_path: Path) -> None:
+    make_study(tmp_path, 3)
+    straight = ["--config", "resample={output: parcels}"]
+    output = snakemake(tmp_path, "--cores", "1", *straight)
+    planned = counts(output)
+    assert planned["resample_to_parcels"] == planned["estimate_motion"] == 3
+    assert planned["draw_qc"] == planned["write_report"] == 1
+    for rule in ("resample_bold", "compute_confounds", "denoise_bold", "parcellate_bold"):
+        assert rule not in planned
+    assert "preproc_bold" not in output and "denoised_bold" not in output
+    assert "resample_to_parcels" not in counts(snakemake(tmp_path, "--cores", "1"))
+
+
 def test_the_literal_slurm_profile_resolves_in_a_clone(study: Path) -> None:
     if not (share_dir() / "slurm").exists():
         pytest.skip("not a clone")

@@ -1,0 +1,145 @@
+"""Straight into parcels: the same results as by way of 4-D files, without leaving any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from brainlm.cli._stage import OnDataError
+from brainlm.cli.confounds import confounds
+from brainlm.cli.denoise import denoise
+from brainlm.cli.parcellate import parcellate
+from brainlm.cli.prepare_atlas import prepare_atlas
+from brainlm.cli.resample import resample
+from brainlm.cli.resample_to_parcels import resample_to_parcels
+from brainlm.config import load_config
+from brainlm.geometry import MOTION_NAMES, grid_center, pose_from_params, write_itk_affines
+from brainlm.layout import Study, entities_of, folder_of
+from brainlm.provenance import sidecar_path, write_sidecar
+
+from .synthetic_head import bytes_below, centered_affine, make_study, moving_run
+
+KINDS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
+CONFIG = """
+space: {resolution_mm: 4}
+normalize: {resolution_mm: 4}
+atlas: {name: A424approx}
+confounds: {compcor_components: 5}
+"""
+CENSORING = """
+denoise: {method: acompcor, high_pass: gaussian, low_pass_s: 4.4, scrub: censor, scrub_fd_mm: 2.0}
+"""
+
+
+COUNT = 80
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, str]:
+    """A moving run whose field of view ends below the vertex, its true motion, and an atlas."""
+    root = tmp_path_factory.mktemp("straight")
+    shape = (31, 37, 18)
+    params = np.random.default_rng(0).normal(0, [0.2] * 3 + [0.003] * 3, (COUNT, 6))
+    params[[30, 31, 70], 1] += 2
+    run, affine = moving_run(
+        params, affine=centered_affine(shape, 6.0, center=(0, -18, -10)), shape=shape
+    )
+    folder, identifier = make_study(root, run, affine, tr=2.0, config=CONFIG)
+    study = Study(folder)
+    fields = {**load_config(study.path("config")).labels, "recording": identifier}
+    fields["folder"] = folder_of(identifier)
+
+    def about(kind: str) -> Path:
+        path = study.path(kind, **fields)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sidecar(
+            path,
+            stage="motion",
+            code_digest="0",
+            entities=entities_of(identifier),
+            sources={},
+            parameters={},
+            software={},
+            fields={"NonSteadyStateVolumes": 0},
+        )
+        return path
+
+    center = grid_center(shape, affine)
+    write_itk_affines(about("hmc_xfm"), [pose_from_params(row, center) for row in params])
+    write_itk_affines(about("boldref_to_mni"), [np.eye(4)])
+    moved = np.abs(np.diff(params, axis=0)) @ [1, 1, 1, 50, 50, 50]
+    table = pd.DataFrame(params, columns=list(MOTION_NAMES))
+    table["framewise_displacement"] = table["rmsd"] = [np.nan, *moved]
+    table.to_csv(about("motion"), sep="\t", index=False, na_rep="n/a")
+    prepare_atlas(study.root)
+    return study, identifier
+
+
+def paths(study: Study, identifier: str) -> dict[str, Path]:
+    fields = {
+        **load_config(study.path("config")).labels,
+        "recording": identifier,
+        "folder": folder_of(identifier),
+    }
+    return {kind: study.path(kind, **fields) for kind in (*KINDS, "preproc_bold", "denoised_bold")}
+
+
+@pytest.mark.parametrize("options", ["", CENSORING], ids=["plain", "censoring"])
+def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> None:
+    study, identifier = prepared
+    study.path("config").write_text("bids_dir: ../bids\n" + CONFIG + options)
+    for stage in (resample, confounds, denoise, parcellate):
+        stage(identifier, study.root)
+    files = paths(study, identifier)
+    by_files = {kind: files[kind].read_bytes() for kind in KINDS}
+    abouts = {kind: json.loads(sidecar_path(files[kind]).read_text()) for kind in KINDS}
+    series = pd.read_parquet(files["timeseries"])
+    for path in files.values():
+        path.unlink()
+        sidecar_path(path).unlink()
+
+    resample_to_parcels(identifier, study.root)
+    assert not files["preproc_bold"].exists() and not files["denoised_bold"].exists()
+    for kind in ("mni_mask", "confounds", "coverage"):
+        assert files[kind].read_bytes() == by_files[kind], kind
+    straight = pd.read_parquet(files["timeseries"])
+    assert list(straight.columns) == list(series.columns) and len(straight) == len(series)
+    np.testing.assert_array_equal(straight.isna(), series.isna())
+    assert 0.5 < series.iloc[0].notna().mean() < 0.95  # the vertex is out of view
+    np.testing.assert_allclose(straight, series, rtol=1e-6)
+    assert files["carpet"].read_bytes() == by_files["carpet"]
+    for kind in KINDS:
+        about = json.loads(sidecar_path(files[kind]).read_text())
+        for key in set(abouts[kind]) - {"Stage", "CodeDigest", "Parameters", "Software", "Sources"}:
+            assert about[key] == abouts[kind][key], (kind, key)
+        assert any(source.startswith("bids::") for source in about["Sources"])
+    if options:
+        kept = about["KeptVolumes"]
+        assert len(straight) == len(kept) < COUNT and not {30, 70} & set(kept)
+        after = load_file(files["carpet"])["after"]
+        assert np.isnan(after[:, 30]).all() and np.isfinite(after[:, kept]).all()
+    else:
+        assert len(straight) == COUNT
+    again = bytes_below(study.root / "derivatives")
+    resample_to_parcels(identifier, study.root, threads=2)
+    assert bytes_below(study.root / "derivatives") == again
+
+
+def test_a_run_that_is_too_short_leaves_tombstones_and_a_reason(
+    prepared: tuple[Study, str],
+) -> None:
+    study, identifier = prepared
+    study.path("config").write_text(
+        "bids_dir: ../bids\n" + CONFIG + "denoise: {method: 36p, low_pass_s: 12}\n"
+    )
+    resample_to_parcels(identifier, study.root, on_data_error=OnDataError.record)
+    files = paths(study, identifier)
+    assert all(files[kind].stat().st_size == 0 for kind in KINDS)
+    ledger = json.loads(study.path("failure", recording=identifier).read_text())
+    assert ledger["stage"] == "resample-to-parcels"
+    assert "degrees of freedom" in ledger["what"] and "low_pass_s" in ledger["fix"]
