@@ -17,12 +17,11 @@ from brainlm.cli.parcellate import parcellate
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.cli.resample import resample
 from brainlm.cli.resample_to_parcels import resample_to_parcels
-from brainlm.config import load_config
-from brainlm.geometry import MOTION_NAMES, grid_center, pose_from_params, write_itk_affines
-from brainlm.layout import Study, entities_of, folder_of
-from brainlm.provenance import sidecar_path, write_sidecar
+from brainlm.layout import Study
+from brainlm.provenance import sidecar_path
 
-from .synthetic_head import bytes_below, centered_affine, make_study, moving_run
+from .synthetic_head import bytes_below, centered_affine
+from .synthetic_registered import fields_of, registered_study
 
 KINDS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
 CONFIG = """
@@ -42,50 +41,18 @@ COUNT = 80
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, str]:
     """A moving run whose field of view ends below the vertex, its true motion, and an atlas."""
-    root = tmp_path_factory.mktemp("straight")
     shape = (31, 37, 18)
     params = np.random.default_rng(0).normal(0, [0.2] * 3 + [0.003] * 3, (COUNT, 6))
     params[[30, 31, 70], 1] += 2
-    run, affine = moving_run(
-        params, affine=centered_affine(shape, 6.0, center=(0, -18, -10)), shape=shape
-    )
-    folder, identifier = make_study(root, run, affine, tr=2.0, config=CONFIG)
-    study = Study(folder)
-    fields = {**load_config(study.path("config")).labels, "recording": identifier}
-    fields["folder"] = folder_of(identifier)
-
-    def about(kind: str) -> Path:
-        path = study.path(kind, **fields)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_sidecar(
-            path,
-            stage="motion",
-            code_digest="0",
-            entities=entities_of(identifier),
-            sources={},
-            parameters={},
-            software={},
-            fields={"NonSteadyStateVolumes": 0},
-        )
-        return path
-
-    center = grid_center(shape, affine)
-    write_itk_affines(about("hmc_xfm"), [pose_from_params(row, center) for row in params])
-    write_itk_affines(about("boldref_to_mni"), [np.eye(4)])
-    moved = np.abs(np.diff(params, axis=0)) @ [1, 1, 1, 50, 50, 50]
-    table = pd.DataFrame(params, columns=list(MOTION_NAMES))
-    table["framewise_displacement"] = table["rmsd"] = [np.nan, *moved]
-    table.to_csv(about("motion"), sep="\t", index=False, na_rep="n/a")
+    affine = centered_affine(shape, 6.0, center=(0, -18, -10))
+    folder = tmp_path_factory.mktemp("straight")
+    study, identifier = registered_study(folder, params, affine=affine, shape=shape, config=CONFIG)
     prepare_atlas(study.root)
     return study, identifier
 
 
 def paths(study: Study, identifier: str) -> dict[str, Path]:
-    fields = {
-        **load_config(study.path("config")).labels,
-        "recording": identifier,
-        "folder": folder_of(identifier),
-    }
+    fields = fields_of(study, identifier)
     return {kind: study.path(kind, **fields) for kind in (*KINDS, "preproc_bold", "denoised_bold")}
 
 
