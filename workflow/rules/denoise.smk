@@ -17,7 +17,7 @@ rule denoise_bold:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 3) * attempt,
+        mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 1) * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         options=study.options("denoise"),

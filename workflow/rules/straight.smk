@@ -28,7 +28,7 @@ rule resample_to_parcels:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 1) * attempt,
+        mem_mb=lambda wildcards, attempt: (study.brain_mb(wildcards, 1) + 500) * attempt,
         runtime=lambda wildcards, attempt: 90 * attempt,
     params:
         options=study.options("resample-to-parcels"),
