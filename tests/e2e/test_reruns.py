@@ -127,6 +127,18 @@ def test_a_changed_option_reruns_its_stage_only(demo_copy: Path) -> None:
     assert not set(PER_RECORDING[:-1]) & set(planned)
 
 
+def test_going_straight_into_parcels_reruns_one_rule_of_each_recording(demo_copy: Path) -> None:
+    study = demo_copy / "study"
+    config = study / "config" / "config.yaml"
+    text = config.read_text()
+    assert "output: series" in text
+    config.write_text(text.replace("output: series", "output: parcels"))
+    done = runner.snakemake(study, "--dry-run")
+    planned = runner.planned_jobs(done.stdout + done.stderr)
+    assert planned["resample_to_parcels"] == len(list(study.rglob("*_timeseries.parquet")))
+    assert not set(PER_RECORDING) & set(planned)
+
+
 def test_a_stage_by_hand_gives_the_same_bytes(demo_copy: Path) -> None:
     study = demo_copy / "study"
     recording = sorted(study.rglob("*_timeseries.parquet"))[0].name.split("_space-")[0]
