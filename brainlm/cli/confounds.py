@@ -58,7 +58,7 @@ def confounds(
         mask = read_image(run.input("mni_mask")).data > 0
         series = open_series(run.input("preproc_bold")).in_mask(mask)
         motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
-        tissues = load_tissues(space["template"], space["resolution_mm"])
+        tissues = load_tissues(run.template(), space["resolution_mm"])
         voxels = tissue_voxels(tissues, mask)
         tr = run.recording.tr
         table, components = confounds_table(series, motion, voxels, tr=tr, **options)

@@ -92,7 +92,7 @@ def denoise(
         }
         with run.output("denoised_bold", about=about) as path:
             write_series(path, _in_volumes(after, mask), bold.shape, bold.affine, tr=tr)
-        labels = load_tissues(space["template"], space["resolution_mm"]).labels[mask]
+        labels = load_tissues(run.template(), space["resolution_mm"]).labels[mask]
         about = {"RepetitionTime": tr, "Units": "standard deviations before denoising"}
         with run.output("carpet", about=about) as path:
             save_file(sample_carpet(before, after, labels, unsteady), path)

@@ -61,9 +61,7 @@ def normalize_anat(
         assert raw is not None and file is not None  # the table was searched by its T1w
         t1w = check_anatomy(read_image(file), file)
         run.raw_source(raw, run.recording.t1w_sha256)
-        tissues = load_tissues(
-            run.params["space"]["template"], run.params["normalize"]["resolution_mm"]
-        )
+        tissues = load_tissues(run.template(), run.params["normalize"]["resolution_mm"])
         found = normalize(t1w, tissues, run.params["normalize"]["transform"])
         check_anatomy_quality(found, str(file))
 

@@ -62,6 +62,8 @@ class Findings:
 
     name: str
     atlas: str
+    atlas_space: str | None  # in which it is drawn; None: in the study's own, or not made yet
+    template: str
     run: str
     recordings: pd.DataFrame
     outcomes: pd.DataFrame
@@ -109,6 +111,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
     reader = _Reader(study, fields)
     recordings = read_table(study.path("recordings"))
     failures = read_failures(study, fields)
+    atlas_record = sidecar_path(reader.path("atlas_image"))
     clinical = {
         target: Clinical(
             reader.read(reader.path("clinical", target=target), _json_object),
@@ -119,6 +122,8 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
     return Findings(
         name=name,
         atlas=fields["atlas"],
+        atlas_space=(reader.read(atlas_record, _json_object) or {}).get("DrawnInSpace"),
+        template=fields["space"],
         run=fields["run"],
         recordings=recordings,
         outcomes=outcomes(recordings, failures, read_included(study), read_exclusions(study)),

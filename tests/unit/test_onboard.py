@@ -566,6 +566,27 @@ def test_an_atlas_that_is_not_ready_is_told_before_the_first_run(
     assert "before the first run" not in capsys.readouterr().err
 
 
+def test_a_new_study_takes_the_space_of_its_atlas_where_that_is_here(
+    bids, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("brainlm.atlas.fetch.is_here", lambda name: True)
+    for settings, template in [
+        ((), "MNI152NLin6Asym"),
+        (("space.template=MNI152NLin2009aSym",), "MNI152NLin2009aSym"),
+        (("atlas.name=A424approx",), "MNI152NLin2009aSym"),
+    ]:
+        study = tmp_path / template / str(len(settings)) / "-".join(settings)[:5]
+        for _ in range(2):  # the second time, the config is the user's
+            run(bids, study, "eligibility.min_volumes=10", *settings)
+        assert load_config(study / "config/config.yaml").space.template == template
+        assert f"space: {template}" in capsys.readouterr().out
+    monkeypatch.setattr("brainlm.atlas.fetch.is_here", lambda name: False)
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "none"))
+    run(bids, tmp_path / "asked", "eligibility.min_volumes=10", "space.template=MNI152NLin6Asym")
+    assert "brainlm template get MNI152NLin6Asym" in capsys.readouterr().err
+
+
 def test_an_existing_config_is_kept(bids, tmp_path):
     study = tmp_path / "study"
     run(bids, study, "seed=3", atlas="A424approx")

@@ -129,6 +129,17 @@ def test_limits_and_citations_follow_the_normalisation(finished):
     assert any("SyN" in what for what, _ in citations(nonlinear))
 
 
+def test_an_atlas_of_another_space_is_told_and_its_template_cited(finished):
+    found = gather(finished.study, finished.fields, [], "x")
+    assert found.atlas_space is None
+    assert not any("is drawn in" in text for text in limits(found))
+    other = replace(found, atlas_space="MNI152NLin6Asym")
+    assert any("MNI152NLin6Asym, the data is in MNI152NLin2009aSym" in t for t in limits(other))
+    same = replace(other, template="MNI152NLin6Asym")
+    assert not any("is drawn in" in text for text in limits(same))
+    assert any("MNI152NLin6Asym" in what and "2012" in ref for what, ref in citations(same))
+
+
 def test_every_lost_recording_has_its_reason(page):
     for words in (
         f"failed motion 3 of 240 volumes hold NaN or inf (first: volume 7) To mend: convert it "
