@@ -136,7 +136,7 @@ def test_bold_without_t1w_meets_the_epi_template() -> None:
 
 def test_quality_gates() -> None:
     with pytest.raises(DataError, match="does not look like"):
-        check_anatomy_quality(Anatomy(np.eye(4), np.zeros((2, 2, 2)), 0.1, 0.2), "t1w")
+        check_anatomy_quality(Anatomy(np.eye(4), np.zeros((2, 2, 2)), 0.1, 0.2, 1.0), "t1w")
     assert Overlap(0.9, 0.1).hopeless and Overlap(0.4, 1.0).hopeless
     assert not Overlap(0.85, 0.6).hopeless
 
