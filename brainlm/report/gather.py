@@ -80,6 +80,7 @@ class Findings:
     traces: pd.DataFrame | None
     clinical: dict[str, Clinical]
     phantom: dict[str, Any] | None
+    doubtful: list[str]  # T1w images (anat_id) that may not lie where the template does
     provenance: Provenance
     damaged: list[str] = field(default_factory=list)
 
@@ -102,7 +103,8 @@ class _Reader:
         try:
             return how(path)
         except (ValueError, KeyError, OSError, SafetensorError) as error:
-            self.damaged.append(f"{self.study.relative(path)}: {error}".split("\n")[0])
+            note = f"{self.study.relative(path)}: {error}".split("\n")[0]
+            self.damaged += [note] * (note not in self.damaged)
             return None
 
 
@@ -140,6 +142,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
         traces=reader.read(reader.path("reconstruction_traces"), pd.read_parquet),
         clinical=clinical,
         phantom=reader.read(reader.path("phantom_check"), _json_object),
+        doubtful=_doubtful_anatomies(reader, recordings),
         provenance=_provenance(reader, recordings, targets),
         damaged=reader.damaged,
     )
@@ -186,6 +189,17 @@ def _progress(
             )
         ]
         found[stage] = Progress(states.count(True), states.count(False), states.count(None))
+    return found
+
+
+def _doubtful_anatomies(reader: _Reader, recordings: pd.DataFrame) -> list[str]:
+    """The T1w images whose registration calls itself doubtful."""
+    eligible = recordings[recordings["eligible"].fillna(False).astype(bool)]
+    found = []
+    for name in sorted(eligible["anat_id"].dropna().unique()):
+        path = lasting_path(reader.study, LASTING["normalize-anat"], name, reader.fields)
+        if (reader.read(sidecar_path(path), _json_object) or {}).get("Doubtful"):
+            found.append(str(name))
     return found
 
 

@@ -7,6 +7,8 @@ from .gather import Findings
 
 #: Test subjects below which an evaluation shows that the pipeline works, and little else.
 FEW_SUBJECTS = 30
+#: Names in one sentence; the sidecars hold all.
+MOST_NAMED = 10
 
 
 def limits(findings: Findings) -> list[str]:
@@ -22,6 +24,13 @@ def limits(findings: Findings) -> list[str]:
         found.append(
             f"The atlas is drawn in {findings.atlas_space}, the data is in {findings.template}: "
             "the two differ by some mm at places, and so do its parcels."
+        )
+    if findings.doubtful:
+        found.append(
+            f"{len(findings.doubtful)} T1w {'image' if len(findings.doubtful) == 1 else 'images'} "
+            "may be cropped, no head, or wrongly registered; look at "
+            f"{', '.join(findings.doubtful[:MOST_NAMED])}"
+            f"{' and others' if len(findings.doubtful) > MOST_NAMED else ''}."
         )
     if not is_nonlinear(findings):
         found.append(

@@ -94,6 +94,17 @@ def _in_microns(image):
     image.set_qform(affine, 1)
 
 
+def _in_metres(image):
+    image.header.set_xyzt_units("meter", "sec")
+    image.set_sform(image.affine @ np.diag([0.001, 0.001, 0.001, 1]), 1)
+    image.header["qform_code"] = 0
+
+
+def _placed_twice(image):
+    image.set_sform(AFFINE, 1)
+    image.set_qform(AFFINE + 5 * np.eye(4, k=3), 1)
+
+
 def _called_microns(image):
     image.header.set_xyzt_units("micron", "sec")
 
@@ -114,6 +125,8 @@ def _scaled_by_no_number(image):
     ("change", "reason", "note"),
     [
         (_in_microns, "voxels of 4e.03 x 4e.03 x 4e.03 mm are not believable", None),
+        (_in_metres, "voxels of 0.004 x 0.004 x 0.004 mm are not believable", None),
+        (_placed_twice, None, "sform and qform place the image differently; the sform is used"),
         (_called_microns, None, "lengths in micron, but they are believable as mm"),
         (_of_no_known_unit, None, None),
         (_of_an_impossible_unit, None, None),
@@ -138,6 +151,13 @@ def test_odd_headers(bids, change, reason, note):
         assert told.str.contains(reason or note).all(), told[0]
     else:
         assert pd.isna(row.notes)
+
+
+def test_a_complex_image_is_refused(bids):
+    (bids / f"{BOLD}.nii.gz").unlink()
+    image = nib.Nifti1Image(signal().astype(np.complex64), AFFINE)
+    nib.save(image, bids / f"{BOLD}.nii")
+    assert "are not a magnitude image" in row_of(bids).reason
 
 
 def _as(dtype: str, *, suffix: str = ".nii.gz", slope: float | None = None, axis: int = 4):

@@ -174,6 +174,7 @@ def test_repetition_time(stated, header, tr, fault, note):
         ({"SliceTiming": [0, 1, 2.2, 1]}, None, "later than the TR"),
         ({"SliceTiming": [0, 1]}, None, "2 times for 4 slices"),
         ({"SliceTiming": "even"}, None, "not a list"),
+        ({"SliceTiming": [0, 1, -0.5, 1]}, None, "not a list of times"),
         ({"SliceTiming": [0, 1, 2, 3], "SliceEncodingDirection": "j"}, None, "not supported"),
     ],
 )
