@@ -102,7 +102,7 @@ def _describe(header: nib.Nifti1Header, scan: Scan) -> None:
         return
     affine = np.asarray(header.get_best_affine(), dtype=float)
     scan.zooms = tuple(float(z) for z in np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    if not _spans_space(affine, np.array(scan.zooms)):
         scan.faults.append("the affine is singular: the voxels have no place in the world")
         return
     if not all(0.3 <= zoom <= 10 for zoom in scan.zooms):
@@ -117,6 +117,13 @@ def _describe(header: nib.Nifti1Header, scan: Scan) -> None:
         step = float(header["pixdim"][4])
         if np.isfinite(step) and step > 0 and time in _SECONDS:
             scan.header_tr = step * _SECONDS[time]
+
+
+def _spans_space(affine: Array, zooms: Array) -> bool:
+    """Whether the three voxel axes, of lengths `zooms`, point in three directions."""
+    if not np.isfinite(affine).all() or (zooms <= 0).any():
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) >= 0.1)
 
 
 def _units(header: nib.Nifti1Header) -> tuple[str, str]:
