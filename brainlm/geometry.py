@@ -63,16 +63,23 @@ def params_from_pose(pose: Array, center: Array) -> Array:
     return np.array([*shift, rot_x, rot_y, rot_z])
 
 
-def template_grid(affine: Array, shape: Sequence[int], zoom: float) -> tuple[Array, tuple]:
+def template_grid(
+    affine: Array, shape: Sequence[int], zoom: float, *, with_origin: bool = False
+) -> tuple[Array, tuple]:
     """A grid of isotropic `zoom` mm covering another grid, in the same orientation.
 
-    The corner voxel keeps its centre, so grids of one template nest where zooms divide.
+    The corner voxel keeps its centre, so grids of one template nest where zooms divide. On an
+    upright RAS grid, `with_origin` starts at the first whole multiple of `zoom` instead, so
+    that some voxel's centre lies at 0, 0, 0.
     """
     old = np.sqrt((np.asarray(affine)[:3, :3] ** 2).sum(axis=0))
-    extent = (np.asarray(shape[:3]) - 1) * old
+    corner = np.array(affine, dtype=float)[:3, 3]
+    start = np.ceil(np.round(corner / zoom, 6)) * zoom if with_origin else corner
+    extent = (np.asarray(shape[:3]) - 1) * old - (start - corner)
     new_shape = tuple(int(np.floor(length / zoom)) + 1 for length in extent)
     new_affine = np.array(affine, dtype=float)
     new_affine[:3, :3] = new_affine[:3, :3] / old * zoom
+    new_affine[:3, 3] = start
     return new_affine, new_shape
 
 

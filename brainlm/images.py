@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -12,9 +11,10 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from .errors import BrainLMError, DataError, InputError, ResourceError
+from .errors import BrainLMError, DataError, ResourceError
 from .files import atomic_path
 from .geometry import Array, template_grid
+from .templates import BUNDLED, template_file
 
 #: Compression level of isa-l: about ten times faster than zlib for a few per cent of size.
 GZIP_LEVEL = 1
@@ -32,13 +32,6 @@ READ_ERRORS: tuple[type[Exception], ...] = (
     nib.spatialimages.HeaderDataError,
     nib.wrapstruct.WrapStructError,
 )
-
-_TEMPLATE_FILES = {
-    "T1w": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
-    "GM": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
-    "WM": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
-    "brain": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",  # where the T1w is not 0
-}
 
 
 @dataclass(frozen=True)
@@ -149,28 +142,35 @@ def write_image(
         image.to_stream(packed)
 
 
-def load_template(name: str, contrast: str, zoom: float) -> Image:
-    """The template's `T1w`, `GM`, `WM` or `brain` map (0 to 1) on a grid of `zoom` mm.
+def load_template(name: str, contrast: str, zoom: float | None) -> Image:
+    """The template's `T1w`, `GM`, `WM` or `brain` map (0 to 1) on a grid of `zoom` mm, in RAS.
 
-    Read from the files that nilearn ships, without importing nilearn (1.5 s).
+    Without `zoom`, on the file's own grid. On a fetched template the grid holds the world's
+    origin, so that at 2 mm it is FSL's, on which A424 is drawn.
     """
-    if name != "MNI152NLin2009aSym":
-        raise InputError(f"There is no template {name!r} here", fix="use MNI152NLin2009aSym")
-    spec = find_spec("nilearn")
-    if spec is None or spec.origin is None:
-        raise InputError("nilearn is not installed", fix="pip install 'brainlm[imaging]'")
-    path = Path(spec.origin).parent / "datasets" / "data" / _TEMPLATE_FILES[contrast]
-    full = read_image(path)
+    full = _upright(read_image(template_file(name, contrast)))
     data = full.data / full.data.max()
     if contrast == "brain":
         data = (data > 0).astype(np.float32)
-    if zoom == 1:
+    own = full.zooms[0]
+    if zoom is None or zoom == own:
         return Image(data, full.affine)
     from scipy.ndimage import affine_transform, gaussian_filter
 
-    affine, shape = template_grid(full.affine, data.shape, zoom)
+    affine, shape = template_grid(full.affine, data.shape, zoom, with_origin=name != BUNDLED)
     # Blur to the new voxel's size first, so that thin structures do not alias.
-    smooth = gaussian_filter(data, sigma=np.sqrt(max(zoom**2 - 1, 0)) / 2.355)
+    smooth = gaussian_filter(data, sigma=np.sqrt(max(zoom**2 - own**2, 0)) / 2.355 / own)
     step = np.linalg.inv(full.affine) @ affine
     moved = affine_transform(smooth, step[:3, :3], step[:3, 3], shape, order=1)
     return Image(moved.astype(np.float32), affine)
+
+
+def _upright(image: Image) -> Image:
+    """The same voxels stored from left to right, back to front, bottom to top."""
+    data, affine = image.data, image.affine.copy()
+    for axis in range(3):
+        if affine[axis, axis] < 0:
+            data = np.flip(data, axis)
+            affine[axis, 3] += affine[axis, axis] * (data.shape[axis] - 1)
+            affine[axis, axis] *= -1
+    return Image(data, affine)

@@ -24,6 +24,7 @@ GROUND_FLOOR = frozenset(
         "brainlm",
         "brainlm.config",
         "brainlm.errors",
+        "brainlm.fetch",
         "brainlm.files",
         "brainlm.layout",
         "brainlm.provenance",
@@ -122,8 +123,13 @@ def code_digest(name: str) -> str:
     They are found by following the imports of the stage's command, also those inside
     functions, down to the ground floor.
     """
+    return module_digest(STAGES[name].module)
+
+
+def module_digest(entry: str) -> str:
+    """Digest of the module `entry` and of all that it imports above the ground floor."""
     digest = hashlib.sha256()
-    for module in sorted(source_modules(STAGES[name].module)):
+    for module in sorted(source_modules(entry)):
         path = _source_of(module)
         assert path is not None
         digest.update(module.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -1,40 +1,30 @@
-"""Getting an atlas onto this machine: download, checksum, cache."""
+"""Which atlas is on this machine, and getting one that is not."""
 
 from __future__ import annotations
 
-import http.client
-import os
-import shutil
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from ..errors import InputError, ResourceError
-from ..files import atomic_path
+from ..errors import InputError
+from ..fetch import Pinned, cache_dir, fetch
 from ..provenance import sha256_file
+from ..templates import TEMPLATES, is_here
 from .registry import APPROXIMATE, Atlas, find_atlas
-
-_TIMEOUT_S = 30
-_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-def cache_dir() -> Path:
-    """Where fetched atlases are kept: BRAINLM_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("BRAINLM_CACHE"):
-        return Path(chosen) / "atlases"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "brainlm" / "atlases"
 
 
 def cached_path(atlas: Atlas) -> Path:
     """Where the image of `atlas` lies, or will lie once fetched."""
-    return atlas.path or cache_dir() / f"{atlas.name}.nii.gz"
+    return atlas.path or cache_dir("atlases") / f"{atlas.name}.nii.gz"
 
 
 def available_atlas(name: str = "A424") -> str:
     """`name` if that atlas is on this machine, else the name of the stand-in."""
     return name if cached_path(find_atlas(name)).exists() else APPROXIMATE
+
+
+def available_space(atlas: Atlas, otherwise: str) -> str:
+    """The template in which `atlas` is drawn if that is on this machine, else `otherwise`."""
+    space = atlas.space
+    return space if space is not None and space in TEMPLATES and is_here(space) else otherwise
 
 
 def locate(atlas: Atlas) -> Path:
@@ -66,8 +56,8 @@ def atlas_problems(atlas: Atlas, template: str, space_ok: bool) -> list[InputErr
             InputError(
                 f"Atlas {atlas.name} is drawn in {atlas.space}, the data is normalised to "
                 f"{template}: the two differ by some mm at places",
-                fix="set atlas.space_ok: true in config/config.yaml to accept that, or atlas.name: "
-                f"{APPROXIMATE}, which is built in the data's own space",
+                fix=f"{_own_space(atlas)}set atlas.space_ok: true in config/config.yaml to accept "
+                f"that, or atlas.name: {APPROXIMATE}, which is built in the data's own space",
             )
         )
     if not atlas.built:
@@ -78,14 +68,22 @@ def atlas_problems(atlas: Atlas, template: str, space_ok: bool) -> list[InputErr
     return problems
 
 
+def _own_space(atlas: Atlas) -> str:
+    """How to bring the data to the atlas's own space, where that can be had."""
+    if atlas.space not in TEMPLATES:
+        return ""
+    return (
+        f"`brainlm template get {atlas.space}` and space.template: {atlas.space} bring the data to "
+        "the atlas; or "
+    )
+
+
 def get_atlas(
     atlas: Atlas, source: str | None = None, *, attempts: int = 4, pause_s: float = 1.0
 ) -> Path:
     """Fetch `atlas` into the cache, unless it is there, and return its path.
 
-    `source` (a file or a URL) replaces the registered address, for machines without a
-    network; the checksum must be right all the same. Failures that may pass are tried
-    again, `attempts` times in all, after `pause_s`, twice that, four times that ...
+    `source` (a file or a URL) replaces the registered address; see `brainlm.fetch`.
     """
     if atlas.built:
         raise InputError(
@@ -95,58 +93,12 @@ def get_atlas(
     path = cached_path(atlas)
     if atlas.path or (path.exists() and sha256_file(path) == atlas.sha256):
         return locate(atlas)
-    origin = source or atlas.url
-    assert origin is not None
-    with atomic_path(path) as temporary:
-        if "://" in origin:
-            _download(atlas, origin, temporary, attempts, pause_s)
-        else:
-            _copy(origin, temporary)
-        found = sha256_file(temporary)
-        if found != atlas.sha256:
-            raise InputError(
-                f"This is not atlas {atlas.name}: its SHA-256 is {found}, not {atlas.sha256}",
-                file=origin,
-                fix=f"nothing was kept; get the file from its registered source: {atlas.url}",
-            )
-    return path
-
-
-def _copy(origin: str, temporary: Path) -> None:
-    try:
-        shutil.copyfile(origin, temporary)
-    except FileNotFoundError:
-        raise InputError("The file given with --from does not exist", file=origin) from None
-
-
-def _download(atlas: Atlas, url: str, temporary: Path, attempts: int, pause_s: float) -> None:
-    reason = ""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(pause_s * 2 ** (attempt - 1))
-        try:
-            with (
-                urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response,
-                temporary.open("wb") as handle,
-            ):
-                shutil.copyfileobj(response, handle)
-                announced = response.headers.get("Content-Length")
-            if announced is None or int(announced) == temporary.stat().st_size:
-                return
-            reason = "the connection broke off"
-        except urllib.error.HTTPError as error:
-            reason = f"the server answered {error.code} {error.reason}"
-            if error.code not in _PASSING_STATUS:
-                break
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            reason = str(getattr(error, "reason", error))
-        except http.client.HTTPException as error:
-            reason = f"the connection broke off ({type(error).__name__})"
-        except ValueError as error:
-            raise InputError(f"This address cannot be read: {error}", file=url) from None
-    raise ResourceError(
-        f"Atlas {atlas.name} could not be downloaded: {reason}",
-        file=url,
-        fix=f"fetch {atlas.url} (sha256 {atlas.sha256}) on another machine, bring it here and "
-        f"run `brainlm atlas get {atlas.name} --from FILE` (it goes to {cached_path(atlas)})",
+    assert atlas.url is not None and atlas.sha256 is not None  # the registry demands both
+    wanted = Pinned(
+        what=f"atlas {atlas.name}",
+        url=atlas.url,
+        digest=atlas.sha256,
+        command=f"brainlm atlas get {atlas.name} --from FILE",
     )
+    fetch(wanted, path, source, attempts=attempts, pause_s=pause_s)
+    return path

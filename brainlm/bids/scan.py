@@ -1,7 +1,7 @@
 """What one image file is: its header, whether its bytes are whole, and their hash.
 
 Nothing is loaded as an image: the file is read once in pieces, and each piece is hashed,
-unpacked, counted and looked through for NaN, then forgotten.
+unpacked, counted and looked through for NaN and for volumes without contrast, then forgotten.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from isal import isal_zlib
+from numpy.typing import NDArray
 
 from ..geometry import Array
 from ..images import parse_header
@@ -52,7 +53,7 @@ def scan_image(path: Path, *, full: bool) -> Scan:
     """Look at one `.nii` or `.nii.gz` file; never raises for what is wrong with it.
 
     `full` reads and hashes the whole file. Otherwise only the header and the file's end are
-    read: truncation is still found, NaN are not.
+    read: truncation is still found, NaN and empty volumes are not.
     """
     scan = Scan()
     try:
@@ -101,19 +102,37 @@ def _describe(header: nib.Nifti1Header, scan: Scan) -> None:
         return
     affine = np.asarray(header.get_best_affine(), dtype=float)
     scan.zooms = tuple(float(z) for z in np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    if not _spans_space(affine, np.array(scan.zooms)):
         scan.faults.append("the affine is singular: the voxels have no place in the world")
         return
     if not all(0.3 <= zoom <= 10 for zoom in scan.zooms):
         sizes = " x ".join(f"{zoom:.3g}" for zoom in scan.zooms)
         scan.faults.append(f"the affine is wrong: voxels of {sizes} mm are not believable")
     scan.affine = affine
+    length, time = _units(header)
+    if length not in ("mm", "unknown"):
+        scan.notes.append(f"the header gives lengths in {length}, but they are believable as mm")
     _compare_forms(header, scan)
     if len(scan.shape) == 4:
-        unit = header.get_xyzt_units()[1]
         step = float(header["pixdim"][4])
-        if np.isfinite(step) and step > 0 and unit in _SECONDS:
-            scan.header_tr = step * _SECONDS[unit]
+        if np.isfinite(step) and step > 0 and time in _SECONDS:
+            scan.header_tr = step * _SECONDS[time]
+
+
+def _spans_space(affine: Array, zooms: Array) -> bool:
+    """Whether the three voxel axes, of lengths `zooms`, point in three directions."""
+    if not np.isfinite(affine).all() or (zooms <= 0).any():
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) >= 0.1)
+
+
+def _units(header: nib.Nifti1Header) -> tuple[str, str]:
+    """The header's units of length and time; a code of no meaning is no more than unknown."""
+    try:
+        length, time = header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
+    return str(length), str(time)
 
 
 def _compare_forms(header: nib.Nifti1Header, scan: Scan) -> None:
@@ -149,30 +168,18 @@ def _expected_bytes(header: nib.Nifti1Header) -> int:
 
 
 def _read_through(path: Path, header: nib.Nifti1Header, scan: Scan) -> None:
-    """Hash and unpack the whole file; check its length and, for floats, that all are finite."""
+    """Hash and unpack the whole file; check its length, and each volume for what it holds."""
     digest = hashlib.sha256()
-    dtype = header.get_data_dtype()
-    volume_bytes = int(np.prod(scan.shape[:3], dtype=np.int64)) * dtype.itemsize
+    ranges = _Ranges(scan.shape, header.get_data_dtype())
     offset, expected = int(header.get_data_offset()), _expected_bytes(header)
-    bad: set[int] = set()
-    seen, rest = 0, b""
+    seen = 0
     try:
         with path.open("rb") as handle:
             for piece in _unpacked(handle, digest):
-                skip = max(0, min(offset - seen, len(piece)))
+                ranges.add(piece[max(0, offset - seen) : max(0, expected - seen)])
                 seen += len(piece)
-                if dtype.kind != "f":
-                    continue
-                rest += piece[skip:]
-                start = seen - len(rest) - offset
-                whole = len(rest) // dtype.itemsize * dtype.itemsize
-                finite = np.isfinite(np.frombuffer(rest[:whole], dtype=dtype))
-                if not finite.all():
-                    at = start + np.flatnonzero(~finite) * dtype.itemsize
-                    bad.update((at[at < expected - offset] // volume_bytes).tolist())
-                rest = rest[whole:]
     except _READ_ERRORS as error:
-        kept = max(0, seen - offset) // volume_bytes
+        kept = max(0, seen - offset) // ranges.volume_bytes
         scan.faults.append(
             f"the gzip file is truncated or corrupt ({error}); "
             f"{kept} of {_n_volumes(scan.shape)} volumes can be read"
@@ -180,18 +187,54 @@ def _read_through(path: Path, header: nib.Nifti1Header, scan: Scan) -> None:
         return
     scan.fingerprint = digest.hexdigest()
     if seen < expected:
-        kept = max(0, seen - offset) // volume_bytes
+        kept = max(0, seen - offset) // ranges.volume_bytes
         scan.faults.append(
             f"the file is shorter than its header says: {kept} of "
             f"{_n_volumes(scan.shape)} volumes are there"
         )
     elif seen > expected:
         scan.notes.append(f"{seen - expected} bytes follow the last voxel; they are ignored")
-    if bad:
-        scan.faults.append(
-            f"{len(bad)} of {_n_volumes(scan.shape)} volumes hold NaN or inf "
-            f"(first: volume {min(bad)})"
-        )
+    for what, bad in (("NaN or inf", ranges.not_finite()), ("one value only", ranges.flat())):
+        if bad.size and (what == "NaN or inf" or seen >= expected):
+            scan.faults.append(
+                f"{bad.size} of {_n_volumes(scan.shape)} volumes hold {what} "
+                f"(first: volume {bad[0]})"
+            )
+
+
+class _Ranges:
+    """The lowest and highest raw value of each volume, from pieces that respect no boundary."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
+        """Prepare for the volumes of an image of `shape` (x, y, z[, T]) stored as `dtype`."""
+        self._dtype = dtype
+        self._voxels = int(np.prod(shape[:3], dtype=np.int64))
+        self.volume_bytes = self._voxels * dtype.itemsize
+        self._lowest = np.full(_n_volumes(shape), np.inf)
+        self._highest = np.full(_n_volumes(shape), -np.inf)
+        self._rest, self._count = b"", 0
+
+    def add(self, piece: bytes) -> None:
+        """Take the next bytes of the voxels."""
+        raw = self._rest + piece
+        whole = len(raw) // self._dtype.itemsize * self._dtype.itemsize
+        values, self._rest = np.frombuffer(raw[:whole], self._dtype), raw[whole:]
+        while values.size:
+            volume, within = divmod(self._count, self._voxels)
+            part, values = np.split(values, [self._voxels - within])
+            self._count += part.size
+            if volume < len(self._lowest):
+                self._lowest[volume] = np.minimum(self._lowest[volume], part.min())
+                self._highest[volume] = np.maximum(self._highest[volume], part.max())
+
+    def not_finite(self) -> NDArray[np.int_]:
+        """The volumes read that hold NaN or inf."""
+        unread = (self._lowest == np.inf) & (self._highest == -np.inf)
+        return np.flatnonzero(~(np.isfinite(self._lowest) & np.isfinite(self._highest) | unread))
+
+    def flat(self) -> NDArray[np.int_]:
+        """The volumes of which all voxels are equal."""
+        return np.flatnonzero(self._lowest == self._highest)
 
 
 def _n_volumes(shape: tuple[int, ...]) -> int:

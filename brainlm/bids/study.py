@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..atlas.fetch import available_space
+from ..atlas.registry import find_atlas
 from ..config import Config, load_config, parse_config, to_commented_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
@@ -73,13 +75,19 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Config:
     """The config of a study: its own if it has one, else the defaults with `changes`.
 
+    A new study gets the template in which its atlas is drawn, where that is on this machine and
+    `changes` do not name one.
+
     A config that exists belongs to the user: it is checked and never written over, so
     `changes` that it does not hold already are refused.
     """
     path = study.path("config")
     if not path.exists():
         defaults = {"name": bids_dir.name, "bids_dir": _path_from(study.root, bids_dir)}
-        return parse_config(merge(defaults, changes), source="--set")
+        config = parse_config(merge(defaults, changes), source="--set")
+        space = available_space(find_atlas(config.atlas.name), config.space.template)
+        chosen = merge({"space": {"template": space}}, changes)
+        return parse_config(merge(defaults, chosen), source="--set")
     config = load_config(path)
     if config.resolve_bids_dir(study.root) != bids_dir:
         raise InputError(

@@ -138,6 +138,14 @@ class StageRun:
         self.sources[self.study.relative(path)] = sha256_file(path)
         return path
 
+    def template(self) -> str:
+        """The name of the study's template, its files noted as sources; or how to get them."""
+        from ..templates import template_sources
+
+        name: str = self.params["space"]["template"]
+        self.sources |= template_sources(name)
+        return name
+
     def raw_source(self, relative: str, fingerprint: str | None) -> None:
         """Note a file of the BIDS dataset as a source, by the fingerprint that onboarding took.
 

@@ -57,6 +57,7 @@ def check(study: StudyOption = HERE) -> None:
     from ..config import load_config, load_preset
     from ..errors import InputError
     from ..layout import Study
+    from ..templates import template_problem
 
     path = Study(study).path("config")
     config = load_config(path)
@@ -67,6 +68,8 @@ def check(study: StudyOption = HERE) -> None:
     atlas = find_atlas(config.atlas.name)
     for problem in atlas_problems(atlas, config.space.template, config.atlas.space_ok):
         raise problem
+    if (absent := template_problem(config.space.template)) is not None:
+        raise absent
     say(f"{path} is valid")
 
 

@@ -72,7 +72,7 @@ def write_confounds(
 
     options, space, tr = run.params["confounds"], run.params["space"], run.recording.tr
     motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
-    tissues = load_tissues(space["template"], space["resolution_mm"])
+    tissues = load_tissues(run.template(), space["resolution_mm"])
     voxels = tissue_voxels(tissues, mask)
     table, components = confounds_table(series, motion, voxels, tr=tr, **options)
     about = {

@@ -38,6 +38,9 @@ def demo(
 
 def _run(directory: Path, cores: int, small: bool) -> None:
     from ..atlas import available_atlas
+    from ..atlas.fetch import available_space
+    from ..atlas.registry import find_atlas
+    from ..templates import BUNDLED
 
     bids, study = directory / "bids", directory / "study"
     atlas = available_atlas()
@@ -45,9 +48,14 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     say(f"[1/3] Phantom BIDS dataset in {bids}")
     _call("phantom", bids, *size["phantom"], "--atlas", atlas, "--threads", cores)
     say(f"[2/3] Onboarding into {study}")
-    settings = [f"atlas.name={atlas}", *_COMMON, *size["settings"]]
-    if atlas != "A424approx":
+    space, drawn_in = available_space(find_atlas(atlas), BUNDLED), find_atlas(atlas).space
+    settings = [f"atlas.name={atlas}", f"space.template={space}", *_COMMON, *size["settings"]]
+    if drawn_in not in (None, space):
         settings.append("atlas.space_ok=true")
+        say(
+            f"{atlas} is drawn in {drawn_in}, which is not on this machine: it is used in {space}, "
+            f"some mm off at places (`brainlm template get {drawn_in}` before a demo mends that)"
+        )
     options = [part for setting in settings for part in ("--set", setting)]
     _call("onboard", bids, "--study", study, "--threads", cores, *options)
     say("[3/3] The workflow, by Snakemake")

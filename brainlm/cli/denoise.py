@@ -105,7 +105,7 @@ def clean_and_sample(
     from ..tissues import load_tissues
 
     space, tr = run.params["space"], run.recording.tr
-    labels = load_tissues(space["template"], space["resolution_mm"]).labels[mask]
+    labels = load_tissues(run.template(), space["resolution_mm"]).labels[mask]
     shown = carpet_voxels(series, labels, design.kept)
     before = series[:, shown]
     removed = clean(series, design)

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from ._console import warn
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -43,7 +44,7 @@ def normalize_anat(
     from ..geometry import write_itk_affines
     from ..images import read_image, write_image
     from ..preproc.checks import check_anatomy
-    from ..preproc.normalize import DOUBTFUL_CORRELATION, check_anatomy_quality
+    from ..preproc.normalize import check_anatomy_quality
     from ..preproc.normalize import normalize_anat as normalize
     from ..tissues import load_tissues
     from ..warps import write_warp
@@ -61,17 +62,18 @@ def normalize_anat(
         assert raw is not None and file is not None  # the table was searched by its T1w
         t1w = check_anatomy(read_image(file), file)
         run.raw_source(raw, run.recording.t1w_sha256)
-        tissues = load_tissues(
-            run.params["space"]["template"], run.params["normalize"]["resolution_mm"]
-        )
+        tissues = load_tissues(run.template(), run.params["normalize"]["resolution_mm"])
         found = normalize(t1w, tissues, run.params["normalize"]["transform"])
         check_anatomy_quality(found, str(file))
 
         quality = {
             "CorrelationWithTemplate": round(found.correlation, 4),
             "WhiteMatterDice": round(found.white_matter_dice, 4),
-            "Doubtful": found.correlation < DOUBTFUL_CORRELATION,
+            "BrainInView": round(found.brain_in_view, 4),
+            "Doubtful": found.doubtful,
         }
+        if found.doubtful:
+            warn(f"{anat_id}: look at this T1w and where it went: {quality}")
         with run.output("t1w_to_mni", about={"Type": "affine", **quality}) as path:
             write_itk_affines(path, [found.t1w_to_mni])
         if found.nonlinear is not None:

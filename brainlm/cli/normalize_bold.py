@@ -59,7 +59,7 @@ def normalize_bold(
         mask = read_image(run.input("bold_mask"))
         boldref = even_out(read_image(run.input("boldref")), mask.data > 0)
         zoom = run.params["normalize"]["resolution_mm"]
-        tissues = load_tissues(run.params["space"]["template"], zoom)
+        tissues = load_tissues(run.template(), zoom)
         to_t1w = None
         if run.recording.anat_id is None:
             to_mni = bold_to_template(boldref, tissues)

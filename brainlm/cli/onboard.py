@@ -68,6 +68,7 @@ def onboard(
     from ..bids.table import Limits
     from ..errors import InputError
     from ..layout import Study
+    from ..templates import template_problem
 
     source, place = bids_dir.resolve(), Study(study.resolve())
     if not source.is_dir():
@@ -97,11 +98,14 @@ def onboard(
     for note in dataset_notes:
         warn(note)
     _summarise(table)
+    say(f"  space: {config.space.template}; atlas: {config.atlas.name}")
     if not table["eligible"].any():
         warn("no recording is eligible, so there is nothing to run yet")
         return
     for problem in atlas_problems(atlas_entry, config.space.template, config.atlas.space_ok):
         warn(f"before the first run: {problem}")
+    if (absent := template_problem(config.space.template)) is not None:
+        warn(f"before the first run: {absent}")
     say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")
 
 

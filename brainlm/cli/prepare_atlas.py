@@ -38,6 +38,7 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     atlas = find_atlas(run.params["atlas"]["name"])
     for problem in atlas_problems(atlas, space, run.params["atlas"]["space_ok"]):
         raise problem
+    run.template()
     table = read_table(atlas.table)
     labels = _build(atlas, space, zoom) if atlas.built else _move(atlas, space, zoom, run)
     lost = table["name"][~table["index"].isin(label_sizes(labels.data))].tolist()

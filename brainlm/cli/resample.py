@@ -101,7 +101,7 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
             file=recording.bold_path,
             fix="the raw file changed since: rerun `brainlm onboard`, then motion",
         )
-    template = load_template(space["template"], "brain", space["resolution_mm"])
+    template = load_template(run.template(), "brain", space["resolution_mm"])
     grid = StandardGrid(template.affine, template.data > 0.5)
     options = run.params["resample"]
     source, timing = to_one_moment(

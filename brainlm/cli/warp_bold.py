@@ -66,7 +66,7 @@ def warp_bold(
         (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
         mask = read_image(run.input("bold_mask"))
         boldref = even_out(read_image(run.input("boldref")), mask.data > 0)
-        tissues = load_tissues(run.params["space"]["template"], options["resolution_mm"])
+        tissues = load_tissues(run.template(), options["resolution_mm"])
         found = warp_boldref(boldref, to_mni, tissues)
         with run.output("boldref_to_mni_warp", about=about_warp(found)) as path:
             write_warp(path, found.warp)

@@ -30,9 +30,13 @@ _RIM_MM = 6.0
 HOPELESS_DICE = 0.5
 #: A subject's BOLD and T1w share the scanner's coordinates; a gap beyond this is a wrong header.
 FARTHEST_MM = 80.0
-#: Below this a T1w does not look like the template; phantoms gave 0.83 and more, a real one 0.71.
-HOPELESS_CORRELATION = 0.2
-DOUBTFUL_CORRELATION = 0.4
+#: Below this a T1w does not look like the template. Phantoms gave 0.83 and more, a real one 0.75;
+#: noise, boxes and heads that were registered wrongly 0.35 and less, a ball 0.43.
+HOPELESS_CORRELATION = 0.4
+DOUBTFUL_CORRELATION = 0.55
+#: A T1w that shows less of the brain than this cannot be placed: a slab of 30 mm was 11 mm off.
+HOPELESS_VIEW = 0.4
+DOUBTFUL_VIEW = 0.9
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,13 @@ class Anatomy:
     brain: NDArray[np.float32]  # (x, y, z) on the T1w grid, bias-corrected, 0 outside the brain
     correlation: float  # with the template, inside its brain
     white_matter_dice: float  # of the brightest voxels with the template's white matter
+    brain_in_view: float  # share of the template's brain inside the field of view
     nonlinear: Nonlinear | None = None  # goes before the affine
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.correlation < DOUBTFUL_CORRELATION or self.brain_in_view < DOUBTFUL_VIEW
 
 
 def normalize_anat(
@@ -75,6 +85,7 @@ def normalize_anat(
         brain=_extract_brain(t1w, transform, Image(brain, grid), gain),
         correlation=correlation_of(corrected, tissues.t1w[visible]),
         white_matter_dice=_brightest_dice(corrected, tissues.wm[visible] > 0.5),
+        brain_in_view=float(visible.sum() / tissues.brain.sum()),
         nonlinear=nonlinear,
     )
 
@@ -134,6 +145,13 @@ def check_anatomy_quality(anatomy: Anatomy, file: str) -> None:
             file=file,
             fix="look at it: is it a whole head, T1-weighted, with a true affine? "
             "If not, remove it: without a T1w, BOLD is registered to the template",
+        )
+    if anatomy.brain_in_view < HOPELESS_VIEW:
+        raise DataError(
+            f"The T1w shows {anatomy.brain_in_view:.0%} of the brain, too little to place it",
+            file=file,
+            fix="use one of the whole head, or remove it: without a T1w, BOLD is registered to "
+            "the template",
         )
 
 

@@ -62,6 +62,8 @@ class Findings:
 
     name: str
     atlas: str
+    atlas_space: str | None  # in which it is drawn; None: in the study's own, or not made yet
+    template: str
     run: str
     recordings: pd.DataFrame
     outcomes: pd.DataFrame
@@ -78,6 +80,7 @@ class Findings:
     traces: pd.DataFrame | None
     clinical: dict[str, Clinical]
     phantom: dict[str, Any] | None
+    doubtful: list[str]  # T1w images (anat_id) that may not lie where the template does
     provenance: Provenance
     damaged: list[str] = field(default_factory=list)
 
@@ -100,7 +103,8 @@ class _Reader:
         try:
             return how(path)
         except (ValueError, KeyError, OSError, SafetensorError) as error:
-            self.damaged.append(f"{self.study.relative(path)}: {error}".split("\n")[0])
+            note = f"{self.study.relative(path)}: {error}".split("\n")[0]
+            self.damaged += [note] * (note not in self.damaged)
             return None
 
 
@@ -109,6 +113,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
     reader = _Reader(study, fields)
     recordings = read_table(study.path("recordings"))
     failures = read_failures(study, fields)
+    atlas_record = sidecar_path(reader.path("atlas_image"))
     clinical = {
         target: Clinical(
             reader.read(reader.path("clinical", target=target), _json_object),
@@ -119,6 +124,8 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
     return Findings(
         name=name,
         atlas=fields["atlas"],
+        atlas_space=(reader.read(atlas_record, _json_object) or {}).get("DrawnInSpace"),
+        template=fields["space"],
         run=fields["run"],
         recordings=recordings,
         outcomes=outcomes(recordings, failures, read_included(study), read_exclusions(study)),
@@ -135,6 +142,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
         traces=reader.read(reader.path("reconstruction_traces"), pd.read_parquet),
         clinical=clinical,
         phantom=reader.read(reader.path("phantom_check"), _json_object),
+        doubtful=_doubtful_anatomies(reader, recordings),
         provenance=_provenance(reader, recordings, targets),
         damaged=reader.damaged,
     )
@@ -181,6 +189,17 @@ def _progress(
             )
         ]
         found[stage] = Progress(states.count(True), states.count(False), states.count(None))
+    return found
+
+
+def _doubtful_anatomies(reader: _Reader, recordings: pd.DataFrame) -> list[str]:
+    """The T1w images whose registration calls itself doubtful."""
+    eligible = recordings[recordings["eligible"].fillna(False).astype(bool)]
+    found = []
+    for name in sorted(eligible["anat_id"].dropna().unique()):
+        path = lasting_path(reader.study, LASTING["normalize-anat"], name, reader.fields)
+        if (reader.read(sidecar_path(path), _json_object) or {}).get("Doubtful"):
+            found.append(str(name))
     return found
 
 

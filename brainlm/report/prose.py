@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ..templates import BUNDLED, find_template
 from .gather import Findings
 from .methods import denoising_references
 
 #: Test subjects below which an evaluation shows that the pipeline works, and little else.
 FEW_SUBJECTS = 30
+#: Names in one sentence; the sidecars hold all.
+MOST_NAMED = 10
 
 
 def limits(findings: Findings) -> list[str]:
@@ -17,6 +20,18 @@ def limits(findings: Findings) -> list[str]:
             "The atlas is a stand-in: each voxel of grey matter went to the nearest A424 "
             "centroid. Its parcels only resemble A424, so neither the series nor a model "
             "trained on them may be compared with results on A424."
+        )
+    if findings.atlas_space not in (None, findings.template):
+        found.append(
+            f"The atlas is drawn in {findings.atlas_space}, the data is in {findings.template}: "
+            "the two differ by some mm at places, and so do its parcels."
+        )
+    if findings.doubtful:
+        found.append(
+            f"{len(findings.doubtful)} T1w {'image' if len(findings.doubtful) == 1 else 'images'} "
+            "may be cropped, no head, or wrongly registered; look at "
+            f"{', '.join(findings.doubtful[:MOST_NAMED])}"
+            f"{' and others' if len(findings.doubtful) > MOST_NAMED else ''}."
         )
     if not is_nonlinear(findings):
         found.append(
@@ -53,6 +68,16 @@ def is_nonlinear(findings: Findings) -> bool:
     )
 
 
+def _template_citations(name: str) -> list[tuple[str, str]]:
+    """A fetched template borrows its tissue maps from the bundled one."""
+    found = [(f"The template, {name}", find_template(name).citation)]
+    if name != BUNDLED:
+        found.append(
+            (f"Its tissue maps, carried over from {BUNDLED}", find_template(BUNDLED).citation)
+        )
+    return found
+
+
 def _test_subjects(findings: Findings) -> int | None:
     if findings.cohort is None:
         return None
@@ -83,11 +108,7 @@ def citations(findings: Findings) -> list[tuple[str, str]]:
             "Avants BB, et al. A reproducible evaluation of ANTs similarity metric performance "
             "in brain image registration. NeuroImage 54:2033-2044, 2011.",
         ),
-        (
-            "The template",
-            "Fonov V, et al. Unbiased average age-appropriate atlases for pediatric studies. "
-            "NeuroImage 54:313-327, 2011.",
-        ),
+        *_template_citations(findings.template),
         (
             "The workflow engine",
             "Mölder F, et al. Sustainable data analysis with Snakemake. F1000Research 10:33, 2021.",

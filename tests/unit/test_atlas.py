@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import http.server
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,8 @@ from brainlm.errors import InputError, ResourceError
 from brainlm.images import Image, load_template, write_image
 from brainlm.provenance import read_sidecar, sha256_file
 from brainlm.stages import params_to_json
+
+from .loopback import Server, serving
 
 SPACE = "MNI152NLin2009aSym"
 
@@ -161,43 +161,15 @@ def test_the_registry_is_pinned_to_a_commit_and_checksums(shared_data):
     assert find_atlas("AAL-424") == find_atlas("A424")
 
 
-class _Server(http.server.BaseHTTPRequestHandler):
-    """Serves `body`, after `failures` answers of 503; `cut` sends too few bytes."""
-
-    body = b"labels"
-    failures = 0
-    cut = False
-    asked = 0
-
-    def do_GET(self):
-        type(self).asked += 1
-        if type(self).asked <= self.failures:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body[:-1] if self.cut else self.body)
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def serve():
-    servers = []
+    with serving() as start:
 
-    def start(**settings) -> tuple[str, type[_Server]]:
-        handler = type("Handler", (_Server,), settings)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/atlas.nii.gz", handler
+        def at(**settings) -> tuple[str, type[Server]]:
+            address, handler = start(**settings)
+            return f"{address}/atlas.nii.gz", handler
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield at
 
 
 def _atlas(url: str | None, body: bytes = b"labels") -> Atlas:

@@ -136,7 +136,13 @@ def test_bold_without_t1w_meets_the_epi_template() -> None:
 
 def test_quality_gates() -> None:
     with pytest.raises(DataError, match="does not look like"):
-        check_anatomy_quality(Anatomy(np.eye(4), np.zeros((2, 2, 2)), 0.1, 0.2), "t1w")
+        check_anatomy_quality(Anatomy(np.eye(4), np.zeros((2, 2, 2)), 0.1, 0.2, 1.0), "t1w")
+    with pytest.raises(DataError, match="shows 30% of the brain"):
+        check_anatomy_quality(Anatomy(np.eye(4), np.zeros((2, 2, 2)), 0.9, 0.8, 0.3), "t1w")
+    for correlation, view, doubtful in [(0.5, 1.0, True), (0.8, 0.85, True), (0.8, 0.95, False)]:
+        found = Anatomy(np.eye(4), np.zeros((2, 2, 2)), correlation, 0.8, view)
+        check_anatomy_quality(found, "t1w")
+        assert found.doubtful == doubtful
     assert Overlap(0.9, 0.1).hopeless and Overlap(0.4, 1.0).hopeless
     assert not Overlap(0.85, 0.6).hopeless
 

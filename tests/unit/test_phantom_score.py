@@ -233,6 +233,14 @@ def test_the_command_scores_what_is_there(study: Path) -> None:
     assert "onboarding/recordings.parquet" in result["Sources"]
     assert str(study) not in json.dumps(result)
     assert all(run in done.stdout for run in RUNS)
+    assert result["space"]["study"] == result["space"]["truth"]
+    assert "for that alone" not in done.stdout
+
+
+def test_a_study_in_another_space_is_told_apart(study: Path) -> None:
+    with (study / "config" / "config.yaml").open("a") as config:
+        config.write("space: {template: MNI152NLin6Asym}\n")
+    assert "parcel r is lower for that alone" in check(study).stdout
     before = (study / "qc" / "phantom_truth.json").read_bytes()
     assert check(study).returncode == 0
     assert (study / "qc" / "phantom_truth.json").read_bytes() == before

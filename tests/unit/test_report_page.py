@@ -15,7 +15,8 @@ import pytest
 from brainlm.cli.qc_figure import qc_figure
 from brainlm.cli.report import report
 from brainlm.config import Denoise
-from brainlm.files import read_json, write_text
+from brainlm.files import read_json, write_json, write_text
+from brainlm.provenance import sidecar_path
 from brainlm.report import recordings
 from brainlm.report.gather import gather
 from brainlm.report.methods import methods
@@ -158,6 +159,26 @@ def test_methods_say_what_was_done(finished, page):
     cited = [what for what, _ in citations(other)]
     assert {"36-parameter regression", "Scrubbing", "Nonlinear registration (SyN)"} < set(cited)
     assert methods(replace(found, provenance=replace(found.provenance, parameters={}))) == []
+
+
+def test_an_atlas_of_another_space_is_told_and_its_template_cited(finished):
+    found = gather(finished.study, finished.fields, [], "x")
+    assert found.atlas_space is None
+    assert not any("is drawn in" in text for text in limits(found))
+    other = replace(found, atlas_space="MNI152NLin6Asym")
+    assert any("MNI152NLin6Asym, the data is in MNI152NLin2009aSym" in t for t in limits(other))
+    same = replace(other, template="MNI152NLin6Asym")
+    assert not any("is drawn in" in text for text in limits(same))
+    assert any("MNI152NLin6Asym" in what and "2012" in ref for what, ref in citations(same))
+
+
+def test_doubtful_anatomies_are_named(copied):
+    assert gather(copied.study, copied.fields, [], "x").doubtful == []
+    record = sidecar_path(copied.of_recording("t1w_to_mni", "sub-02_task-rest"))
+    write_json(record, {"Doubtful": True})
+    found = gather(copied.study, copied.fields, [], "x")
+    assert found.doubtful == ["sub-02"]
+    assert any("1 T1w image may be cropped" in t and "sub-02" in t for t in limits(found))
 
 
 def test_every_lost_recording_has_its_reason(page):

@@ -1,0 +1,172 @@
+"""Onboarding: the command, and the study folder that it makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from brainlm.cli.onboard import HashMode, onboard
+from brainlm.config import Config, load_config
+from brainlm.errors import InputError
+from brainlm.recordings import COLUMNS, load_recording, load_recording_of_anat, read_table
+
+from .small_bids import (
+    BOLD,
+    make_bids,
+    table_of,
+    write_bold,
+)
+
+
+@pytest.fixture
+def bids(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "no templates"))
+    monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "empty"))
+    return make_bids(tmp_path / "bids")
+
+
+def run(bids: Path, study: Path, *settings: str, atlas: str | None = None) -> None:
+    settings = settings or ("eligibility.min_volumes=10",)
+    onboard(bids, study, HashMode.full, atlas, list(settings), 1)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_study_is_complete_and_a_rerun_touches_nothing(bids, tmp_path, capsys):
+    study = tmp_path / "study"
+    run(bids, study)
+    assert "4 recordings of 3 subjects; 4 eligible" in capsys.readouterr().out
+    table = read_table(study / "onboarding/recordings.parquet")
+    assert list(table.columns) == [*COLUMNS, "label_age", "label_group"]
+    assert table.dtypes.astype(str).to_dict().items() >= COLUMNS.items()
+    text = pd.read_csv(study / "onboarding/recordings.tsv", sep="\t", dtype=str)
+    assert text["recording_id"].tolist() == table["recording_id"].tolist()
+    recording = load_recording(
+        study / "onboarding/recordings.parquet", "sub-02_ses-2_task-rest", bids
+    )
+    assert recording.bold_path.exists() and recording.t1w_path.exists()
+    assert load_recording_of_anat(
+        study / "onboarding/recordings.parquet", "sub-02_ses-1", bids
+    ).id.startswith("sub-02")
+    config = load_config(study / "config/config.yaml")
+    assert config.eligibility.min_volumes == 10
+    assert config.resolve_bids_dir(study) == bids.resolve()
+    assert not config.bids_dir.is_absolute()
+    for profile in ("local", "slurm"):
+        assert (study / profile / "config.yaml").is_file()
+    described = json.loads((study / "derivatives/brainlm/dataset_description.json").read_text())
+    assert described["DatasetType"] == "derivative"
+    before = snapshot(study)
+    assert str(tmp_path).encode() not in b"".join(content for content, _ in before.values())
+    run(bids, study)
+    assert snapshot(study) == before
+
+
+def test_a_changed_dataset_changes_the_table_alone(bids, tmp_path):
+    study = tmp_path / "study"
+    run(bids, study)
+    (study / "config/profiles/slurm/config.yaml").write_text("# mine\n")
+    before = snapshot(study)
+    write_bold(bids / f"{BOLD}.nii.gz", 12)
+    run(bids, study)
+    changed = {name for name, state in snapshot(study).items() if before[name] != state}
+    assert changed == {"onboarding/recordings.parquet", "onboarding/recordings.tsv"}
+
+
+def test_an_atlas_that_is_not_ready_is_told_before_the_first_run(
+    bids, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "empty"))
+    run(bids, tmp_path / "study", atlas="A424")
+    told = capsys.readouterr().err
+    assert "brainlm atlas get A424" in told
+    assert "atlas.space_ok: true" in told
+    run(bids, tmp_path / "other", atlas="A424approx")
+    assert "before the first run" not in capsys.readouterr().err
+
+
+def test_a_new_study_takes_the_space_of_its_atlas_where_that_is_here(
+    bids, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("brainlm.atlas.fetch.is_here", lambda name: True)
+    for settings, template in [
+        ((), "MNI152NLin6Asym"),
+        (("space.template=MNI152NLin2009aSym",), "MNI152NLin2009aSym"),
+        (("atlas.name=A424approx",), "MNI152NLin2009aSym"),
+    ]:
+        study = tmp_path / template / str(len(settings)) / "-".join(settings)[:5]
+        for _ in range(2):  # the second time, the config is the user's
+            run(bids, study, "eligibility.min_volumes=10", *settings)
+        assert load_config(study / "config/config.yaml").space.template == template
+        assert f"space: {template}" in capsys.readouterr().out
+    monkeypatch.setattr("brainlm.atlas.fetch.is_here", lambda name: False)
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "none"))
+    run(bids, tmp_path / "asked", "eligibility.min_volumes=10", "space.template=MNI152NLin6Asym")
+    assert "brainlm template get MNI152NLin6Asym" in capsys.readouterr().err
+
+
+def test_an_existing_config_is_kept(bids, tmp_path):
+    study = tmp_path / "study"
+    run(bids, study, "seed=3", atlas="A424approx")
+    path = study / "config/config.yaml"
+    path.write_text(path.read_text() + "# mine\n")
+    onboard(bids, study)
+    assert path.read_text().endswith("# mine\n")
+    run(bids, study, "seed=3")
+    with pytest.raises(InputError, match="has a config already"):
+        run(bids, study, "seed=4")
+    with pytest.raises(InputError, match="motoin"):
+        path.write_text("motoin: {}\n")
+        run(bids, study, "seed=3")
+    path.write_text("bids_dir: elsewhere\n")
+    with pytest.raises(InputError, match="another BIDS dataset"):
+        run(bids, study, "seed=3")
+
+
+def test_what_the_user_gives_wrong_is_told_before_anything_is_written(bids, tmp_path):
+    study = tmp_path / "study"
+    for folder, settings, fault in [
+        (tmp_path / "absent", (), "does not exist"),
+        (tmp_path, (), "no folder called sub-"),
+        (bids, ("motion.iteration=3",), "motion.iteration"),
+        (bids, ("seed=one",), "seed"),
+    ]:
+        with pytest.raises(InputError, match=fault):
+            run(folder, study, *settings)
+        assert not study.exists()
+    with pytest.raises(InputError, match="only ever read"):
+        run(bids, bids)
+    for image in bids.rglob("*_bold.nii*"):
+        image.unlink()
+    with pytest.raises(InputError, match="holds no BOLD run"):
+        run(bids, study)
+
+
+def test_a_study_without_eligible_runs_is_written_and_says_why(bids, tmp_path, capsys):
+    onboard(bids, tmp_path / "study")  # all shorter than the 200 of the defaults
+    printed = capsys.readouterr()
+    assert "0 eligible" in printed.out
+    assert "and 3 more: too short: 20 volumes, at least 200 are needed" in printed.out
+    assert "no recording is eligible" in printed.err
+    assert Config().eligibility.min_volumes == 200
+
+
+def test_real_data_with_its_real_quirks(shared_data):
+    source = shared_data / "real" / "studyforrest"
+    if not source.is_dir():
+        pytest.skip("no real fMRI here")
+    row = table_of(source).iloc[0]
+    assert row.eligible
+    assert (row.n_volumes, row.tr) == (156, 1.79355)
+    assert row.anat_id == "sub-01"
+    assert "RepetitionTimeExcitation (2 s) is longer" in row.notes
