@@ -86,6 +86,20 @@ class Normalize(Section):
     )
 
 
+class Distortion(Section):
+    """Susceptibility distortion of EPI: where it comes from and how far it is undone."""
+
+    method: Literal["auto", "fieldmap", "syn", "off"] = Field(
+        "auto",
+        description="auto: by a field map where there is one; fieldmap: give up runs without; "
+        "syn: runs without by a warp to their T1w along the phase-encoding axis; off",
+    )
+    modulate: bool = Field(
+        False,
+        description="also undo the pile-up of signal in the series; a constant factor per voxel",
+    )
+
+
 class Resample(Section):
     """The one interpolation from raw BOLD to standard space."""
 
@@ -250,6 +264,7 @@ class Config(Section):
     atlas: AtlasChoice = AtlasChoice()
     motion: Motion = Motion()
     normalize: Normalize = Normalize()
+    distortion: Distortion = Distortion()
     resample: Resample = Resample()
     confounds: Confounds = Confounds()
     denoise: Denoise = Denoise()

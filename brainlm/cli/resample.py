@@ -32,8 +32,8 @@ def resample(
     """Interpolate every raw volume of a run once, onto the template's grid.
 
     Head pose and normalisation are composed into one matrix per volume, and the nonlinear
-    warp, if the config asks for one, moves the grid's points before. Writes the 4-D
-    series (float32) and a mask of the brain voxels that every volume has data for; outside
+    warp, if the config asks for one, moves the grid's points before. Where the run has a
+    field, each point is then looked up where EPI shows it. Writes the 4-D series (float32) and a mask of the brain voxels that every volume has data for; outside
     the acquired field of view the series is 0. Slices are brought to one moment of their
     volume where their times are known. Volumes are streamed: memory does not grow
     with the run's length.
@@ -48,6 +48,7 @@ def resample(
     from ..preproc.slicetiming import to_one_moment
     from ..provenance import read_sidecar
     from ..series import open_series, write_series
+    from ._distortion import read_shift_of
     from ._warp import read_warp_of
 
     with recording_stage(
@@ -64,7 +65,7 @@ def resample(
         poses_file = run.input("hmc_xfm")
         poses = np.array(read_itk_affines(poses_file))
         (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
-        warp = read_warp_of(run)
+        warp, shift = read_warp_of(run), read_shift_of(run)
         raw = open_series(recording.bold_path)
         run.raw_source(recording.bold, recording.bold_sha256)
         if len(poses) != raw.shape[3]:
@@ -84,12 +85,22 @@ def resample(
             ignored=read_sidecar(poses_file)["NonSteadyStateVolumes"],
             switched_off=options["slice_timing"] == "off",
         )
-        resampler = Resampler(source, poses, to_mni, grid, order=options["order"], warp=warp)
+        resampler = Resampler(
+            source,
+            poses,
+            to_mni,
+            grid,
+            order=options["order"],
+            warp=warp,
+            shift=shift,
+            modulate=run.params["distortion"]["modulate"],
+        )
 
         about = {
             "RepetitionTime": recording.tr,
             "Resolution": f"{space['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
+            "DistortionCorrected": shift is not None,
             **timing,
         }
         with run.output("preproc_bold", about=about) as path:

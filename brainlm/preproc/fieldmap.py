@@ -21,6 +21,8 @@ Mask = NDArray[np.bool_]
 _SPREAD_MM = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 #: A voxel believes a narrower Gaussian when that much of its weight lies on measured tissue.
 _ENOUGH = 0.1
+#: Robust SDs from its neighbours' median at which a voxel is a spike.
+_SPIKE = 5.0
 #: Around the head, its edge helps registration.
 _RIM_MM = 6.0
 #: The second registration sees the reference without the distortion that the first one found.
@@ -50,25 +52,30 @@ def phase_in_radians(phase: NDArray) -> Floats:
     return np.asarray(2 * np.pi * turns, dtype=np.float32)
 
 
-def field_from_phase(
-    phase: NDArray, magnitude: Image, echo_gap_s: float
-) -> tuple[Floats, Mask]:
-    """The field (x, y, z) in Hz, and the head, of a phase difference in radians.
+def field_from_phase(phase: NDArray, magnitude: Image, echo_gap_s: float) -> Floats:
+    """The field (x, y, z) in Hz of a phase difference in radians, of echoes `echo_gap_s` apart.
 
     Unwrapped in three dimensions by reliability (Abdul-Rahman et al. 2007, Appl. Opt. 46:6623);
-    spikes are taken out by a median filter; then smoothed and continued beyond the head.
+    then as `field_in_head`.
     """
     from skimage.restoration import unwrap_phase
 
-    sizes = voxel_sizes(magnitude.affine)
-    head = foreground_mask(magnitude.data, sizes)
+    head = foreground_mask(magnitude.data, voxel_sizes(magnitude.affine))
     wrapped = np.angle(np.exp(1j * phase.astype(float)))
     unwrapped = unwrap_phase(np.ma.masked_array(wrapped, ~head), rng=0)
-    field = np.ma.filled(unwrapped, 0.0) / (2 * np.pi * echo_gap_s)
-    weights = np.where(head, magnitude.data.astype(float) ** 2, 0.0)
-    quiet = ndimage.median_filter(spread(field, head.astype(float), sizes, _SPREAD_MM[1:]), 3)
-    field = np.where(head & (np.abs(field - quiet) < _spike(field - quiet, head)), field, quiet)
-    return spread(field, weights, sizes), head
+    return field_in_head(np.ma.filled(unwrapped, 0.0) / (2 * np.pi * echo_gap_s), magnitude)
+
+
+def field_in_head(field: NDArray, magnitude: Image) -> Floats:
+    """A measured field (x, y, z) without spikes, smoothed, and continued beyond the head."""
+    sizes = voxel_sizes(magnitude.affine)
+    head = foreground_mask(magnitude.data, sizes)
+    filled = spread(field, head.astype(float), sizes, _SPREAD_MM[1:])
+    quiet = ndimage.median_filter(np.where(head, field, filled), 3)
+    difference = np.abs(field - quiet)
+    usual = _SPIKE * 1.4826 * float(np.median(difference[head])) + 1e-6
+    clean = np.where(difference < usual, field, quiet)
+    return spread(clean, np.where(head, magnitude.data.astype(float) ** 2, 0.0), sizes)
 
 
 def spread(
@@ -107,21 +114,31 @@ def bring_to_boldref(
     constant field moves the whole image, which the registration to the T1w sees to; field maps
     know it only up to the scanner's centre frequency.
     """
-    even = boldref.data / correct_bias(boldref.data, boldref.affine, mask)
-    pose, found = np.eye(4), Image(np.zeros(even.shape, dtype=np.float32), boldref.affine)
+    gain = correct_bias(boldref.data, boldref.affine, mask)
+    even = Image(boldref.data / gain, boldref.affine)
+    pose, found = np.eye(4), Image(np.zeros_like(gain), boldref.affine)
     for _ in range(_PASSES):
         shift = shift_from_field(found, direction, readout_s)
-        grid, target, near = _upright(Image(unwarp(Image(even, boldref.affine), shift), boldref.affine), mask, zoom)
+        undistorted = Image(unwarp(even, shift), boldref.affine)
+        grid, target, near = upright(undistorted, mask, zoom)
         pose = register(target, grid, near, shown, pose, "Rigid")
-        pull = np.linalg.inv(field.affine) @ pose @ boldref.affine
-        moved = ndimage.affine_transform(
-            field.data, pull[:3, :3], pull[:3, 3], even.shape, order=1, mode="nearest"
-        )
-        found = Image((moved - np.median(moved[mask])).astype(np.float32), boldref.affine)
+        found = onto_boldref(field, boldref, mask, pose)
     return found
 
 
-def _upright(image: Image, mask: Mask, zoom: float) -> tuple[Array, Floats, Mask]:
+def onto_boldref(field: Image, boldref: Image, mask: Mask, pose: Array | None = None) -> Image:
+    """The field on the grid of the reference, its median in `mask` put at 0.
+
+    `pose` (4, 4) maps points of the reference to points of the field.
+    """
+    pull = np.linalg.inv(field.affine) @ (np.eye(4) if pose is None else pose) @ boldref.affine
+    moved = ndimage.affine_transform(
+        field.data, pull[:3, :3], pull[:3, 3], boldref.data.shape, order=1, mode="nearest"
+    )
+    return Image((moved - np.median(moved[mask])).astype(np.float32), boldref.affine)
+
+
+def upright(image: Image, mask: Mask, zoom: float) -> tuple[Array, Floats, Mask]:
     """An axis-aligned grid of `zoom` mm about `mask`, the image on it, and the mask with a rim."""
     world = world_points(image.affine, mask)[:3]
     low, high = world.min(axis=1) - 2 * _RIM_MM, world.max(axis=1) + 2 * _RIM_MM
@@ -131,8 +148,3 @@ def _upright(image: Image, mask: Mask, zoom: float) -> tuple[Array, Floats, Mask
     values, _ = resample_onto(image, grid, shape, order=3)
     inside, _ = resample_onto(Image(mask.astype(np.float32), image.affine), grid, shape)
     return grid, np.clip(values, 0, None), dilate(inside > 0.5, voxel_sizes(grid), _RIM_MM)
-
-
-def _spike(difference: NDArray, head: Mask) -> float:
-    """How far from its neighbours' median a voxel may lie: five robust SDs."""
-    return 5 * 1.4826 * float(np.median(np.abs(difference[head]))) + 1e-6
