@@ -59,9 +59,7 @@ def read_dataset(
     fieldmaps: dict[str, list[MapFile]] = defaultdict(list)
     for found, scanned in zip(maps, scans[len(bolds) + len(t1ws) :], strict=True):
         suffix = found.path.rpartition("_")[2].split(".")[0]
-        fieldmaps[found.subject].append(
-            MapFile(found, scanned, *sidecars.metadata(found, suffix))
-        )
+        fieldmaps[found.subject].append(MapFile(found, scanned, *sidecars.metadata(found, suffix)))
     table = build_table(runs, anats, participants, limits, dataset, fieldmaps)
     return table, [*notes, *participants.notes]
 

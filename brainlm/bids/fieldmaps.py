@@ -22,7 +22,6 @@ _DIRECTIONS = ("i", "i-", "j", "j-", "k", "k-")
 #: Believable times: of an EPI readout, and between two gradient echoes, s.
 _READOUT_S, _ECHO_GAP_S = (0.001, 0.5), (0.0005, 0.02)
 _HZ_PER_UNIT = {"Hz": 1.0, "rad/s": 0.15915494309189535}
-_NOT_NAMED = "no field map names this run"
 #: Where several kinds would do: the direct ones first.
 _KINDS = ("fieldmap", "phasediff", "phases", "pepolar")
 
@@ -104,7 +103,10 @@ def field_map_columns(
         chosen, map_notes = _best(candidates, direction, scan)
         missing = [
             name
-            for name, value in (("PhaseEncodingDirection", direction), ("TotalReadoutTime", readout))
+            for name, value in (
+                ("PhaseEncodingDirection", direction),
+                ("TotalReadoutTime", readout),
+            )
             if value is None
         ]
         if missing:
@@ -135,11 +137,11 @@ def _candidates(
     if named := [one for one in maps if bold.path in one.intended_for]:
         return _with_companions(named, maps), ""
     session = [one for one in maps if one.found.session == bold.session]
-    if wanted or any(one.intended_for or one.identifiers for one in session):
-        return [], f"no distortion correction: {_NOT_NAMED}" if session or wanted else ""
-    sets = {_set_of(one) for one in session}
-    if len(sets) > 1:
-        return [], f"no distortion correction: {_NOT_NAMED}"
+    if not session and not wanted:
+        return [], ""
+    silent = not wanted and not any(one.intended_for or one.identifiers for one in session)
+    if not silent or len({_set_of(one) for one in session}) > 1:
+        return [], "no distortion correction: no field map names this run"
     return session, "the only field map of the session is used, although it does not name the run"
 
 
@@ -169,9 +171,7 @@ def _best(
     usable: list[FieldMap] = []
     notes: list[str] = []
     for name in sorted(groups):
-        found = (
-            _opposite(groups[name], direction, scan) if name == "" else _measured(groups[name])
-        )
+        found = _opposite(groups[name], direction, scan) if name == "" else _measured(groups[name])
         if isinstance(found, FieldMap):
             usable.append(found)
         else:
@@ -187,7 +187,9 @@ def _measured(files: list[MapFile]) -> FieldMap | str:
     """A field map of one name that holds phases or a field, or what is wrong with it."""
     parts = {_suffix(one): one for one in files}
     name = files[0].found.path.rpartition("_")[0]
-    magnitude = next((parts[m] for m in ("magnitude1", "magnitude2", "magnitude") if m in parts), None)
+    magnitude = next(
+        (parts[m] for m in ("magnitude1", "magnitude2", "magnitude") if m in parts), None
+    )
     if magnitude is None:
         return f"{name} has no magnitude image"
     if "fieldmap" in parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ._distortion import read_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -14,7 +15,6 @@ from ._stage import (
     StudyOption,
     recording_stage,
 )
-from ._distortion import read_reference
 
 
 def register(app: typer.Typer) -> None:

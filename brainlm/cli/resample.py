@@ -33,10 +33,10 @@ def resample(
 
     Head pose and normalisation are composed into one matrix per volume, and the nonlinear
     warp, if the config asks for one, moves the grid's points before. Where the run has a
-    field, each point is then looked up where EPI shows it. Writes the 4-D series (float32) and a mask of the brain voxels that every volume has data for; outside
-    the acquired field of view the series is 0. Slices are brought to one moment of their
-    volume where their times are known. Volumes are streamed: memory does not grow
-    with the run's length.
+    field, each point is then looked up where EPI shows it. Writes the 4-D series (float32)
+    and a mask of the brain voxels that every volume has data for; outside the acquired field
+    of view the series is 0. Slices are brought to one moment of their volume where their
+    times are known. Volumes are streamed: memory does not grow with the run's length.
     """
     pin_libraries()
     import numpy as np

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from ._distortion import read_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -18,7 +19,6 @@ from ._stage import (
     StudyOption,
     recording_stage,
 )
-from ._distortion import read_reference
 from ._warp import about_warp
 
 

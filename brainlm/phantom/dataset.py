@@ -29,7 +29,7 @@ from .descriptions import (
     write_descriptions,
     write_tsv,
 )
-from .fieldmaps import field_map_kind, write_field_map
+from .fieldmaps import field_map_kind, write_field_map, write_field_truth
 from .motion import motion_table
 from .parameters import (
     CORRUPTIONS,
@@ -227,7 +227,8 @@ def write_run(job: Job, run: Run) -> Markers:
     if parameters.distortion_mm:
         drawn = distortion.draw_field(parameters, run.session)
         field = distortion.field_on(drawn, head, view.affine, view.shape)
-        _write_field_truth(job, run, field, view.affine)
+        folder = _folder(job.out / TRUTH, run.session, "func")
+        write_field_truth(folder, run, field, view.affine)
     direction = distortion.phase_encoding(run.session.site)
     shift = None if field is None else distortion.shift_of(field, direction)
     measured = scanner.scan(view, latent, run, parameters, shift)
@@ -285,22 +286,6 @@ def _write_run_truth(job: Job, run: Run, measured: scanner.Measured, since_t1w: 
     # Pull direction: maps points of the T1w to points of the BOLD, as the head then lay.
     name = f"{run.id}_from-boldref_to-T1w_mode-image_desc-truth_xfm.txt"
     write_itk_affines(folder / name, [since_t1w])
-
-
-def _write_field_truth(job: Job, run: Run, field: np.ndarray, affine: np.ndarray) -> None:
-    path = _folder(job.out / TRUTH, run.session, "func") / f"{run.id}_desc-truth_fieldmap"
-    write_image(f"{path}.nii.gz", field, affine)
-    write_json(
-        f"{path}.json",
-        {
-            "Description": "Off-resonance at the true place of each voxel of the BOLD grid, with "
-            "the head as at the first volume. Positive values move signal along +j where "
-            "PhaseEncodingDirection is j, along -j where it is j-.",
-            "Units": "Hz",
-            "PhaseEncodingDirection": distortion.phase_encoding(run.session.site),
-            "TotalReadoutTime": distortion.READOUT_S,
-        },
-    )
 
 
 def _folder(root: Path, session: Session, kind: str) -> Path:

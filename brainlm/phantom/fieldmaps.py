@@ -27,7 +27,7 @@ from .anatomy import (
     smooth_bias,
     template_maps,
 )
-from .distortion import READOUT_S, Field, field_on, origin_of, shift_of
+from .distortion import READOUT_S, Field, field_on, origin_of, phase_encoding, shift_of
 from .parameters import Parameters, Run, Session, stream
 from .scene import BASELINE, DROPOUTS, FOV, bold_grid
 
@@ -51,7 +51,12 @@ def field_map_kind(parameters: Parameters, session: Session) -> str | None:
 
 
 def write_field_map(
-    folder: Path, session: Session, runs: list[Run], head: Head, field: Field, parameters: Parameters
+    folder: Path,
+    session: Session,
+    runs: list[Run],
+    head: Head,
+    field: Field,
+    parameters: Parameters,
 ) -> None:
     """Take the field map of a session that serves `runs`; `head` lies as for the T1w."""
     kind = field_map_kind(parameters, session)
@@ -63,6 +68,23 @@ def write_field_map(
         _write_phase_difference(folder, session, serves, lying, field, parameters, rng)
     else:
         _write_opposite_epis(folder, session, serves, lying, field, parameters, rng)
+
+
+def write_field_truth(folder: Path, run: Run, field: Floats, affine: Array) -> None:
+    """The true field (x, y, z) in Hz on the BOLD grid of a run."""
+    path = folder / f"{run.id}_desc-truth_fieldmap"
+    write_image(f"{path}.nii.gz", field, affine)
+    write_json(
+        Path(f"{path}.json"),
+        {
+            "Description": "Off-resonance at the true place of each voxel of the BOLD grid, with "
+            "the head as at the first volume. Positive values move signal along +j where "
+            "PhaseEncodingDirection is j, along -j where it is j-.",
+            "Units": "Hz",
+            "PhaseEncodingDirection": phase_encoding(run.session.site),
+            "TotalReadoutTime": READOUT_S,
+        },
+    )
 
 
 def identifier(session: Session) -> str:

@@ -158,7 +158,7 @@ def _measure(
         if noise:
             still += (level * NOISE["coloured"]) * colour.next() * head
         pull = to_voxel @ np.linalg.inv(pose) @ scene.affine
-        source, density = targets.T, 1.0
+        source, density = targets.T, np.ones(1)
         if shift is not None:
             source, density = origin_of(targets.T, pull, shift)
         place = pull[:3, :3] @ source + pull[:3, 3:]

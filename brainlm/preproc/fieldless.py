@@ -25,9 +25,9 @@ Mask = NDArray[np.bool_]
 _PASSES = 2
 _RIM_MM = 6.0
 #: Variance (voxels^2) of the smoothing of the whole field after each step of SyN.
-_STIFFNESS = 1.0
+_STIFFNESS = 6.0
 #: SD of the smoothing of the result, mm.
-_SMOOTH_MM = 4.0
+_SMOOTH_MM = 8.0
 
 
 def field_from_anatomy(
