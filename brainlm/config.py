@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import InputError
 from .files import read_json
@@ -19,6 +19,8 @@ from .resources import share_dir
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: YAML reads a bare `off` as false.
+OrOff = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class Section(BaseModel):
@@ -89,7 +91,7 @@ class Normalize(Section):
 class Distortion(Section):
     """Susceptibility distortion of EPI: where it comes from and how far it is undone."""
 
-    method: Literal["auto", "fieldmap", "syn", "off"] = Field(
+    method: Annotated[Literal["auto", "fieldmap", "syn", "off"], OrOff] = Field(
         "auto",
         description="auto: by a field map where there is one; fieldmap: give up runs without; "
         "syn: runs without by a warp to their T1w along the phase-encoding axis; off",
@@ -106,7 +108,7 @@ class Resample(Section):
     order: Annotated[int, Field(ge=1, le=5)] = Field(
         3, description="B-spline order; 1 is linear, 3 is cubic"
     )
-    slice_timing: Literal["auto", "off"] = Field(
+    slice_timing: Annotated[Literal["auto", "off"], OrOff] = Field(
         "auto",
         description="auto: bring the slices of a volume to one moment where SliceTiming is known",
     )

@@ -34,7 +34,7 @@ from .scene import BASELINE, DROPOUTS, FOV, bold_grid
 Floats = NDArray[np.float32]
 
 ECHO_TIMES = (0.00492, 0.00738)  # s, as on 3 T scanners
-_GRE_MM = 3.0
+_GRE_MM, _GRE_SHARE = 3.0, 0.75  # its voxels: at least so large, and that share of the EPI's
 _GRE_CONTRAST = {"GM": 0.9, "WM": 0.75, "CSF": 1.0}
 _SPIN_ECHO_CONTRAST = {"GM": 0.8, "WM": 0.6, "CSF": 1.4}
 _NOISE = 0.015  # SD, as a share of the baseline
@@ -102,7 +102,8 @@ def _write_phase_difference(
     rng: np.random.Generator,
 ) -> None:
     """Magnitude and wrapped phase difference of a gradient echo, in a Siemens scanner's units."""
-    affine, shape = centered_grid(FOV, _GRE_MM, BRAIN_CENTER)
+    zoom = max(_GRE_MM, _GRE_SHARE * parameters.voxel_mm)
+    affine, shape = centered_grid(FOV, zoom, BRAIN_CENTER)
     rng_bias = stream(0, "coil", "fieldmap", str(session.site))
     shown = _tissue(head, affine, shape, _GRE_CONTRAST, 0.15, parameters.skull)
     shown *= smooth_bias(shape, 0.08, rng_bias)
@@ -169,22 +170,23 @@ def _tissue(
     loss: float,
     skull: bool,
 ) -> Floats:
-    """The head (x, y, z) in a contrast, about 1, averaged over eight points of each voxel.
+    """The head (x, y, z) in a contrast, about 1; `loss` scales the signal loss beside air.
 
-    `loss` scales the signal loss beside air.
+    Voxels of more than 3 mm are averaged over eight points.
     """
     maps = template_maps()
+    zoom = float(np.linalg.norm(affine[:3, 0]))
+    fine = 2 if zoom > 3 else 1
     voxels = grid_points(shape)
     near = np.flatnonzero(head.near(voxels @ affine[:3, :3].T + affine[:3, 3]))
     shown = np.zeros(len(voxels), dtype=np.float32)
-    for offset in grid_points((2, 2, 2)):
-        place = voxels[near] + (offset + 0.5) / 2 - 0.5
+    for offset in grid_points((fine,) * 3):
+        place = voxels[near] + (offset + 0.5) / fine - 0.5
         points = head.to_template(place @ affine[:3, :3].T + affine[:3, 3])
         values = sum(weight * sample(maps[name], points) for name, weight in contrast.items())
         for center, sd, lost in DROPOUTS:
             distance = ((points - np.array(center)) ** 2).sum(axis=1)
             values = values * (1 - loss * lost * np.exp(-distance / (2 * sd**2)))
-        shown[near] += values / 8
+        shown[near] += values / fine**3
     image = shown.reshape(shape)
-    zoom = float(np.linalg.norm(affine[:3, 0]))
     return image + 0.25 * shell(image > 0.2, zoom) if skull else image
