@@ -85,26 +85,32 @@ def test_without_distortion_the_phantom_knows_nothing_of_it(tmp_path: Path, coar
     assert digests(tmp_path / "a", "sub-01/func/*") != digests(coarse, "sub-01/func/*")
 
 
-def test_a_stage_of_its_own_and_its_faults(coarse: Path) -> None:
+def test_a_stage_of_its_own_tells_what_it_found(coarse: Path) -> None:
     study, name = onboarded(coarse, "auto"), "sub-01_task-rest"
     brainlm("motion", name, "--study", study)
     brainlm("fieldmap", name, "--study", study)
-    folder = study / "derivatives"
-    first = bytes_below(folder)
-    brainlm("fieldmap", name, "--study", study)
-    assert bytes_below(folder) == first
-    about = sidecar(
-        func(folder / "brainlm", "01").with_name(f"{name}_desc-distortion_fieldmap.nii.gz")
-    )
+    made = func(study / "derivatives/brainlm", "01")
+    about = sidecar(made.with_name(f"{name}_desc-distortion_fieldmap.nii.gz"))
     assert about["Method"] == "phasediff" and about["Units"] == "Hz"
     assert "bids::sub-01/fmap/sub-01_phasediff.nii.gz" in about["Sources"]
     assert 3 < about["LargestShift"] < 12
-    off = onboarded(coarse, "off")
+
+
+@pytest.mark.slow
+def test_a_field_repeats_bit_by_bit_and_faults_are_told(coarse: Path, tmp_path: Path) -> None:
+    bids, name = tmp_path / "bids", "sub-02_task-rest"
+    shutil.copytree(coarse, bids)
+    study, off = onboarded(bids, "auto"), onboarded(bids, "off")
+    brainlm("motion", name, "--study", study)
+    brainlm("fieldmap", name, "--study", study)
+    first = bytes_below(study / "derivatives")
+    brainlm("fieldmap", name, "--study", study)
+    assert bytes_below(study / "derivatives") == first
     said = brainlm("fieldmap", name, "--study", off, code=2)
     assert "not corrected for distortion" in said
     # A field map that changed since onboarding is not this run's any more.
-    magnitude = coarse / "sub-03/ses-1/fmap/sub-03_ses-1_magnitude1.nii.gz"
-    shutil.copy(coarse / "sub-01/fmap/sub-01_magnitude1.nii.gz", magnitude)
+    magnitude = bids / "sub-03/ses-1/fmap/sub-03_ses-1_magnitude1.nii.gz"
+    shutil.copy(bids / "sub-01/fmap/sub-01_magnitude1.nii.gz", magnitude)
     other = "sub-03_ses-1_task-rest"
     brainlm("motion", other, "--study", study)
     brainlm("fieldmap", other, "--study", study, "--on-data-error", "record")
