@@ -19,9 +19,8 @@ from .resources import share_dir
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-#: YAML reads a bare `off` as False.
-_BARE_OFF = BeforeValidator(lambda value: "off" if value is False else value)
+#: YAML reads a bare `off` as false.
+OrOff = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class Section(BaseModel):
@@ -91,13 +90,27 @@ class Normalize(Section):
     )
 
 
+class Distortion(Section):
+    """Susceptibility distortion of EPI: where it comes from and how far it is undone."""
+
+    method: Annotated[Literal["auto", "fieldmap", "syn", "off"], OrOff] = Field(
+        "auto",
+        description="auto: by a field map where there is one; fieldmap: give up runs without; "
+        "syn: runs without by a warp to their T1w along the phase-encoding axis; off",
+    )
+    modulate: bool = Field(
+        False,
+        description="also undo the pile-up of signal in the series; a constant factor per voxel",
+    )
+
+
 class Resample(Section):
     """The one interpolation from raw BOLD to standard space."""
 
     order: Annotated[int, Field(ge=1, le=5)] = Field(
         3, description="B-spline order; 1 is linear, 3 is cubic"
     )
-    slice_timing: Annotated[Literal["auto", "off"], _BARE_OFF] = Field(
+    slice_timing: Annotated[Literal["auto", "off"], OrOff] = Field(
         "auto",
         description="auto: bring the slices of a volume to one moment where SliceTiming is known",
     )
@@ -149,7 +162,7 @@ class Denoise(Section):
         0.0,
         description="period below which cosines are fitted too (band-pass), s, e.g. 10; 0: off",
     )
-    scrub: Annotated[Literal["off", "mark", "censor", "interpolate"], _BARE_OFF] = Field(
+    scrub: Annotated[Literal["off", "mark", "censor", "interpolate"], OrOff] = Field(
         "off",
         description="volumes with motion: mark lists them; censor fits without them and leaves "
         "them out of the series; interpolate fits without them and fills the gaps",
@@ -290,6 +303,7 @@ class Config(Section):
     atlas: AtlasChoice = AtlasChoice()
     motion: Motion = Motion()
     normalize: Normalize = Normalize()
+    distortion: Distortion = Distortion()
     resample: Resample = Resample()
     confounds: Confounds = Confounds()
     denoise: Denoise = Denoise()

@@ -19,7 +19,7 @@ from .config import Config, parse_config
 from .errors import InputError
 from .layout import TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
-from .recordings import read_rows
+from .recordings import REFERENCE, correction_of, read_rows
 from .stages import code_digest, params_to_json, stage_params
 
 #: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
@@ -28,6 +28,9 @@ RECORDING_REGEX = r"sub-[^/_]+(?:_(?:ses|task|acq|ce|rec|dir|run|echo|part|chunk
 
 #: Columns of the recordings table that, when they change, make a recording's jobs stale.
 _CONTENT = ("bold", "bold_sha256", "t1w", "t1w_sha256", "tr", "n_volumes", "slice_timing")
+
+#: And those that make its field stale.
+_DISTORTION = ("pe_direction", "total_readout_time", "fmap", "fmap_sha256", "fmap_about")
 
 #: Volume of the template's brain.
 _BRAIN_MM3 = 1.9e6
@@ -135,6 +138,33 @@ class Dag:
         fields = {"anat": anat, "anat_folder": folder_of(anat)}
         return [self.pattern(kind).format(**fields) for kind in ("t1w_to_mni", "t1w_brain")]
 
+    def correction(self, wildcards: Any) -> str | None:
+        """How a recording's distortion is corrected: by "fieldmap", "syn" or not at all."""
+        row = self._row(wildcards.recording)
+        return correction_of(
+            self.config.distortion.method,
+            fmap_kind=row["fmap_kind"],
+            pe_direction=row["pe_direction"],
+            t1w=row["t1w"],
+        )
+
+    def field_sources(self, wildcards: Any) -> list[str]:
+        """What a recording's field is estimated from: its field map's files, or its T1w."""
+        if self.correction(wildcards) == "syn":
+            return self.anat_of(wildcards)
+        files = json.loads(self._row(wildcards.recording)["fmap"] or "[]")
+        return [str(self.config.bids_dir / path) for path in files]
+
+    def field_of(self, wildcards: Any) -> list[str]:
+        """The field that a recording is resampled with: none where nothing is corrected."""
+        corrected = self.correction(wildcards)
+        return self.each("fieldmap", [wildcards.recording]) if corrected else []
+
+    def reference_of(self, wildcards: Any) -> list[str]:
+        """The reference and brain mask to normalise: undistorted where there is a field."""
+        kinds = REFERENCE[self.correction(wildcards) is not None]
+        return [path for kind in kinds for path in self.each(kind, [wildcards.recording])]
+
     def anat_warp(self) -> list[str]:
         """The pattern of a T1w's nonlinear warp; none where the config says affine."""
         return [self.pattern("t1w_to_mni_warp")] if self.config.normalize.transform == "syn" else []
@@ -186,6 +216,11 @@ class Dag:
         """A digest of what onboarding knows of this recording's raw data."""
         row = self._row(wildcards.recording)
         return sha256_json([row[column] for column in _CONTENT])[:16]
+
+    def field_content(self, wildcards: Any) -> str:
+        """A digest of what onboarding knows of this recording's distortion."""
+        row = self._row(wildcards.recording)
+        return sha256_json([row[column] for column in _DISTORTION])[:16]
 
     def anat_content(self, wildcards: Any) -> str:
         """A digest of what onboarding knows of this T1w."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,12 +34,24 @@ COLUMNS: dict[str, str] = {
     "shape": "string",  # JSON list of the first three dimensions
     "zooms": "string",  # JSON list, mm
     "slice_timing": "string",  # JSON list, seconds; missing when unknown
+    "pe_direction": "string",  # PhaseEncodingDirection: i, i-, j, j-, k or k-
+    "total_readout_time": "Float64",  # seconds
+    "fmap_kind": "string",  # fieldmap, phasediff, phases or pepolar; missing: none is usable
+    "fmap": "string",  # JSON list of its files, relative to the BIDS folder
+    "fmap_sha256": "string",  # JSON list
+    "fmap_about": "string",  # JSON list: what each file is, and the numbers to use it
     "eligible": "boolean",
     "reason": "string",  # why not eligible; several reasons are joined by "; "
     "notes": "string",  # what was repaired or assumed
 }
 
 LABEL_PREFIX = "label_"
+
+#: Whether distortion is corrected -> the reference and mask from which normalisation starts.
+REFERENCE = {
+    False: ("boldref", "bold_mask"),
+    True: ("unwarped_boldref", "unwarped_mask"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,12 @@ class Recording:
     n_volumes: int
     tr: float
     slice_timing: tuple[float, ...] | None
+    pe_direction: str | None
+    total_readout_time: float | None
+    fmap_kind: str | None
+    fmap: tuple[str, ...]
+    fmap_sha256: tuple[str, ...]
+    fmap_about: tuple[dict[str, Any], ...]
 
     @cached_property
     def entities(self) -> dict[str, str]:
@@ -73,6 +92,12 @@ class Recording:
             fields |= {"anat": self.anat_id, "anat_folder": folder_of(self.anat_id)}
         return fields
 
+    def correction(self, method: str) -> str | None:
+        """How this run's distortion is corrected: see `correction_of`."""
+        return correction_of(
+            method, fmap_kind=self.fmap_kind, pe_direction=self.pe_direction, t1w=self.t1w
+        )
+
     @property
     def bold_path(self) -> Path:
         """The raw BOLD file."""
@@ -82,6 +107,21 @@ class Recording:
     def t1w_path(self) -> Path | None:
         """The raw T1w file, if there is one."""
         return self.bids_dir / self.t1w if self.t1w else None
+
+
+def correction_of(
+    method: str, *, fmap_kind: str | None, pe_direction: str | None, t1w: str | None
+) -> str | None:
+    """How a run's distortion is corrected: "fieldmap", "syn" or not at all.
+
+    `method` is the config's `distortion.method`. The workflow and the commands both ask here,
+    so they agree on which files a run has.
+    """
+    if method == "off":
+        return None
+    if fmap_kind or method == "fieldmap":
+        return "fieldmap"
+    return "syn" if method == "syn" and pe_direction and t1w else None
 
 
 def anat_id_of(t1w: str) -> str:
@@ -97,13 +137,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not path.exists():
         raise _no_table(path)
     table = pd.read_parquet(path)
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"The recordings table lacks the columns {', '.join(missing)}",
-            file=path,
-            fix="make it anew with `brainlm onboard`",
-        )
+    _check_columns(path, table.columns)
     duplicated = table["recording_id"][table["recording_id"].duplicated()]
     if len(duplicated):
         raise InputError(
@@ -144,7 +178,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     if not path.exists():
         raise _no_table(path)
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+    table = pq.read_table(path)
+    _check_columns(path, table.column_names)
+    rows: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
     return rows
 
 
@@ -153,8 +189,20 @@ def _rows_where(path: Path, column: str, value: str) -> list[dict[str, Any]]:
 
     if not path.exists():
         raise _no_table(path)
-    rows: list[dict[str, Any]] = pq.read_table(path, filters=[(column, "=", value)]).to_pylist()
+    table = pq.read_table(path, filters=[(column, "=", value)])
+    _check_columns(path, table.column_names)
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows
+
+
+def _check_columns(path: Path, columns: Iterable[str]) -> None:
+    missing = [column for column in COLUMNS if column not in set(columns)]
+    if missing:
+        raise InputError(
+            f"The recordings table lacks the columns {', '.join(missing)}",
+            file=path,
+            fix="make it anew with `brainlm onboard`",
+        )
 
 
 def _no_table(path: Path) -> InputError:
@@ -177,4 +225,10 @@ def _to_recording(row: dict[str, Any], bids_dir: Path) -> Recording:
         n_volumes=row["n_volumes"] or 0,
         tr=float("nan") if row["tr"] is None else row["tr"],
         slice_timing=tuple(json.loads(timing)) if timing else None,
+        pe_direction=row["pe_direction"],
+        total_readout_time=row["total_readout_time"],
+        fmap_kind=row["fmap_kind"],
+        fmap=tuple(json.loads(row["fmap"] or "[]")),
+        fmap_sha256=tuple(json.loads(row["fmap_sha256"] or "[]")),
+        fmap_about=tuple(json.loads(row["fmap_about"] or "[]")),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .fieldmaps import MapFile
 from .participants import read_participants
 from .scan import Scan, scan_image
 from .table import Limits, Run, build_table
@@ -31,7 +32,7 @@ def read_dataset(
     Images are scanned in `threads` threads (hashing and unpacking leave Python's lock);
     see `scan_image` for what `full` means.
     """
-    bolds, t1ws = find_images(bids_dir)
+    bolds, t1ws, maps = find_images(bids_dir)
     if not bolds:
         raise InputError(
             "This BIDS dataset holds no BOLD run (sub-*/[ses-*/]func/*_bold.nii.gz)",
@@ -40,7 +41,7 @@ def read_dataset(
         )
     participants = read_participants(bids_dir / "participants.tsv")
     dataset, notes = dataset_name(bids_dir)
-    images = [*bolds, *t1ws]
+    images = [*bolds, *t1ws, *maps]
 
     def scan(image: Found) -> Scan:
         return scan_image(bids_dir / image.path, full=full)
@@ -53,9 +54,13 @@ def read_dataset(
         metadata, faults = sidecars.metadata(found, "bold")
         runs.append(Run(found, scanned, metadata, faults))
     anats: dict[str, list[tuple[Found, Scan]]] = defaultdict(list)
-    for found, scanned in zip(t1ws, scans[len(bolds) :], strict=True):
+    for found, scanned in zip(t1ws, scans[len(bolds) :], strict=False):
         anats[found.subject].append((found, scanned))
-    table = build_table(runs, anats, participants, limits, dataset)
+    fieldmaps: dict[str, list[MapFile]] = defaultdict(list)
+    for found, scanned in zip(maps, scans[len(bolds) + len(t1ws) :], strict=True):
+        suffix = found.path.rpartition("_")[2].split(".")[0]
+        fieldmaps[found.subject].append(MapFile(found, scanned, *sidecars.metadata(found, suffix)))
+    table = build_table(runs, anats, participants, limits, dataset, fieldmaps)
     return table, [*notes, *participants.notes]
 
 

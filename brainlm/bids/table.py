@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..recordings import COLUMNS, anat_id_of
+from .fieldmaps import MapFile, field_map_columns
 from .participants import Participants
 from .place import MIN_OVERLAP, box_overlap
 from .scan import Scan
@@ -51,10 +52,12 @@ def build_table(
     participants: Participants,
     limits: Limits,
     dataset: str,
+    fieldmaps: Mapping[str, list[MapFile]],
 ) -> pd.DataFrame:
     """One row per recording_id, sorted; columns as `COLUMNS`, then `label_<name>`.
 
-    `anats` holds the T1w images of each subject, sorted by path.
+    `anats` holds the T1w images of each subject, `fieldmaps` the files of its field maps, both
+    sorted by path.
     """
     import pandas as pd
 
@@ -67,7 +70,10 @@ def build_table(
         if len(same) > 1:
             files = " and ".join(run.found.path for run in same)
             same[0].faults.append(f"more than one file has this recording_id: {files}")
-        rows.append(_row(same[0], anats.get(same[0].found.subject, []), participants, limits))
+        subject = same[0].found.subject
+        rows.append(
+            _row(same[0], anats.get(subject, []), fieldmaps.get(subject, []), participants, limits)
+        )
     _note_uneven(rows)
     for row in rows:
         row |= {
@@ -82,7 +88,11 @@ def build_table(
 
 
 def _row(
-    run: Run, anats: list[tuple[Found, Scan]], participants: Participants, limits: Limits
+    run: Run,
+    anats: list[tuple[Found, Scan]],
+    maps: list[MapFile],
+    participants: Participants,
+    limits: Limits,
 ) -> dict[str, Any]:
     """One row, with the lists `faults` and `notes` still apart."""
     found, scan = run.found, run.scan
@@ -100,7 +110,8 @@ def _row(
     faults += [*tr_faults, *_length_faults(scan, limits)]
     notes += [*tr_notes, *timing_notes]
     t1w, t1w_scan, t1w_notes = choose_t1w(found, anats)
-    notes += t1w_notes
+    distortion, distortion_notes = field_map_columns(found, run.metadata, scan, maps)
+    notes += [*t1w_notes, *distortion_notes]
     if t1w_scan is not None and t1w_scan.affine is not None and scan.affine is not None:
         overlap = box_overlap(scan.affine, scan.shape, t1w_scan.affine, t1w_scan.shape)
         if overlap < MIN_OVERLAP:
@@ -128,6 +139,7 @@ def _row(
         "shape": json.dumps(list(scan.shape[:3])) if scan.shape else None,
         "zooms": json.dumps([round(zoom, 4) for zoom in scan.zooms]) if scan.zooms else None,
         "slice_timing": json.dumps(timing) if timing else None,
+        **distortion,
         "faults": faults,
         "notes": notes,
     }

@@ -24,7 +24,7 @@ def repetition_time(
     if stated is None:
         hint = f" (the NIfTI header says {header_tr:g} s)" if header_tr else ""
         return None, [f"no RepetitionTime in the JSON sidecars{hint}"], notes
-    if not _is_number(stated) or stated <= 0:
+    if not is_number(stated) or stated <= 0:
         return None, [f"RepetitionTime is {stated!r}, not a positive number of seconds"], notes
     tr = float(stated)
     if tr > tr_max and tr_min <= tr / 1000 <= tr_max:
@@ -37,7 +37,7 @@ def repetition_time(
         what = "in ms under the unit s" if in_ms else "another TR; the JSON's is used"
         notes.append(f"the NIfTI header says {header_tr:g} s, the JSON {tr:g} s: {what}")
     excitation = metadata.get("RepetitionTimeExcitation")
-    if _is_number(excitation) and excitation > tr + _ROUNDING_S:
+    if is_number(excitation) and excitation > tr + _ROUNDING_S:
         notes.append(
             f"RepetitionTimeExcitation ({excitation:g} s) is longer than RepetitionTime "
             f"({tr:g} s): one of them is probably wrong"
@@ -55,7 +55,7 @@ def slice_times(
     stated = metadata.get("SliceTiming")
     if stated is None:
         return None, []
-    if not isinstance(stated, list) or not all(_is_number(t) and t >= 0 for t in stated):
+    if not isinstance(stated, list) or not all(is_number(t) and t >= 0 for t in stated):
         return None, ["SliceTiming left out: not a list of times"]
     direction = metadata.get("SliceEncodingDirection", "k")
     if direction not in ("k", "k-"):
@@ -73,5 +73,6 @@ def slice_times(
     return times, notes
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

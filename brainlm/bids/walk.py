@@ -10,7 +10,14 @@ from typing import Any
 from ..errors import InputError
 from ..layout import entities_of
 
-_SUFFIXES = {"func": "_bold", "anat": "_T1w"}
+_SUFFIXES = {
+    "func": ("bold",),
+    "anat": ("T1w",),
+    "fmap": (
+        *("phasediff", "phase1", "phase2", "fieldmap", "epi"),
+        *("magnitude", "magnitude1", "magnitude2"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -31,13 +38,13 @@ class Found:
             return None
 
 
-def find_images(bids_dir: Path) -> tuple[list[Found], list[Found]]:
-    """All BOLD runs and all T1w images, each sorted by path.
+def find_images(bids_dir: Path) -> tuple[list[Found], list[Found], list[Found]]:
+    """All BOLD runs, all T1w images and all files of field maps, each sorted by path.
 
-    Looks into sub-*/[ses-*/]func and anat only, so derivatives and sourcedata are left
+    Looks into sub-*/[ses-*/]func, anat and fmap only, so derivatives and sourcedata are left
     alone. Broken links are found too: their content is missing, which is to be reported.
     """
-    images: dict[str, list[Found]] = {"func": [], "anat": []}
+    images: dict[str, list[Found]] = {kind: [] for kind in _SUFFIXES}
     subjects = _folders(bids_dir, "sub-")
     if not subjects:
         raise InputError(
@@ -48,15 +55,16 @@ def find_images(bids_dir: Path) -> tuple[list[Found], list[Found]]:
     for subject in subjects:
         for place in (subject, *_folders(subject, "ses-")):
             session = place.name.removeprefix("ses-") if place != subject else None
-            for kind, suffix in _SUFFIXES.items():
+            for kind, suffixes in _SUFFIXES.items():
                 for name in _names(place / kind):
                     stem = name.removesuffix(".gz").removesuffix(".nii")
-                    if stem == name.removesuffix(".gz") or not stem.endswith(suffix):
+                    identifier, _, suffix = stem.rpartition("_")
+                    if stem == name.removesuffix(".gz") or suffix not in suffixes:
                         continue
                     relative = (place / kind / name).relative_to(bids_dir).as_posix()
                     label = subject.name.removeprefix("sub-")
-                    images[kind].append(Found(relative, stem.removesuffix(suffix), label, session))
-    return images["func"], images["anat"]
+                    images[kind].append(Found(relative, identifier, label, session))
+    return images["func"], images["anat"], images["fmap"]
 
 
 def _folders(parent: Path, prefix: str) -> list[Path]:

@@ -10,6 +10,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Start here": ("demo", "onboard", "config", "atlas", "template"),
     "One recording": (
         "motion",
+        "fieldmap",
         "normalize-anat",
         "normalize-bold",
         "warp-bold",

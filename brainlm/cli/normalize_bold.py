@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ._distortion import read_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -31,7 +32,8 @@ def normalize_bold(
 
     With a T1w: rigidly to its brain (also written, from-boldref_to-T1w), then on along the
     T1w's own transform. Without: affinely to the template shown in EPI contrast (warp-bold
-    goes on from there where `normalize.transform` is syn). Fails on runs whose brain then does
+    goes on from there where `normalize.transform` is syn). The reference is the undistorted
+    one where the run has a field (`brainlm fieldmap`). Fails on runs whose brain then does
     not lie on the template's (a wrong affine in the header).
     """
     pin_libraries()
@@ -56,8 +58,8 @@ def normalize_bold(
         outputs=("boldref_to_mni",),
         software=("antspyx", "nibabel", "nilearn", "numpy", "scipy"),
     ) as run:
-        mask = read_image(run.input("bold_mask"))
-        boldref = even_out(read_image(run.input("boldref")), mask.data > 0)
+        boldref, mask = read_reference(run)
+        boldref = even_out(boldref, mask.data > 0)
         zoom = run.params["normalize"]["resolution_mm"]
         tissues = load_tissues(run.template(), zoom)
         to_t1w = None

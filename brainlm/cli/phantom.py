@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from ..phantom.dataset import Markers
 
 
+class FieldMaps(StrEnum):
+    """Which field maps a distorted phantom has."""
+
+    alternate = "alternate"
+    phasediff = "phasediff"
+    pepolar = "pepolar"
+    none = "none"
+
+
 class Corruption(StrEnum):
     """The kinds of bad data; what each does stands in `brainlm.phantom.parameters`."""
 
@@ -73,6 +82,14 @@ def phantom(
         bool, typer.Option(help="spikes, slice dropouts and a head-edge component")
     ] = True,
     skull: Annotated[bool, typer.Option(help="a simple skull and scalp")] = False,
+    distortion_mm: Annotated[
+        float,
+        typer.Option(help="largest shift in the brain by susceptibility distortion, mm; 0: none"),
+    ] = 0.0,
+    fieldmaps: Annotated[
+        FieldMaps,
+        typer.Option(help="of distorted subjects: phasediff and pepolar in turn, or one, or none"),
+    ] = FieldMaps.alternate,
     atlas: Annotated[
         str,
         typer.Option(
@@ -135,6 +152,8 @@ def phantom(
         noise=noise,
         artefacts=artefacts,
         skull=skull,
+        distortion_mm=distortion_mm,
+        fieldmaps=fieldmaps.value,
         atlas=atlas_name,
         corrupt=tuple(kind.value for kind in corrupt or ()),
     )

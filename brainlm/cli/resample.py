@@ -85,6 +85,7 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
     from ..preproc.slicetiming import to_one_moment
     from ..provenance import read_sidecar
     from ..series import open_series
+    from ._distortion import read_shift_of
     from ._warp import read_warp_of
 
     recording, space = run.recording, run.params["space"]
@@ -92,7 +93,7 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
     poses_file = run.input("hmc_xfm")
     poses = np.array(read_itk_affines(poses_file))
     (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
-    warp = read_warp_of(run)
+    warp, shift = read_warp_of(run), read_shift_of(run)
     raw = open_series(recording.bold_path)
     run.raw_source(recording.bold, recording.bold_sha256)
     if len(poses) != raw.shape[3]:
@@ -112,7 +113,17 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
         ignored=read_sidecar(poses_file)["NonSteadyStateVolumes"],
         switched_off=options["slice_timing"] == "off",
     )
-    return Resampler(source, poses, to_mni, grid, order=options["order"], warp=warp), timing
+    resampler = Resampler(
+        source,
+        poses,
+        to_mni,
+        grid,
+        order=options["order"],
+        warp=warp,
+        shift=shift,
+        modulate=run.params["distortion"]["modulate"],
+    )
+    return resampler, timing
 
 
 def check_mask(run: RecordingRun, mask: NDArray[np.bool_]) -> None:

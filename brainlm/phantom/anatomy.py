@@ -122,6 +122,13 @@ def jacobian(displacement: NDArray, zoom: float) -> Array:
 
 
 @cache
+def brain_points() -> Array:
+    """Template points (n, 3) of the brain, 4 mm apart."""
+    grid, inside = _field_grid()
+    return _apply(grid, np.argwhere(inside).astype(float))
+
+
+@cache
 def template_maps() -> dict[str, Image]:
     """T1w and GM, WM, CSF (0 to 1) at 2 mm; CSF is what of the brain is neither GM nor WM."""
     t1w, gm, wm = (load_template(SPACE, name, 2.0) for name in ("T1w", "GM", "WM"))

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..files import atomic_path, read_json, write_json
 from ..geometry import write_itk_affines
 from ..images import Image, write_image
-from . import anatomy, network, scanner, scene
+from . import anatomy, distortion, network, scanner, scene
 from .corrupt import corrupt
 from .descriptions import (
     bold_sidecar,
@@ -29,6 +29,7 @@ from .descriptions import (
     write_descriptions,
     write_tsv,
 )
+from .fieldmaps import field_map_kind, write_field_map, write_field_truth
 from .motion import motion_table
 from .parameters import (
     CORRUPTIONS,
@@ -180,7 +181,7 @@ def make_head(parameters: Parameters, session: Session) -> anatomy.Head:
 
 
 def write_session(job: Job, session: Session) -> Markers:
-    """The T1w image of a session, and the deformation that made it."""
+    """The T1w image of a session, the deformation that made it, and its field map."""
     parameters = job.parameters
     head = make_head(parameters, session)
     rng = stream(parameters.seed, session.id, "T1w")
@@ -188,6 +189,11 @@ def write_session(job: Job, session: Session) -> Markers:
     path = _folder(job.out, session, "anat") / f"{session.id}_T1w"
     write_image(f"{path}.nii.gz", t1w.data, t1w.affine)
     write_json(f"{path}.json", t1w_sidecar(session))
+    if field_map_kind(parameters, session):
+        runs = [run for run in plan_runs(parameters) if run.session == session]
+        field = distortion.draw_field(parameters, session)
+        folder = _folder(job.out, session, "fmap")
+        write_field_map(folder, session, runs, head, field, parameters)
     name = f"{session.id}_from-{SPACE}_to-T1w_mode-image_desc-truth_xfm"
     path = _folder(job.out / TRUTH, session, "anat") / name
     write_image(f"{path}.nii.gz", head.total_displacement(), head.grid)
@@ -217,11 +223,19 @@ def write_run(job: Job, run: Run) -> Markers:
     view = scene.make_scene(
         head, job.labels, len(job.table), run.session.site, parameters.voxel_mm, parameters.skull
     )
-    measured = scanner.scan(view, latent, run, parameters)
+    field = None
+    if parameters.distortion_mm:
+        drawn = distortion.draw_field(parameters, run.session)
+        field = distortion.field_on(drawn, head, view.affine, view.shape)
+        folder = _folder(job.out / TRUTH, run.session, "func")
+        write_field_truth(folder, run, field, view.affine)
+    direction = distortion.phase_encoding(run.session.site)
+    shift = None if field is None else distortion.shift_of(field, direction)
+    measured = scanner.scan(view, latent, run, parameters, shift)
 
     path = _folder(job.out, run.session, "func") / f"{run.id}_bold"
     write_image(f"{path}.nii.gz", measured.bold.data, measured.bold.affine, tr=run.tr)
-    write_json(f"{path}.json", bold_sidecar(run, measured.bold.data.shape[2]))
+    write_json(f"{path}.json", bold_sidecar(run, measured.bold.data.shape, parameters))
     _write_run_truth(job, run, measured, since_t1w)
     groups = network.group_of(job.table)
     return {run.id: network.trait_markers(measured.timeseries, groups)}

@@ -11,7 +11,9 @@ import pandas as pd
 from .. import __version__
 from ..files import write_json, write_text
 from . import network
-from .parameters import TRUTH, Run, Session, site_name
+from .distortion import READOUT_S, phase_encoding
+from .fieldmaps import field_map_kind, identifier
+from .parameters import TRUTH, Parameters, Run, Session, site_name
 from .scene import slice_times
 from .traits import AGE_RANGE, SCORE_RANGE, traits_of
 
@@ -85,9 +87,9 @@ def t1w_sidecar(session: Session) -> dict[str, Any]:
     }
 
 
-def bold_sidecar(run: Run, slices: int) -> dict[str, Any]:
-    """The JSON of a BOLD run."""
-    times, together = slice_times(slices, run.tr, run.session.site)
+def bold_sidecar(run: Run, shape: tuple[int, ...], parameters: Parameters) -> dict[str, Any]:
+    """The JSON of a BOLD run of `shape` (x, y, z, volumes)."""
+    times, together = slice_times(shape[2], run.tr, run.session.site)
     return {
         **_machine(run.session.site),
         "TaskName": "rest",
@@ -99,7 +101,19 @@ def bold_sidecar(run: Run, slices: int) -> dict[str, Any]:
         "PulseSequenceType": "Gradient Echo EPI",
         "PhaseEncodingDirection": "j-",
         "MultibandAccelerationFactor": together,
+        **(_readout(run, shape[1], parameters) if parameters.distortion_mm else {}),
     }
+
+
+def _readout(run: Run, lines: int, parameters: Parameters) -> dict[str, Any]:
+    """What tells how a distorted run is displaced, in the two ways that scanners tell it."""
+    about: dict[str, Any] = {"PhaseEncodingDirection": phase_encoding(run.session.site)}
+    if field_map_kind(parameters, run.session) == "pepolar":
+        about["B0FieldSource"] = identifier(run.session)
+        about["EffectiveEchoSpacing"] = READOUT_S / (lines - 1)
+    else:
+        about["TotalReadoutTime"] = READOUT_S
+    return about
 
 
 def _machine(site: int) -> dict[str, Any]:

@@ -30,6 +30,9 @@ CORRUPTIONS: dict[str, str] = {
     "uneven-runs": "two runs; the second has 12 volumes more and a TR 1.25 times as long",
 }
 
+#: Which field maps the subjects of a distorted phantom have.
+FIELDMAPS = ("alternate", "phasediff", "pepolar", "none")
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -50,6 +53,8 @@ class Parameters:
     noise: float = 1.0  # scale of thermal, coloured, drift and physiological noise
     artefacts: bool = True  # spikes, slice dropouts and the head-edge component
     skull: bool = False  # a simple skull and scalp around the brain
+    distortion_mm: float = 0.0  # largest shift by susceptibility in the brain; 0: none
+    fieldmaps: str = "alternate"  # kind of field map of each subject, where there is distortion
     atlas: str = "A424approx"
     corrupt: tuple[str, ...] = ()
 
@@ -69,6 +74,7 @@ class Parameters:
             "deform_mm": 0,
             "signal_percent": 0,
             "noise": 0,
+            "distortion_mm": 0,
         }
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -76,6 +82,11 @@ class Parameters:
                 raise InputError(
                     f"--{name.replace('_', '-')} is {value}", fix=f"give at least {least}"
                 )
+        if self.fieldmaps not in FIELDMAPS:
+            raise InputError(
+                f"There is no kind of field map {self.fieldmaps!r}",
+                fix=f"choose of {', '.join(FIELDMAPS)}",
+            )
         for kind in self.corrupt:
             if kind not in CORRUPTIONS:
                 raise InputError(
@@ -85,8 +96,11 @@ class Parameters:
             raise InputError("--corrupt names a kind twice", fix="give each kind once")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {**asdict(self), "corrupt": list(self.corrupt)}
+        """As plain JSON types; what makes no difference without distortion is left out then."""
+        content = {**asdict(self), "corrupt": list(self.corrupt)}
+        if not self.distortion_mm:
+            del content["distortion_mm"], content["fieldmaps"]
+        return content
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Each volume is built in the frame of the head at the first volume and resampled once with
 the head's pose by cubic spline, `V(x) = R(inv(M) x)`; then what belongs to the scanner
-(spikes, lost slices, thermal noise) is added. Not simulated: geometric distortion, motion
-within a volume.
+(spikes, lost slices, thermal noise) is added. Where the phantom has distortion, the same
+interpolation also looks where each voxel's signal truly comes from. Not simulated: motion within
+a volume.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..geometry import Array, grid_center
 from ..images import Image
 from . import motion, physiology
 from .anatomy import smooth_bias
+from .distortion import origin_of
 from .network import Latent
 from .parameters import Parameters, Run, stream
 from .scene import BASELINE, Scene, slice_times
@@ -49,8 +51,13 @@ class Measured:
     artefacts: pd.DataFrame  # (volumes,) courses
 
 
-def scan(scene: Scene, latent: Latent, run: Run, parameters: Parameters) -> Measured:
-    """Measure one run of the head in `scene` with the parcel signals `latent`."""
+def scan(
+    scene: Scene, latent: Latent, run: Run, parameters: Parameters, shift: Floats | None = None
+) -> Measured:
+    """Measure one run of the head in `scene` with the parcel signals `latent`.
+
+    `shift` (x, y, z) is the distortion along +j in voxels, of the head at the first volume.
+    """
     seed, seconds = parameters.seed, run.volumes * run.tr
     pulse = physiology.draw_rhythm(seconds, 0.9, 1.3, 0.4, stream(seed, run.id, "cardiac"))
     breath = physiology.draw_rhythm(seconds, 0.22, 0.34, 0.1, stream(seed, run.id, "breath"))
@@ -78,7 +85,7 @@ def scan(scene: Scene, latent: Latent, run: Run, parameters: Parameters) -> Meas
     series += np.outer(at_edge / 100, scene.edge * base).astype(np.float32)
 
     bold = _measure(
-        scene, series, params, artefacts, parameters.noise, stream(seed, run.id, "noise")
+        scene, series, params, artefacts, parameters.noise, stream(seed, run.id, "noise"), shift
     )
     truth = pd.DataFrame(
         {
@@ -128,6 +135,7 @@ def _measure(
     artefacts: physiology.Artefacts,
     noise: float,
     rng: np.random.Generator,
+    shift: Floats | None,
 ) -> NDArray[np.int16]:
     """Resample each volume with the head's pose, then add what belongs to the scanner."""
     volumes, shape = len(params), scene.shape
@@ -136,6 +144,8 @@ def _measure(
     head = np.zeros(shape, dtype=bool)
     head.ravel()[scene.voxels] = True
     reach = 2 + int(np.ceil(np.abs(params * [1, 1, 1, 100, 100, 100]).max() / zoom))
+    if shift is not None:
+        reach += int(np.ceil(np.abs(shift[head]).max()))
     targets = np.argwhere(binary_dilation(head, iterations=reach)).astype(float)
     where = tuple(targets.T.astype(int))
     to_voxel = np.linalg.inv(scene.affine)
@@ -148,8 +158,11 @@ def _measure(
         if noise:
             still += (level * NOISE["coloured"]) * colour.next() * head
         pull = to_voxel @ np.linalg.inv(pose) @ scene.affine
-        place = pull[:3, :3] @ targets.T + pull[:3, 3:]
-        full[where] = map_coordinates(
+        source, density = targets.T, np.ones(1)
+        if shift is not None:
+            source, density = origin_of(targets.T, pull, shift)
+        place = pull[:3, :3] @ source + pull[:3, 3:]
+        full[where] = density * map_coordinates(
             spline_filter(still, order=3, output=np.float32), place, order=3, prefilter=False
         )
         volume = full * (1 - artefacts.dropouts[t])

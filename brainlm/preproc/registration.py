@@ -79,13 +79,14 @@ def register_syn(
     mask: NDArray[np.bool_],
     moved: NDArray,
     stiffness: float = 0.0,
+    restrict: tuple[float, ...] | None = None,
 ) -> tuple[Warp, Warp]:
     """The displacement of fixed to moving points by SyN, and the displacement back.
 
     All images (x, y, z) stand on the grid `affine`; `moved` has been brought there linearly and
     freed of its bias. The metric is local cross-correlation inside `mask` (Avants et al. 2008).
     `stiffness` is the variance (voxels^2) of the Gaussian that smooths the whole field after
-    each step; 0 smooths the steps alone.
+    each step; 0 smooths the steps alone. `restrict` (3,) weighs movement along each world axis.
     """
     import ants
 
@@ -102,6 +103,7 @@ def register_syn(
             syn_sampling=_SYN_RADIUS,
             reg_iterations=_SYN_ITERATIONS,
             total_sigma=stiffness,
+            restrict_transformation=restrict,
         )
         forward, back = (
             _read_field([name for name in result[key] if name.endswith("Warp.nii.gz")], affine)

@@ -4,7 +4,9 @@ For each volume the way from the grid to the raw voxels is one matrix,
 
     voxel = inv(bold affine) . pose of the volume . boldref_to_mni . grid affine . index,
 
-where a nonlinear warp, if there is one, moves the grid's points before boldref_to_mni does;
+where a nonlinear warp, if there is one, moves the grid's points before boldref_to_mni does, and
+susceptibility distortion, if it is known, moves the points of boldref along the phase-encoding
+axis to where EPI shows them, before the pose does (the field is taken to move with the head);
 so the data are interpolated once, whatever the number of transforms (Glasser et al. 2013,
 NeuroImage 80:105). Cubic B-splines blur least of the affordable kernels.
 """
@@ -21,6 +23,7 @@ from ..geometry import Array
 from ..series import Series, Volume
 from ..threads import map_in_order
 from ..warps import Warp
+from .distortion import Shift
 from .masks import dilate
 from .pyramid import inside, sample, spline_coefficients, voxel_sizes
 from .slicetiming import SliceTimed
@@ -61,8 +64,14 @@ class Resampler:
         *,
         order: int,
         warp: Warp | None = None,
+        shift: Shift | None = None,
+        modulate: bool = False,
     ):
-        """Prepare; `poses` (T, 4, 4) are the head's in each volume of the raw `series`."""
+        """Prepare; `poses` (T, 4, 4) are the head's in each volume of the raw `series`.
+
+        `shift` is the distortion on the grid of boldref; with `modulate` the values are also
+        multiplied by how far it stretches tissue.
+        """
         self.series = series
         self.order = order
         self.grid = grid
@@ -72,6 +81,10 @@ class Resampler:
         points = boldref_to_mni @ grid.affine @ homogeneous
         if warp is not None:
             points[:3] += boldref_to_mni[:3, :3] @ warp.at(grid.affine @ homogeneous)
+        gain: Array = np.ones(points.shape[1])
+        if shift is not None:
+            gain = np.clip(shift.jacobian_at(points), 0, None) if modulate else gain
+            points[:3] += shift.at(points)
         to_voxels = np.linalg.inv(series.affine)
         self._pulls = [to_voxels @ pose for pose in poses]
         self._points = points
@@ -80,6 +93,7 @@ class Resampler:
         for pull in self._pulls:
             self.in_view &= inside((pull @ points)[:3], series.shape)
         self._visible = points[:, self.in_view]
+        self._gain = gain[self.in_view].astype(np.float32)
         self._sum = np.zeros(self._visible.shape[1])
         self._squares = np.zeros(self._visible.shape[1])
 
@@ -119,7 +133,7 @@ class Resampler:
         coefficients = spline_coefficients(volume, self.series.affine, order=self.order)
         voxels = (self._pulls[number] @ self._visible)[:3]
         # A spline overshoots at sharp edges; MR magnitudes are never negative.
-        return np.clip(sample(coefficients, voxels, self.order), 0, None)
+        return np.clip(sample(coefficients, voxels, self.order), 0, None) * self._gain
 
     def _spread(self, values: NDArray) -> Volume:
         """Values of the visible voxels, as values of all wanted ones."""

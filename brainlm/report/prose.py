@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..recordings import correction_of
 from ..templates import BUNDLED, find_template
 from .gather import Findings
 from .methods import denoising_references
@@ -38,8 +39,13 @@ def limits(findings: Findings) -> list[str]:
             "Normalisation to the template is affine: cortical folds are not matched one to one, "
             "which blurs small parcels."
         )
+    distorted, runs = _left_distorted(findings)
+    if distorted:
+        found.append(
+            f"Susceptibility distortion is left as it is in {distorted} of {runs} runs: near the "
+            "sinuses and the ears their parcels see tissue from some millimetres away."
+        )
     found += [
-        "No correction of susceptibility distortion.",
         "There is no ICA denoising yet.",
         "Fine-tuning trains one model for each label with fixed settings; there is no search "
         "over them, and no repetition over seeds.",
@@ -76,6 +82,17 @@ def _template_citations(name: str) -> list[tuple[str, str]]:
             (f"Its tissue maps, carried over from {BUNDLED}", find_template(BUNDLED).citation)
         )
     return found
+
+
+def _left_distorted(findings: Findings) -> tuple[int, int]:
+    """How many eligible runs are not corrected for distortion, and of how many."""
+    resampled = findings.provenance.parameters.get("resample", {})
+    method = resampled.get("distortion", {}).get("method", "off")
+    runs = findings.recordings[findings.recordings["eligible"].fillna(False)]
+    about = runs[["fmap_kind", "pe_direction", "t1w"]].astype(object)
+    rows = about.where(about.notna(), None).to_dict("records")
+    corrected = [correction_of(method, **{str(k): v for k, v in row.items()}) for row in rows]
+    return corrected.count(None), len(corrected)
 
 
 def _test_subjects(findings: Findings) -> int | None:

@@ -181,6 +181,17 @@ def test_doubtful_anatomies_are_named(copied):
     assert any("1 T1w image may be cropped" in t and "sub-02" in t for t in limits(found))
 
 
+def test_limits_tell_how_many_runs_are_left_distorted(finished):
+    found = gather(finished.study, finished.fields, [], finished.config.name)
+    assert any("left as it is in 8 of 8 runs" in text for text in limits(found))
+    resample = {"distortion": {"method": "auto"}}
+    known = replace(found.provenance, parameters={"resample": resample})
+    mapped = found.recordings.assign(fmap_kind="phasediff")
+    assert not any(
+        "left as it is" in t for t in limits(replace(found, recordings=mapped, provenance=known))
+    )
+
+
 def test_every_lost_recording_has_its_reason(page):
     for words in (
         f"failed motion 3 of 240 volumes hold NaN or inf (first: volume 7) To mend: convert it "

@@ -58,10 +58,40 @@ rule normalize_anat:
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
 
 
-rule normalize_bold:
+# Asked for only by runs whose distortion is corrected.
+rule estimate_fieldmap:
     input:
         boldref=study.pattern("boldref"),
         bold_mask=study.pattern("bold_mask"),
+        sources=study.field_sources,
+    output:
+        fieldmap=study.pattern("fieldmap"),
+        unwarped_boldref=study.pattern("unwarped_boldref"),
+        unwarped_mask=study.pattern("unwarped_mask"),
+    log:
+        "logs/fieldmap/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/fieldmap/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        options=study.options("fieldmap"),
+        code=study.code("fieldmap"),
+        content=study.field_content,
+    message:
+        "fieldmap {wildcards.recording}"
+    shell:
+        "brainlm fieldmap {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
+rule normalize_bold:
+    input:
+        reference=study.reference_of,
         anat=study.anat_of,
     output:
         boldref_to_mni=study.pattern("boldref_to_mni"),
@@ -88,8 +118,7 @@ rule normalize_bold:
 # Asked for only by runs without a T1w, where the config says syn.
 rule warp_bold:
     input:
-        boldref=study.pattern("boldref"),
-        bold_mask=study.pattern("bold_mask"),
+        reference=study.reference_of,
         boldref_to_mni=study.pattern("boldref_to_mni"),
     output:
         boldref_to_mni_warp=study.pattern("boldref_to_mni_warp"),
@@ -118,6 +147,7 @@ rule resample_bold:
         hmc_xfm=study.pattern("hmc_xfm"),
         boldref_to_mni=study.pattern("boldref_to_mni"),
         warp=study.warp_of,
+        field=study.field_of,
         bold=study.raw_bold,
     output:
         preproc_bold=volatile(study.pattern("preproc_bold")),

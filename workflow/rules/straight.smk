@@ -11,6 +11,7 @@ rule resample_to_parcels:
         hmc_xfm=study.pattern("hmc_xfm"),
         boldref_to_mni=study.pattern("boldref_to_mni"),
         warp=study.warp_of,
+        field=study.field_of,
         bold=study.raw_bold,
         atlas_image=study.pattern("atlas_image"),
         atlas_table=study.pattern("atlas_table"),
