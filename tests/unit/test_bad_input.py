@@ -27,7 +27,7 @@ from brainlm.images import Image, write_image
 from brainlm.preproc.motion import MotionEstimate, estimate_motion
 from brainlm.preproc.normalize import check_anatomy_quality, normalize_anat
 from brainlm.preproc.resample import Resampler, StandardGrid
-from brainlm.series import open_series, read_bold, write_series
+from brainlm.series import HeldSeries, open_series, read_bold, write_series
 
 from .small_bids import AFFINE, BOLD, N_VOLUMES, SHAPE, make_bids, row_of, write_bold
 from .synthetic_head import (
@@ -224,7 +224,7 @@ def test_a_damaged_gzip_is_a_fault_and_a_data_error_wherever_it_breaks(
 
 
 def found_in(run: np.ndarray, affine: np.ndarray) -> MotionEstimate:
-    return estimate_motion(run, affine, **OPTIONS)
+    return estimate_motion(HeldSeries(run, affine), **OPTIONS)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -15,7 +15,7 @@ from brainlm.dag import Dag
 from brainlm.errors import InputError
 from brainlm.recordings import load_recording, read_rows
 
-from .test_onboard import AFFINE, BOLD, SHAPE, TR, row_of, write_bold, write_json
+from .small_bids import AFFINE, BOLD, SHAPE, TR, row_of, write_bold, write_json
 
 FMAP = "sub-01/fmap/sub-01"
 OTHER = "sub-01/func/sub-01_task-rest_run-9_bold.nii.gz"
@@ -39,7 +39,8 @@ def add(root: Path, name: str, shape: tuple[int, ...] = SHAPE, **about: object) 
     """A file of fmap/ with its sidecar."""
     path = root / f"{FMAP}_{name}.nii.gz"
     path.parent.mkdir(exist_ok=True)
-    nib.save(nib.Nifti1Image(np.ones(shape, np.int16), AFFINE), path)
+    values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    nib.save(nib.Nifti1Image(values, AFFINE), path)
     write_json(root / f"{FMAP}_{name}.json", **about)
     return path.relative_to(root).as_posix()
 
