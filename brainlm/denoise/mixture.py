@@ -25,7 +25,7 @@ _TAIL = 2.0
 #: A tail with a smaller share of the voxels is not fitted: there is none.
 _FEWEST = 1e-4
 #: Values that a fit needs; of more, evenly spread ones are taken.
-_ENOUGH = 50_000
+_ENOUGH = 20_000
 _MAD_TO_SD = 1.4826
 
 
