@@ -128,10 +128,7 @@ def spatial_fractions(maps: NDArray, regions: Regions) -> tuple[Array, Array]:
     return edge_fraction, csf_fraction
 
 
-def classify(metrics: pd.DataFrame) -> pd.Series:
-    """True for each component (row) that the published rule calls noise."""
+def motion_side(metrics: pd.DataFrame) -> pd.Series:
+    """On which side of the published plane each component (row) lies: above 0 is noise."""
     offset, of_motion, of_edge = PLANE
-    side = offset + of_motion * metrics["max_RP_corr"] + of_edge * metrics["edge_fract"]
-    return (
-        (metrics["csf_fract"] > CSF_THRESHOLD) | (metrics["HFC"] > FREQUENCY_THRESHOLD) | (side > 0)
-    )
+    return offset + of_motion * metrics["max_RP_corr"] + of_edge * metrics["edge_fract"]

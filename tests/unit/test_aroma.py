@@ -10,13 +10,13 @@ from scipy import stats
 from brainlm.denoise.aroma import (
     SUBSETS,
     Regions,
-    classify,
     high_frequency_content,
     motion_correlation,
     motion_model,
     spatial_fractions,
     subsets,
 )
+from brainlm.denoise.components import classified
 from brainlm.denoise.mixture import active_probability
 
 RNG = np.random.default_rng(5)
@@ -158,7 +158,11 @@ def test_the_published_rule() -> None:
         }
     )
     # -19.975 + 9.951 r + 24.833 edge: 0.157 in the fourth row, -1.086 in the last.
-    assert classify(metrics).tolist() == [True, True, False, True, False, False]
+    found = classified(metrics)
+    noise = [True, True, False, True, False, False]
+    assert (found["classification"] == "rejected").tolist() == noise
+    why = ["csf_fract", "HFC", "", "max_RP_corr, edge_fract", "", ""]
+    assert found["rationale"].tolist() == why
 
 
 def test_mixture_finds_the_active_voxels() -> None:
