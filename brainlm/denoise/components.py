@@ -29,10 +29,13 @@ def classified(metrics: pd.DataFrame) -> pd.DataFrame:
         "HFC": metrics["HFC"] > FREQUENCY_THRESHOLD,
         "max_RP_corr, edge_fract": motion_side(metrics) > 0,
     }
-    table = pd.DataFrame(reasons)
-    rationale = ["; ".join(name for name in table if row[name]) for row in table.to_dict("records")]
+    rationale = [
+        "; ".join(name for name, holds in zip(reasons, row, strict=True) if holds)
+        for row in zip(*reasons.values(), strict=True)
+    ]
     return metrics.assign(
-        classification=np.where(table.any(axis=1), REJECTED, ACCEPTED), rationale=rationale
+        classification=[REJECTED if reason else ACCEPTED for reason in rationale],
+        rationale=rationale,
     )
 
 
