@@ -140,14 +140,39 @@ class Confounds(Section):
     )
 
 
+class Ica(Section):
+    """Independent components of a run, for denoise.method: aroma (ICA-AROMA)."""
+
+    smoothing_mm: NonNegative = Field(
+        6.0, description="FWHM of the smoothing that the components are sought in, mm"
+    )
+    high_pass_s: NonNegative = Field(
+        100.0, description="cut-off period of the cosines taken out before, s"
+    )
+    components: Annotated[int, Field(ge=0)] = Field(
+        0, description="how many; 0: estimated for each run (Minka's Laplace evidence)"
+    )
+    masks: Literal["template", "aroma"] = Field(
+        "template",
+        description="CSF and brain edge: from the template's tissue maps, or those published "
+        "with ICA-AROMA (`brainlm atlas get aroma`)",
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="of the search and of resamplings")
+
+
 class Denoise(Section):
     """Temporal filtering, scrubbing and nuisance regression, in one least-squares fit."""
 
-    method: Literal["none", "motion6", "motion24", "36p", "acompcor"] = Field(
+    method: Literal["none", "motion6", "motion24", "36p", "acompcor", "aroma"] = Field(
         "motion24",
         description="none; 6 motion parameters; 24 (with derivatives and squares); 36p: 24 and "
         "white matter, CSF and global signal expanded alike; acompcor: 24 and 5 + 5 components "
-        "of white matter and CSF",
+        "of white matter and CSF; aroma: independent components that ICA-AROMA takes for noise",
+    )
+    aroma: Literal["nonaggressive", "aggressive", "orthogonal"] = Field(
+        "nonaggressive",
+        description="noise components: nonaggressive takes out what only they explain; aggressive "
+        "all that they could; orthogonal what they explain once the others are taken out of them",
     )
     high_pass: Literal["cosine", "gaussian"] = Field(
         "cosine",
@@ -306,6 +331,7 @@ class Config(Section):
     distortion: Distortion = Distortion()
     resample: Resample = Resample()
     confounds: Confounds = Confounds()
+    ica: Ica = Ica()
     denoise: Denoise = Denoise()
     parcellate: Parcellate = Parcellate()
     quality: Quality = Quality()

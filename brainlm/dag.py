@@ -60,6 +60,14 @@ def prepare_environment() -> None:
     )
 
 
+def _reviewed(study: Path) -> frozenset[str]:
+    """The recordings whose components a person has classified."""
+    ending = Path(TEMPLATES["aroma_review"].format(recording="")).name
+    folder = (study / TEMPLATES["aroma_review"]).parent
+    names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    return frozenset(name.removesuffix(ending) for name in names if name.endswith(ending))
+
+
 class Dag:
     """The study that a workflow run works on."""
 
@@ -76,6 +84,7 @@ class Dag:
             )
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         self.targets = [target.name for target in self.config.finetune.targets]
+        self.reviewed = _reviewed(study)
         self.has_truth = (
             self.config.resolve_bids_dir(study) / "derivatives" / "phantom-truth"
         ).is_dir()
@@ -178,6 +187,24 @@ class Dag:
             fields = {"anat": anat, "anat_folder": folder_of(anat)}
             return [self.pattern("t1w_to_mni_warp").format(**fields)]
         return self.each("boldref_to_mni_warp", [wildcards.recording])
+
+    def components_of(self, wildcards: Any) -> list[str]:
+        """What denoising by components needs besides; none for the other methods.
+
+        A table in review/, made by hand, is one of them, so that denoising follows it.
+        """
+        if self.config.denoise.method != "aroma":
+            return []
+        kinds = ["ica_mixing", "aroma_metrics"]
+        if wildcards.recording in self.reviewed:
+            kinds.append("aroma_review")
+        return [path for kind in kinds for path in self.each(kind, [wildcards.recording])]
+
+    def component_files(self) -> dict[str, str]:
+        """Patterns of the components' files, by kind; none where nothing asks for them."""
+        if self.config.denoise.method != "aroma":
+            return {}
+        return {kind: self.pattern(kind) for kind in ("ica_mixing", "ica_maps", "aroma_metrics")}
 
     def _row(self, recording: str) -> dict[str, Any]:
         if recording not in self.rows:

@@ -63,6 +63,7 @@ STAGES: dict[str, Stage] = {
         Stage("warp-bold", ("distortion", "normalize", "space")),
         Stage("resample", ("distortion", "normalize", "resample", "space")),
         Stage("confounds", ("confounds", "space")),
+        Stage("ica", ("ica", "space")),
         Stage("denoise", ("denoise", "space")),
         Stage("parcellate", ("parcellate", "atlas", "space")),
         Stage(
@@ -72,6 +73,7 @@ STAGES: dict[str, Stage] = {
                 "normalize",
                 "resample",
                 "confounds",
+                "ica",
                 "denoise",
                 "parcellate",
                 "atlas",

@@ -16,6 +16,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "warp-bold",
         "resample",
         "confounds",
+        "ica",
         "denoise",
         "parcellate",
         "resample-to-parcels",

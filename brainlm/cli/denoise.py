@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..denoise.design import Design
+    from ..denoise.design import Design, Noise
 
 
 def register(app: typer.Typer) -> None:
@@ -88,7 +88,19 @@ def design_of(run: RecordingRun, confounds: Path) -> Design:
         tr=run.recording.tr,
         options=run.params["denoise"],
         file=run.recording.bold_path,
+        components=_components_of(run) if run.params["denoise"]["method"] == "aroma" else None,
     )
+
+
+def _components_of(run: RecordingRun) -> Noise:
+    """The run's components as `brainlm ica` left them, or as a person has classified them since."""
+    from ..denoise.components import read_mixing, read_noise
+    from ..denoise.design import Noise
+
+    mixing = read_mixing(run.input("ica_mixing"))
+    review = run.path("aroma_review")
+    table = run.source(review) if review.exists() else run.input("aroma_metrics")
+    return Noise(mixing, read_noise(table, list(mixing.columns)))
 
 
 def clean_and_sample(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from ._single_thread import pin_libraries
@@ -15,6 +18,8 @@ from ._stage import (
     ThreadsOption,
     recording_stage,
 )
+
+_OUTPUTS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +45,7 @@ def resample_to_parcels(
     from ..preproc.brain_series import brain_series
     from .confounds import write_confounds
     from .denoise import clean_and_sample, design_of, in_volumes
+    from .ica import write_components
     from .parcellate import scrubbing_of, write_parcels
     from .resample import check_mask, open_resampler, write_mask
 
@@ -49,16 +55,33 @@ def resample_to_parcels(
         study,
         params,
         on_data_error,
-        outputs=("mni_mask", "confounds", "carpet", "timeseries", "coverage"),
-        software=("nibabel", "nilearn", "numpy", "pandas", "pyarrow", "safetensors", "scipy"),
+        outputs=_outputs,
+        software=(
+            "nibabel",
+            "nilearn",
+            "numpy",
+            "pandas",
+            "pyarrow",
+            "safetensors",
+            "scikit-learn",
+            "scipy",
+        ),
     ) as run:
         resampler, timing = open_resampler(run)
         series, mask = brain_series(resampler, threads)
         check_mask(run, mask)
         write_mask(run, mask, resampler.grid)
         write_confounds(run, series, mask)
+        if run.params["denoise"]["method"] == "aroma":
+            write_components(run, series, mask, resampler.grid.affine, run.path("confounds"))
         design = design_of(run, run.path("confounds"))
         done = clean_and_sample(run, series, mask, design)
         volumes = (volume.ravel(order="F") for volume in in_volumes(series, mask, design.volumes))
         further = {**timing, **scrubbing_of(done)}
         write_parcels(run, volumes, mask, resampler.grid.affine, further)
+
+
+def _outputs(params: Mapping[str, Any]) -> tuple[str, ...]:
+    from .ica import OUTPUTS
+
+    return (*_OUTPUTS, *(OUTPUTS if params["denoise"]["method"] == "aroma" else ()))

@@ -35,6 +35,7 @@ class Design:
     spoilt: Mask  # (T,), those that scrubbing found, whatever is done about them
     trend: Array | None  # (k, k), the smoother whose result is subtracted before the fit
     basis: Array  # (k, rank), orthonormal, spans a constant
+    shared: tuple[Array, Array] | None  # (k, m), (m, k): noise beside signal, see `_only_noise`
     fill: Array | None  # (T - k, k), what takes the place of the others; None: they go
     names: tuple[str, ...]  # the nuisance columns
     drifts: int  # slow cosines
@@ -44,6 +45,8 @@ class Design:
     def freedom(self) -> float:
         """Residual degrees of freedom: the trace of what maps a series to its residual."""
         left = float(self.basis.shape[0] - self.basis.shape[1])
+        if self.shared is not None:
+            left -= self.shared[0].shape[1]
         if self.trend is not None:
             left -= float(np.trace(self.trend) - (self.basis * (self.trend @ self.basis)).sum())
         return left
@@ -54,8 +57,21 @@ class Design:
         return np.flatnonzero(self.kept) if self.fill is None else np.arange(len(self.kept))
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Independent components of a run, told apart."""
+
+    mixing: pd.DataFrame  # (T, k), courses
+    rejected: Mask  # (k,)
+
+
 def make_design(
-    confounds: pd.DataFrame, *, tr: float, options: dict[str, Any], file: Path
+    confounds: pd.DataFrame,
+    *,
+    tr: float,
+    options: dict[str, Any],
+    file: Path,
+    components: Noise | None = None,
 ) -> Design:
     """The design of a run from its table of confounds (T rows) and the `denoise` options.
 
@@ -63,7 +79,8 @@ def make_design(
     nuisance columns are fitted together: filtering first and regressing afterwards would
     bring back what was filtered (Lindquist et al. 2019, Hum. Brain Mapp. 40:2358). The running
     line cannot be written as columns; it filters data and nuisance columns alike before the fit,
-    so that nothing slow is brought back either.
+    so that nothing slow is brought back either. Noise components are such columns, unless they
+    are to leave what the other components explain as well: then they are fitted beside those.
     """
     count, scrub = len(confounds), options["scrub"]
     spoilt = np.zeros(count, dtype=bool)
@@ -79,14 +96,24 @@ def make_design(
         kept &= ~spoilt
         check_kept(int(kept.sum()), count, file)
     nuisance = nuisance_columns(confounds, options["method"])
+    if components is not None:
+        nuisance = components.mixing.loc[:, components.rejected]
     gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0
     trend = running_line(kept, sigma_volumes(options["high_pass_s"], tr)) if gaussian else None
     slow = cosine_drifts(count, tr, 0 if gaussian else options["high_pass_s"])
     fast = fast_cosines(count, tr, options["low_pass_s"])
-    columns = _unit(_centered(nuisance.to_numpy(dtype=float)[kept]), 1e-10)
-    if trend is not None:
-        columns = _unit(columns - trend @ columns, _NOTHING)
-    basis = orthonormal(np.hstack([np.ones((len(columns), 1)), slow[kept], fast[kept], columns]))
+    columns = _without_trend(nuisance.to_numpy(dtype=float)[kept], trend)
+    filters = [np.ones((len(columns), 1)), slow[kept], fast[kept]]
+    shared = None
+    if components is not None and options["aroma"] != "aggressive":
+        signal = components.mixing.loc[:, ~components.rejected].to_numpy(dtype=float)[kept]
+        signal = _without_trend(signal, trend)
+        if options["aroma"] == "nonaggressive":
+            shared = _only_noise(columns, signal, orthonormal(np.hstack(filters)))
+            columns = columns[:, :0]
+        elif signal.size:
+            columns = columns - signal @ np.linalg.lstsq(signal, columns, rcond=None)[0]
+    basis = orthonormal(np.hstack([*filters, columns]))
     fill = None
     if scrub != "censor":
         fill = filling_weights(kept) if scrub == "interpolate" else mean_weights(kept)
@@ -95,6 +122,7 @@ def make_design(
         spoilt=spoilt,
         trend=trend,
         basis=basis,
+        shared=shared,
         fill=fill,
         names=tuple(str(name) for name in nuisance.columns),
         drifts=slow.shape[1],
@@ -102,6 +130,25 @@ def make_design(
     )
     check_freedom(len(basis), design.freedom, file, fast=design.fast, scrub=scrub)
     return design
+
+
+def _without_trend(columns: Array, trend: Array | None) -> Array:
+    """Columns (k, m) of unit length, centred, without their slow part; none that was only that."""
+    columns = _unit(_centered(columns), 1e-10)
+    return columns if trend is None else _unit(columns - trend @ columns, _NOTHING)
+
+
+def _only_noise(noise: Array, signal: Array, filters: Array) -> tuple[Array, Array]:
+    """`N` (k, m) and `P` (m, k) so that `y - N P y` lacks what noise alone explains.
+
+    Noise and signal courses are fitted together, both without what the `filters` (k, c) span;
+    of the fit, the noise's part is subtracted (the non-aggressive regression of Pruim et al.
+    2015; what both explain stays).
+    """
+    inside = noise - filters @ (filters.T @ noise)
+    beside = signal - filters @ (filters.T @ signal)
+    both = np.hstack([inside, beside])
+    return inside, np.asarray(np.linalg.pinv(both, rcond=1e-7)[: inside.shape[1]])
 
 
 def orthonormal(columns: Array) -> Array:

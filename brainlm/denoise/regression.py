@@ -32,6 +32,9 @@ def clean(series: NDArray[np.float32], design: Design) -> float:
         if design.trend is not None:
             values -= design.trend @ values
         values -= design.basis @ (design.basis.T @ values)
+        if design.shared is not None:
+            noise, weights = design.shared
+            values -= noise @ (weights @ values)
         left += float((values**2).sum())
         values += mean
         values[:, constant] = series[kept[0], block][constant]

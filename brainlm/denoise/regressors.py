@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..geometry import MOTION_NAMES
 
-Method = Literal["none", "motion6", "motion24", "36p", "acompcor"]
+Method = Literal["none", "motion6", "motion24", "36p", "acompcor", "aroma"]
 
 _EXPANSION = ("", "_derivative1", "_power2", "_derivative1_power2")
 _SIGNALS = ("global_signal", "csf", "white_matter")
@@ -24,7 +24,7 @@ def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
     NeuroImage 64:240; Ciric et al. 2017, NeuroImage 154:174). `acompcor` adds the five leading
     components of CSF and of white matter, or as many as the table has.
     """
-    if method == "none":
+    if method in ("none", "aroma"):
         return confounds[[]]
     names = list(MOTION_NAMES) if method == "motion6" else _expanded(MOTION_NAMES)
     if method == "36p":

@@ -21,6 +21,15 @@ _REGRESSORS = {
     "matter (aCompCor)",
 }
 
+_AROMA = {
+    "nonaggressive": "Of a joint fit of all components, what the noise components explained was "
+    "subtracted (non-aggressive regression).",
+    "aggressive": "The courses of the noise components were regressed out together with the "
+    "filter (aggressive regression).",
+    "orthogonal": "The courses of the noise components, made orthogonal to those of the others, "
+    "were regressed out together with the filter.",
+}
+
 _REFERENCES: dict[str, tuple[str, str]] = {
     "motion24": (
         "24-parameter motion regression",
@@ -37,6 +46,11 @@ _REFERENCES: dict[str, tuple[str, str]] = {
         "aCompCor",
         "Behzadi Y, et al. A component based noise correction method (CompCor) for BOLD and "
         "perfusion based fMRI. NeuroImage 37:90-101, 2007.",
+    ),
+    "aroma": (
+        "ICA-AROMA",
+        "Pruim RHR, et al. ICA-AROMA: a robust ICA-based strategy for removing motion artifacts "
+        "from fMRI data. NeuroImage 112:267-277, 2015.",
     ),
     "filter": (
         "Filters and regression in one step",
@@ -64,7 +78,7 @@ def methods(findings: Findings) -> list[str]:
     options = denoising_options(findings)
     if not options:
         return []
-    sentences = [_fit(options), _scrubbing(options)]
+    sentences = [_components(options), _fit(options), _scrubbing(options)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -77,6 +91,16 @@ def denoising_references(findings: Findings) -> list[tuple[str, str]]:
     if options.get("scrub", "off") != "off":
         keys.append("scrub")
     return [_REFERENCES[key] for key in keys if key in _REFERENCES]
+
+
+def _components(options: Mapping[str, Any]) -> str:
+    if options.get("method") != "aroma":
+        return ""
+    return (
+        "Each run was decomposed by spatial ICA, and its components were classified by the "
+        "features and thresholds of ICA-AROMA or, where a table in review/ says otherwise, by "
+        f"eye. {_AROMA[options['aroma']]}"
+    )
 
 
 def _fit(options: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..recordings import correction_of
 from ..templates import BUNDLED, find_template
 from .gather import Findings
-from .methods import denoising_references
+from .methods import denoising_options, denoising_references
 
 #: Test subjects below which an evaluation shows that the pipeline works, and little else.
 FEW_SUBJECTS = 30
@@ -45,8 +45,9 @@ def limits(findings: Findings) -> list[str]:
             f"Susceptibility distortion is left as it is in {distorted} of {runs} runs: near the "
             "sinuses and the ears their parcels see tissue from some millimetres away."
         )
+    if denoising_options(findings).get("method") != "aroma":
+        found.append("Denoising is by regression, without independent components (ICA-AROMA).")
     found += [
-        "There is no ICA denoising yet.",
         "Fine-tuning trains one model for each label with fixed settings; there is no search "
         "over them, and no repetition over seeds.",
     ]

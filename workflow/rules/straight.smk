@@ -16,6 +16,7 @@ rule resample_to_parcels:
         atlas_image=study.pattern("atlas_image"),
         atlas_table=study.pattern("atlas_table"),
     output:
+        **study.component_files(),
         mni_mask=study.pattern("mni_mask"),
         confounds=study.pattern("confounds"),
         carpet=study.pattern("carpet"),

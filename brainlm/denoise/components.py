@@ -1,0 +1,70 @@
+"""The table of components: what was measured, what follows from it, what a person made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import DataError, InputError
+from .aroma import CSF_THRESHOLD, FREQUENCY_THRESHOLD, motion_side
+
+ACCEPTED, REJECTED = "accepted", "rejected"
+
+
+def component_names(count: int) -> list[str]:
+    """`ica_000`, `ica_001`, ..., the one that explains most first."""
+    return [f"ica_{number:03d}" for number in range(count)]
+
+
+def classified(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The metrics with `classification` and `rationale`, by the published rule.
+
+    Columns and words are those of fMRIPost-AROMA.
+    """
+    reasons = {
+        "csf_fract": metrics["csf_fract"] > CSF_THRESHOLD,
+        "HFC": metrics["HFC"] > FREQUENCY_THRESHOLD,
+        "max_RP_corr, edge_fract": motion_side(metrics) > 0,
+    }
+    rationale = [
+        "; ".join(name for name, holds in zip(reasons, row, strict=True) if holds)
+        for row in zip(*reasons.values(), strict=True)
+    ]
+    return metrics.assign(
+        classification=[REJECTED if reason else ACCEPTED for reason in rationale],
+        rationale=rationale,
+    )
+
+
+def read_noise(path: Path, names: list[str]) -> NDArray[np.bool_]:
+    """Which components (k,) a table calls noise: ours, or one that a person has edited."""
+    fix = f"give each of the {len(names)} components one row with {ACCEPTED} or {REJECTED}"
+    table = pd.read_csv(path, sep="\t")
+    if not {"component", "classification"} <= set(table.columns):
+        raise InputError(
+            "The table of components needs the columns component and classification",
+            file=path,
+            fix=fix,
+        )
+    said = dict(zip(table["component"], table["classification"], strict=True))
+    if len(said) != len(table) or set(said) != set(names):
+        raise InputError("Its components are not those of the run", file=path, fix=fix)
+    if not set(said.values()) <= {ACCEPTED, REJECTED}:
+        odd = next(str(value) for value in said.values() if value not in (ACCEPTED, REJECTED))
+        raise InputError(f"A component is classified as {odd!r}", file=path, fix=fix)
+    return np.array([said[name] == REJECTED for name in names])
+
+
+def read_mixing(path: Path) -> pd.DataFrame:
+    """The courses (T, k) of the components."""
+    mixing = pd.read_csv(path, sep="\t")
+    if not np.isfinite(mixing.to_numpy(dtype=float)).all():
+        raise DataError(
+            "The courses of the components hold NaN or inf",
+            file=path,
+            fix="delete it and rerun `brainlm ica`",
+        )
+    return mixing

@@ -1,0 +1,137 @@
+"""Noise components in the design of denoising: what goes, what stays; and their table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brainlm.config import Denoise
+from brainlm.denoise.components import component_names, read_mixing, read_noise
+from brainlm.denoise.design import Design, Noise, make_design
+from brainlm.denoise.regression import clean
+from brainlm.errors import DataError, InputError
+
+from .test_denoise import COUNT, TR, confounds
+
+
+def parts(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A noise and a signal course (T,) that have a third of their variance in common."""
+    rng = np.random.default_rng(seed)
+    noise, signal, both = rng.standard_normal((3, COUNT))
+    return noise + 0.7 * both, signal + 0.7 * both
+
+
+def design(aroma: str, *, extra: int = 0, **change: object) -> Design:
+    noise, signal = parts()
+    rng = np.random.default_rng(9)
+    mixing = pd.DataFrame(
+        np.column_stack([noise, signal, *rng.standard_normal((extra, COUNT))]),
+        columns=component_names(2 + extra),
+    )
+    rejected = np.arange(2 + extra) == 0
+    return plan(Noise(mixing, rejected), aroma=aroma, **change)
+
+
+def plan(components: Noise, **change: object) -> Design:
+    options = Denoise(method="aroma", **change).model_dump(mode="json")  # type: ignore[arg-type]
+    return make_design(confounds(), tr=TR, options=options, file=Path("x"), components=components)
+
+
+def left_of(course: np.ndarray, how: Design) -> np.ndarray:
+    """What is left, centred, of a voxel that does just this."""
+    series = (1000 + 50 * course[:, None]).astype(np.float32)
+    clean(series, how)
+    return (series[:, 0].astype(float) - series.mean()) / 50
+
+
+def share(left: np.ndarray, course: np.ndarray) -> float:
+    return float((left**2).sum() / ((course - course.mean()) ** 2).sum())
+
+
+@pytest.mark.parametrize("aroma", ["nonaggressive", "aggressive", "orthogonal"])
+@pytest.mark.parametrize("high_pass", ["cosine", "gaussian"])
+def test_a_voxel_of_noise_alone_is_emptied(aroma: str, high_pass: str) -> None:
+    """All of it by the first two; orthogonalised noise leaves what signal could explain."""
+    noise, _ = parts()
+    left = share(left_of(noise, design(aroma, high_pass=high_pass)), noise)
+    if aroma == "orthogonal":
+        assert 0.05 < left < 0.2
+    else:
+        assert left < 1e-4
+
+
+def test_a_voxel_of_signal_alone_stays_unless_treated_aggressively() -> None:
+    _, signal = parts()
+    plain = share(left_of(signal, design("nonaggressive", high_pass_s=0.0)), signal)
+    assert plain == pytest.approx(1, abs=1e-3)
+    kept = share(left_of(signal, design("orthogonal", high_pass_s=0.0)), signal)
+    assert kept == pytest.approx(1, abs=1e-3)
+    lost = share(left_of(signal, design("aggressive", high_pass_s=0.0)), signal)
+    assert lost == pytest.approx(1 - np.corrcoef(*parts())[0, 1] ** 2, abs=0.01)
+
+
+@pytest.mark.parametrize("aroma", ["nonaggressive", "aggressive", "orthogonal"])
+def test_no_drift_comes_back_with_the_components(aroma: str) -> None:
+    how = design(aroma, extra=3)
+    series = (1000 + np.random.default_rng(1).normal(0, 30, (COUNT, 5))).astype(np.float32)
+    clean(series, how)
+    slow = how.basis[:, : 1 + how.drifts] if aroma != "nonaggressive" else how.basis
+    centred = series - series.mean(axis=0)
+    assert np.abs(slow.T @ centred).max() < 1e-3 * np.linalg.norm(centred, axis=0).max()
+
+
+@pytest.mark.parametrize("aroma", ["nonaggressive", "aggressive", "orthogonal"])
+@pytest.mark.parametrize("high_pass", ["cosine", "gaussian"])
+def test_freedom_is_the_trace_of_what_was_done(aroma: str, high_pass: str) -> None:
+    how = design(aroma, extra=4, high_pass=high_pass)
+    identity = np.eye(COUNT, dtype=np.float64)
+    series = (1e4 * identity).astype(np.float32)
+    clean(series, how)
+    done = (series - series.mean(axis=0)) / 1e4
+    assert how.freedom == pytest.approx(np.trace(done), abs=0.05)
+
+
+def test_no_rejected_component_leaves_the_filter_alone() -> None:
+    mixing = pd.DataFrame(np.random.default_rng(0).standard_normal((COUNT, 3)))
+    none = Noise(mixing, np.zeros(3, dtype=bool))
+    how = plan(none)
+    assert how.names == () and how.basis.shape[1] == 1 + how.drifts
+
+
+def table(tmp_path: Path, **columns: object) -> Path:
+    path = tmp_path / "metrics.tsv"
+    rows = {"component": component_names(3), "classification": ["accepted", "rejected", "accepted"]}
+    pd.DataFrame({**rows, **columns}).to_csv(path, sep="\t", index=False)
+    return path
+
+
+def test_a_table_is_read_by_name_not_by_row(tmp_path: Path) -> None:
+    names = component_names(3)
+    path = table(tmp_path, component=names[::-1], classification=["rejected", *["accepted"] * 2])
+    assert read_noise(path, names).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("columns", "word"),
+    [
+        ({"component": ["ica_000", "ica_001", "ica_001"]}, "not those"),
+        ({"component": ["ica_000", "ica_001", "ica_009"]}, "not those"),
+        ({"classification": ["accepted", "noise", "accepted"]}, "'noise'"),
+        ({"classification": ["accepted", None, "accepted"]}, "'nan'"),
+    ],
+)
+def test_a_wrong_table_is_told(tmp_path: Path, columns: dict, word: str) -> None:
+    path = table(tmp_path, **columns)
+    with pytest.raises(InputError, match=word) as caught:
+        read_noise(path, component_names(3))
+    assert str(path) in str(caught.value) and "accepted or rejected" in str(caught.value)
+
+
+def test_courses_with_nan_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "mixing.tsv"
+    pd.DataFrame({"ica_000": [0.1, np.nan]}).to_csv(path, sep="\t", index=False)
+    with pytest.raises(DataError, match="NaN"):
+        read_mixing(path)
