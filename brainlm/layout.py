@@ -25,6 +25,7 @@ TEMPLATES: dict[str, str] = {
     "motion": _FUNC + "_desc-motion_timeseries.tsv",
     "hmc_xfm": _FUNC + "_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt",
     "boldref": _FUNC + "_boldref.nii.gz",
+    "foreground_mask": _FUNC + "_desc-foreground_mask.nii.gz",
     "bold_mask": _FUNC + "_desc-brain_mask.nii.gz",
     "t1w_to_mni": _ANAT + "_from-T1w_to-{space}_mode-image_xfm.txt",
     "t1w_to_mni_warp": _ANAT + "_from-T1w_to-{space}_mode-image_desc-syn_xfm.nii.gz",

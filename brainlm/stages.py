@@ -57,6 +57,7 @@ STAGES: dict[str, Stage] = {
         Stage("prepare-atlas", ("atlas", "space")),
         Stage("motion", ("motion",)),
         Stage("normalize-anat", ("normalize", "space")),
+        Stage("coregister-bold", ("normalize", "space")),
         Stage("normalize-bold", ("normalize", "space")),
         Stage("warp-bold", ("normalize", "space")),
         Stage("resample", ("normalize", "resample", "space")),

@@ -11,6 +11,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "One recording": (
         "motion",
         "normalize-anat",
+        "coregister-bold",
         "normalize-bold",
         "warp-bold",
         "resample",

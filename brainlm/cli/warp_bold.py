@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from ._reference import read_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -41,9 +42,7 @@ def warp_bold(
     pin_libraries()
     from ..errors import InputError
     from ..geometry import read_itk_affines
-    from ..images import read_image
     from ..preproc.nonlinear import warp_boldref
-    from ..preproc.normalize import even_out
     from ..tissues import load_tissues
     from ..warps import write_warp
 
@@ -64,8 +63,7 @@ def warp_bold(
                 fix="warp-bold is for runs without a T1w where normalize.transform is syn",
             )
         (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
-        mask = read_image(run.input("bold_mask"))
-        boldref = even_out(read_image(run.input("boldref")), mask.data > 0)
+        boldref, _ = read_reference(run)
         tissues = load_tissues(run.params["space"]["template"], options["resolution_mm"])
         found = warp_boldref(boldref, to_mni, tissues)
         with run.output("boldref_to_mni_warp", about=about_warp(found)) as path:

@@ -45,7 +45,8 @@ def test_stages_hand_the_warp_on_and_repeat_it_bit_by_bit(tmp_path: Path, with_t
         t1w=(t1w.data, t1w.affine) if with_t1w else None,
         config=CONFIG,
     )
-    verbs = ["motion", *(["normalize-anat"] if with_t1w else []), "normalize-bold"]
+    verbs = ["motion", *(["normalize-anat", "coregister-bold"] if with_t1w else [])]
+    verbs += ["normalize-bold"]
     verbs += ["resample"] if with_t1w else ["warp-bold", "resample"]
 
     def run(verb: str, *options: str) -> str:

@@ -43,6 +43,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
     for rule in (
         "estimate_motion",
         "normalize_anat",
+        "coregister_bold",
         "normalize_bold",
         "resample_bold",
         "compute_confounds",
@@ -93,6 +94,7 @@ def test_syn_plans_a_warp_of_their_own_for_runs_without_a_t1w(tmp_path: Path) ->
     target = ["--cores", "1", "parcellations"]
     planned = counts(snakemake(tmp_path, *target))
     assert "warp_bold" not in planned and planned["normalize_anat"] == 2
+    assert planned["coregister_bold"] == 2 and planned["normalize_bold"] == 3
     output = snakemake(tmp_path, *target, "--config", "normalize={transform: syn}")
     planned = counts(output)
     assert planned["warp_bold"] == 1 and planned["normalize_anat"] == 2

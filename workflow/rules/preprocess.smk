@@ -8,7 +8,7 @@ rule estimate_motion:
         motion=study.pattern("motion"),
         hmc_xfm=study.pattern("hmc_xfm"),
         boldref=study.pattern("boldref"),
-        bold_mask=study.pattern("bold_mask"),
+        foreground_mask=study.pattern("foreground_mask"),
     log:
         "logs/motion/{folder}/{recording}.log",
     benchmark:
@@ -58,13 +58,43 @@ rule normalize_anat:
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
 
 
+# Asked for only by runs with a T1w.
+rule coregister_bold:
+    input:
+        boldref=study.pattern("boldref"),
+        foreground_mask=study.pattern("foreground_mask"),
+        anat=study.anat_of,
+    output:
+        boldref_to_t1w=study.pattern("boldref_to_t1w"),
+    log:
+        "logs/coregister-bold/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/coregister-bold/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        options=study.options("coregister-bold"),
+        code=study.code("coregister-bold"),
+    message:
+        "coregister-bold {wildcards.recording}"
+    shell:
+        "brainlm coregister-bold {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
 rule normalize_bold:
     input:
         boldref=study.pattern("boldref"),
-        bold_mask=study.pattern("bold_mask"),
+        foreground_mask=study.pattern("foreground_mask"),
         anat=study.anat_of,
+        boldref_to_t1w=study.coregistration_of,
     output:
         boldref_to_mni=study.pattern("boldref_to_mni"),
+        bold_mask=study.pattern("bold_mask"),
     log:
         "logs/normalize-bold/{folder}/{recording}.log",
     benchmark:
@@ -89,7 +119,7 @@ rule normalize_bold:
 rule warp_bold:
     input:
         boldref=study.pattern("boldref"),
-        bold_mask=study.pattern("bold_mask"),
+        foreground_mask=study.pattern("foreground_mask"),
         boldref_to_mni=study.pattern("boldref_to_mni"),
     output:
         boldref_to_mni_warp=study.pattern("boldref_to_mni_warp"),
