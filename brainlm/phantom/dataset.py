@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..files import atomic_path, read_json, write_json
-from ..geometry import write_itk_affines
+from ..geometry import Array, write_itk_affines
 from ..images import Image, write_image
 from . import anatomy, network, scanner, scene
 from .corrupt import corrupt
@@ -206,6 +206,17 @@ def write_session(job: Job, session: Session) -> Markers:
 
 def write_run(job: Job, run: Run) -> Markers:
     """One BOLD run with its truth; returns the run's trait markers."""
+    measured, since_t1w = measure(job, run)
+    path = _folder(job.out, run.session, "func") / f"{run.id}_bold"
+    write_image(f"{path}.nii.gz", measured.bold.data, measured.bold.affine, tr=run.tr)
+    write_json(f"{path}.json", bold_sidecar(run, measured.bold.data.shape[2]))
+    _write_run_truth(job, run, measured, since_t1w)
+    groups = network.group_of(job.table)
+    return {run.id: network.trait_markers(measured.timeseries, groups)}
+
+
+def measure(job: Job, run: Run) -> tuple[scanner.Measured, Array]:
+    """A BOLD run with its truth, and how the head has moved since its T1w (4, 4)."""
     parameters, seed = job.parameters, job.parameters.seed
     traits: Traits = traits_of(job.traits, run.session.subject)
     seconds = run.volumes * run.tr
@@ -217,14 +228,7 @@ def write_run(job: Job, run: Run) -> Markers:
     view = scene.make_scene(
         head, job.labels, len(job.table), run.session.site, parameters.voxel_mm, parameters.skull
     )
-    measured = scanner.scan(view, latent, run, parameters)
-
-    path = _folder(job.out, run.session, "func") / f"{run.id}_bold"
-    write_image(f"{path}.nii.gz", measured.bold.data, measured.bold.affine, tr=run.tr)
-    write_json(f"{path}.json", bold_sidecar(run, measured.bold.data.shape[2]))
-    _write_run_truth(job, run, measured, since_t1w)
-    groups = network.group_of(job.table)
-    return {run.id: network.trait_markers(measured.timeseries, groups)}
+    return scanner.scan(view, latent, run, parameters), since_t1w
 
 
 def _write_run_truth(job: Job, run: Run, measured: scanner.Measured, since_t1w: np.ndarray) -> None:
