@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from ._reference import read_reference
@@ -14,6 +12,7 @@ from ._stage import (
     OnDataErrorOption,
     ParamsOption,
     RecordingArg,
+    RecordingRun,
     StudyOption,
     recording_stage,
 )
@@ -62,7 +61,7 @@ def normalize_bold(
             run.params["space"]["template"], run.params["normalize"]["resolution_mm"]
         )
         if run.recording.anat_id is None:
-            _forget(run.path("boldref_to_t1w"))
+            _forget_coregistration(run)
             boldref, foreground = read_reference(run)
             to_brain = to_mni = bold_to_template(boldref, tissues)
             brain = Image(tissues.brain, tissues.affine)
@@ -93,9 +92,14 @@ def normalize_bold(
             write_image(path, mask.astype(np.uint8), boldref.affine, atomic=False)
 
 
-def _forget(path: Path) -> None:
-    """Remove what an earlier T1w of this run left: nothing makes it any more."""
+def _forget_coregistration(run: RecordingRun) -> None:
+    """Remove what an earlier T1w of this run left, its failure too: nothing makes it any more."""
+    from ..files import read_json
     from ..provenance import sidecar_path
 
+    path = run.path("boldref_to_t1w")
     sidecar_path(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+    ledger = run.path("failure")
+    if ledger.exists() and read_json(ledger)["stage"] == "coregister-bold":
+        ledger.unlink()

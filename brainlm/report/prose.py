@@ -80,6 +80,11 @@ def citations(findings: Findings) -> list[tuple[str, str]]:
             "in brain image registration. NeuroImage 54:2033-2044, 2011.",
         ),
         (
+            "The boundary of the white matter in coregistration",
+            "Greve DN, Fischl B. Accurate and robust brain image alignment using boundary-based "
+            "registration. NeuroImage 48:63-72, 2009.",
+        ),
+        (
             "The template",
             "Fonov V, et al. Unbiased average age-appropriate atlases for pediatric studies. "
             "NeuroImage 54:313-327, 2011.",

@@ -238,5 +238,8 @@ def test_a_t1w_that_is_taken_away_leaves_no_transform(tmp_path: Path) -> None:
     stale.parent.mkdir(parents=True)
     stale.write_text("an earlier T1w's")
     stale.with_suffix(".json").write_text("{}")
+    ledger = study / f"qc/failures/{identifier}.json"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text('{"stage": "coregister-bold"}')
     brainlm("normalize-bold", identifier, "--study", study, code=1)  # motion has not been run
-    assert not list(stale.parent.iterdir())
+    assert not list(stale.parent.iterdir()) and not ledger.exists()
