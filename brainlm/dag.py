@@ -174,6 +174,12 @@ class Dag:
         kinds = REFERENCE[self.correction(wildcards) is not None]
         return [path for kind in kinds for path in self.each(kind, [wildcards.recording])]
 
+    def coregistration_of(self, wildcards: Any) -> list[str]:
+        """The way of a recording to its T1w: none without a T1w."""
+        if not self._row(wildcards.recording)["anat_id"]:
+            return []
+        return self.each("boldref_to_t1w", [wildcards.recording])
+
     def anat_warp(self) -> list[str]:
         """The pattern of a T1w's nonlinear warp; none where the config says affine."""
         return [self.pattern("t1w_to_mni_warp")] if self.config.normalize.transform == "syn" else []

@@ -25,6 +25,7 @@ TEMPLATES: dict[str, str] = {
     "motion": _FUNC + "_desc-motion_timeseries.tsv",
     "hmc_xfm": _FUNC + "_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt",
     "boldref": _FUNC + "_boldref.nii.gz",
+    "foreground_mask": _FUNC + "_desc-foreground_mask.nii.gz",
     "bold_mask": _FUNC + "_desc-brain_mask.nii.gz",
     "fieldmap": _FUNC + "_desc-distortion_fieldmap.nii.gz",
     "unwarped_boldref": _FUNC + "_desc-unwarped_boldref.nii.gz",

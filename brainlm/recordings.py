@@ -47,9 +47,10 @@ COLUMNS: dict[str, str] = {
 
 LABEL_PREFIX = "label_"
 
-#: Whether distortion is corrected -> the reference and mask from which normalisation starts.
+#: Whether distortion is corrected -> from what normalisation starts: the reference volume and
+#: the mask of its bright object.
 REFERENCE = {
-    False: ("boldref", "bold_mask"),
+    False: ("boldref", "foreground_mask"),
     True: ("unwarped_boldref", "unwarped_mask"),
 }
 

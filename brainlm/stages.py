@@ -59,6 +59,7 @@ STAGES: dict[str, Stage] = {
         Stage("motion", ("motion",)),
         Stage("fieldmap", ("distortion", "normalize")),
         Stage("normalize-anat", ("normalize", "space")),
+        Stage("coregister-bold", ("distortion", "normalize", "space")),
         Stage("normalize-bold", ("distortion", "normalize", "space")),
         Stage("warp-bold", ("distortion", "normalize", "space")),
         Stage("resample", ("distortion", "normalize", "resample", "space")),

@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING
 from ._stage import RecordingRun
 
 if TYPE_CHECKING:
-    from ..images import Image
     from ..preproc.distortion import Shift
-
-
-def read_reference(run: RecordingRun) -> tuple[Image, Image]:
-    """The reference volume of a run and its brain mask, undistorted where it has a field."""
-    from ..images import read_image
-    from ..recordings import REFERENCE
-
-    corrected = run.recording.correction(run.params["distortion"]["method"])
-    boldref, mask = REFERENCE[corrected is not None]
-    return read_image(run.input(boldref)), read_image(run.input(mask))
 
 
 def read_shift_of(run: RecordingRun) -> Shift | None:

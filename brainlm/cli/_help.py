@@ -12,6 +12,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "motion",
         "fieldmap",
         "normalize-anat",
+        "coregister-bold",
         "normalize-bold",
         "warp-bold",
         "resample",

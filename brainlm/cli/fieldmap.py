@@ -69,7 +69,7 @@ def fieldmap(
                 fix="it has no usable field map (see `notes` in onboarding/recordings.tsv), or "
                 "distortion.method says so",
             )
-        boldref, mask = read_image(run.input("boldref")), read_image(run.input("bold_mask"))
+        boldref, mask = read_image(run.input("boldref")), read_image(run.input("foreground_mask"))
         brain = mask.data > 0
         if way == "syn":
             field, about = _from_anatomy(run, boldref, brain)

@@ -38,8 +38,8 @@ def motion(
     were taken before the magnetisation had settled are told apart. Writes, under
     derivatives/brainlm: the motion parameters with framewise and relative RMS displacement
     (mm and rad, the head's own movement along +R, +A, +S), the poses as ITK transforms, the
-    reference volume (boldref) and its brain mask. Nothing is resampled here: `brainlm resample`
-    interpolates once, with all transforms composed.
+    reference volume (boldref) and the mask of its bright object. Nothing is resampled here:
+    `brainlm resample` interpolates once, with all transforms composed.
     """
     pin_libraries()
     import numpy as np
@@ -58,7 +58,7 @@ def motion(
         study,
         params,
         on_data_error,
-        outputs=("motion", "hmc_xfm", "boldref", "bold_mask"),
+        outputs=("motion", "hmc_xfm", "boldref", "foreground_mask"),
         software=("nibabel", "numpy", "scipy"),
     ) as run:
         recording = run.recording
@@ -91,5 +91,5 @@ def motion(
         about = {"SkullStripped": False, "VolumesAveraged": found.averaged.tolist()}
         with run.output("boldref", about=about) as path:
             write_image(path, found.boldref, bold.affine, atomic=False)
-        with run.output("bold_mask", about={"Type": "Brain"}) as path:
+        with run.output("foreground_mask", about={"Type": "ROI"}) as path:
             write_image(path, found.mask.astype("uint8"), bold.affine, atomic=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ._distortion import read_reference
+from ._reference import read_raw_reference, read_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -12,6 +12,7 @@ from ._stage import (
     OnDataErrorOption,
     ParamsOption,
     RecordingArg,
+    RecordingRun,
     StudyOption,
     recording_stage,
 )
@@ -28,25 +29,24 @@ def normalize_bold(
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
 ) -> None:
-    """Find the way from a run's reference volume to the template.
+    """Find the way from a run's reference volume to the template, and its brain.
 
-    With a T1w: rigidly to its brain (also written, from-boldref_to-T1w), then on along the
-    T1w's own transform. Without: affinely to the template shown in EPI contrast (warp-bold
-    goes on from there where `normalize.transform` is syn). The reference is the undistorted
-    one where the run has a field (`brainlm fieldmap`). Fails on runs whose brain then does
-    not lie on the template's (a wrong affine in the header).
+    With a T1w: as coregister-bold found it, then on along the T1w's own transform. Without:
+    affinely to the template shown in EPI contrast (warp-bold goes on from there where
+    `normalize.transform` is syn). Writes that transform and the run's brain mask: of the bright
+    object that motion found, what the T1w's brain, or the template's, says is brain. The
+    reference is the undistorted one where the run has a field (`brainlm fieldmap`). Fails on
+    runs whose brain does not lie on the template's (a wrong affine in the header).
     """
     pin_libraries()
+    import numpy as np
+
     from ..geometry import read_itk_affines, write_itk_affines
-    from ..images import read_image
-    from ..preproc.normalize import (
-        bold_to_t1w,
-        bold_to_template,
-        check_overlap,
-        check_same_place,
-        even_out,
-        overlap_with_template,
-    )
+    from ..images import Image, read_image, write_image
+    from ..preproc.brainmask import pull_brain, refine_mask
+    from ..preproc.masks import dice
+    from ..preproc.normalize import bold_to_template, check_overlap, overlap_with_template
+    from ..preproc.pyramid import voxel_sizes
     from ..tissues import load_tissues
 
     with recording_stage(
@@ -55,34 +55,49 @@ def normalize_bold(
         study,
         params,
         on_data_error,
-        outputs=("boldref_to_mni",),
+        outputs=("boldref_to_mni", "bold_mask"),
         software=("antspyx", "nibabel", "nilearn", "numpy", "scipy"),
     ) as run:
-        boldref, mask = read_reference(run)
-        boldref = even_out(boldref, mask.data > 0)
-        zoom = run.params["normalize"]["resolution_mm"]
-        tissues = load_tissues(run.template(), zoom)
-        to_t1w = None
+        tissues = load_tissues(run.template(), run.params["normalize"]["resolution_mm"])
         if run.recording.anat_id is None:
-            to_mni = bold_to_template(boldref, tissues)
+            _forget_coregistration(run)
+            boldref, foreground = read_reference(run)
+            to_brain = to_mni = bold_to_template(boldref, tissues)
+            brain = Image(tissues.brain, tissues.affine)
         else:
-            brain = read_image(run.input_of_anat("t1w_brain"))
+            boldref, foreground = read_raw_reference(run)
+            (to_brain,) = read_itk_affines(run.input("boldref_to_t1w"))
             (t1w_to_mni,) = read_itk_affines(run.input_of_anat("t1w_to_mni"))
-            to_t1w = bold_to_t1w(boldref, brain, zoom)
-            check_same_place(to_t1w, brain, str(run.recording.bold_path))
+            brain = read_image(run.input_of_anat("t1w_brain"))
             # Points of the template go to the T1w first, then on to the run.
-            to_mni = to_t1w @ t1w_to_mni
-        overlap = overlap_with_template(mask, to_mni, tissues)
+            to_mni = to_brain @ t1w_to_mni
+        bright = Image(foreground.astype(np.float32), boldref.affine)
+        overlap = overlap_with_template(bright, to_mni, tissues)
         check_overlap(overlap, str(run.recording.bold_path))
+        share, _ = pull_brain(brain, boldref.affine, foreground.shape, to_brain)
+        mask = refine_mask(foreground, share, voxel_sizes(boldref.affine))
 
-        if to_t1w is not None:
-            with run.output("boldref_to_t1w", about={"Type": "rigid"}) as path:
-                write_itk_affines(path, [to_t1w])
         about = {
             "Type": "affine",
-            "Through": "template in EPI contrast" if to_t1w is None else "T1w",
+            "Through": "template in EPI contrast" if run.recording.anat_id is None else "T1w",
             "MaskDice": round(overlap.dice, 4),
             "BrainInFieldOfView": round(overlap.brain_in_view, 4),
         }
         with run.output("boldref_to_mni", about=about) as path:
             write_itk_affines(path, [to_mni])
+        about = {"Type": "Brain", "DiceWithForeground": round(dice(mask, foreground), 4)}
+        with run.output("bold_mask", about=about) as path:
+            write_image(path, mask.astype(np.uint8), boldref.affine, atomic=False)
+
+
+def _forget_coregistration(run: RecordingRun) -> None:
+    """Remove what an earlier T1w of this run left, its failure too: nothing makes it any more."""
+    from ..files import read_json
+    from ..provenance import sidecar_path
+
+    path = run.path("boldref_to_t1w")
+    sidecar_path(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    ledger = run.path("failure")
+    if ledger.exists() and read_json(ledger)["stage"] == "coregister-bold":
+        ledger.unlink()

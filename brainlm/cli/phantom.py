@@ -135,7 +135,7 @@ def phantom(
     from ..phantom.dataset import generate, is_complete
     from ..phantom.parameters import Parameters
 
-    table, labels, atlas_name = _load_atlas(atlas)
+    table, labels, atlas_name = load_atlas(atlas)
     parameters = Parameters(
         subjects=subjects,
         seed=seed,
@@ -168,7 +168,7 @@ def phantom(
     say(f"Phantom with known truth: {out}")
 
 
-def _load_atlas(name: str) -> tuple[pd.DataFrame, Image, str]:
+def load_atlas(name: str) -> tuple[pd.DataFrame, Image, str]:
     """Table and label image of a registered atlas, and its proper name."""
     from ..atlas.build import approximate_labels
     from ..atlas.fetch import locate

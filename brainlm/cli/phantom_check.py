@@ -25,6 +25,14 @@ def phantom_check(
     high_pass_s: Annotated[
         float, typer.Option(help="cut-off applied to both series before comparing, s; 0: none")
     ] = 100.0,
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            "--ceiling",
+            help="also extract the parcels with the true transforms, from the data and from the "
+            "same runs measured without noise: what could be reached (half a minute per run)",
+        ),
+    ] = False,
 ) -> None:
     """Compare what a study recovered with what its phantom knows.
 
@@ -32,8 +40,8 @@ def phantom_check(
     true FD, the error of the head's position (mean over volumes of the RMS over a sphere of
     80 mm, relative to the volume that the estimate took as reference), and the correlation
     of each parcel's series with the true one. Then the medians over recordings, without
-    those that were corrupted on purpose, and how far the planted traits show. The result is
-    qc/phantom_truth.json.
+    those that were corrupted on purpose, and how far the planted traits show. With --ceiling
+    also what the true transforms would have given. The result is qc/phantom_truth.json.
 
     A phantom's parcels are drawn in MNI152NLin2009aSym. Where the study reads them in another
     template, the motion scores hold as they are, but its parcels lie some mm from the true ones,
@@ -47,10 +55,13 @@ def phantom_check(
     truth = _read_truth(run.bids_dir)
     recordings = read_table(run.source(run.study.path("recordings")))
     known = recordings[recordings["recording_id"].isin(truth["recordings"])]
-    scores = {
-        row["recording_id"]: _score_recording(run, row["recording_id"], high_pass_s)
-        for row in progress(known.to_dict("records"), "Comparing with the truth")
-    }
+    scores = {}
+    for row in progress(known.to_dict("records"), "Comparing with the truth"):
+        name = row["recording_id"]
+        scores[name] = _score_recording(run, name, high_pass_s)
+        if ceiling and "parcel_r" in scores[name] and name not in _faulty(truth):
+            bold = run.bids_dir / row["bold"]
+            scores[name] |= _ceilings(run, truth, name, bold, high_pass_s)
     summary = _summary(scores, truth, run.bids_dir)
     summary["space"] = {"study": run.params["space"]["template"], "truth": SPACE}
     # A JSON file carries its provenance in itself instead of in a sidecar.
@@ -116,6 +127,48 @@ def _score_recording(run: StageRun, recording: str, high_pass_s: float) -> dict[
     return found
 
 
+def _ceilings(
+    run: StageRun, truth: dict[str, Any], recording: str, bold: Path, high_pass_s: float
+) -> dict[str, Any]:
+    """Scores of the series that the true transforms give, `noisy` and `noiseless`."""
+    import pandas as pd
+
+    from ..atlas.labels import read_labels
+    from ..layout import folder_of
+    from ..phantom import score
+    from ..phantom.ceiling import ceilings
+    from ..phantom.dataset import Job
+    from ..phantom.parameters import TRUTH, Parameters, plan_runs
+    from ..phantom.traits import draw_traits
+    from .phantom import load_atlas
+
+    parameters = Parameters(
+        **{**truth["parameters"], "corrupt": tuple(truth["parameters"]["corrupt"])}
+    )
+    table, labels, _ = load_atlas(parameters.atlas)
+    job = Job(run.bids_dir, parameters, table, labels, draw_traits(parameters))
+    scan = next(scan for scan in plan_runs(parameters) if scan.id == recording)
+    base = run.bids_dir / TRUTH / folder_of(recording) / "func" / recording
+    atlas = read_labels(run.source(run.path("atlas_image")))
+    found = ceilings(job, scan, bold, base, atlas, table["index"].to_numpy())
+    series = pd.read_parquet(f"{base}_desc-truth_timeseries.parquet")
+    return {
+        f"ceiling_{kind}": score.score_series(
+            pd.DataFrame(values, columns=list(table["name"])), series, scan.tr, high_pass_s
+        )
+        for kind, values in found.items()
+    }
+
+
+def _faulty(truth: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with each recording that was corrupted on purpose."""
+    return {
+        recording: kind
+        for kind, fault in truth["corrupted"].items()
+        for recording in fault["recordings"]
+    }
+
+
 def _summary(
     scores: dict[str, dict[str, Any]], truth: dict[str, Any], bids_dir: Path
 ) -> dict[str, Any]:
@@ -124,11 +177,7 @@ def _summary(
 
     from ..phantom.score import finite
 
-    faulty = {
-        recording: kind
-        for kind, fault in truth["corrupted"].items()
-        for recording in fault["recordings"]
-    }
+    faulty = _faulty(truth)
     healthy = {name: found for name, found in scores.items() if name not in faulty}
     motion = [found["motion"] for found in healthy.values() if "motion" in found]
     parcel_r = pd.DataFrame(
@@ -140,6 +189,13 @@ def _summary(
     }
     if parcel_r.shape[1]:
         medians["parcel_r"] = finite(np.nanmedian(parcel_r.to_numpy()))
+    best = {
+        kind: pd.DataFrame({name: found[kind] for name, found in healthy.items() if kind in found})
+        for kind in ("ceiling_noisy", "ceiling_noiseless")
+    }
+    medians |= {
+        kind: finite(np.nanmedian(table.to_numpy())) for kind, table in best.items() if len(table)
+    }
     return {
         "recordings_known": len(truth["recordings"]),
         "recordings_with_motion": len(motion),
@@ -147,6 +203,7 @@ def _summary(
         "median": medians,
         # In the order of the atlas; the medians over recordings.
         "parcel_r": [finite(r) for r in parcel_r.median(axis=1)],
+        **{kind: [finite(r) for r in table.median(axis=1)] for kind, table in best.items()},
         "traits": _traits(healthy, bids_dir),
         "recordings": [
             {
@@ -235,6 +292,13 @@ def _print(summary: dict[str, Any]) -> None:
             f"The true parcels are drawn in {summary['space']['truth']}, the study's in "
             f"{summary['space']['study']}: parcel r is lower for that alone"
         )
+    for kind, text in (
+        ("ceiling_noisy", "the true transforms would give"),
+        ("ceiling_noiseless", "and without noise"),
+    ):
+        if kind in median:
+            share = median["parcel_r"] / median[kind]
+            say(f"{text} {shown(median[kind])}; recovered is {share:.0%} of it")
     for trait, found in summary["traits"].items():
         if trait != "n":
             say(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from ._distortion import read_reference
+from ._reference import read_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -43,7 +43,6 @@ def warp_bold(
     from ..errors import InputError
     from ..geometry import read_itk_affines
     from ..preproc.nonlinear import warp_boldref
-    from ..preproc.normalize import even_out
     from ..tissues import load_tissues
     from ..warps import write_warp
 
@@ -64,8 +63,7 @@ def warp_bold(
                 fix="warp-bold is for runs without a T1w where normalize.transform is syn",
             )
         (to_mni,) = read_itk_affines(run.input("boldref_to_mni"))
-        boldref, mask = read_reference(run)
-        boldref = even_out(boldref, mask.data > 0)
+        boldref, _ = read_reference(run)
         tissues = load_tissues(run.template(), options["resolution_mm"])
         found = warp_boldref(boldref, to_mni, tissues)
         with run.output("boldref_to_mni_warp", about=about_warp(found)) as path:

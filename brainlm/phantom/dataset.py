@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import atomic_path, read_json, write_json
-from ..geometry import write_itk_affines
+from ..geometry import Array, write_itk_affines
 from ..images import Image, write_image
 from . import anatomy, distortion, network, scanner, scene
 from .corrupt import corrupt
@@ -212,6 +213,30 @@ def write_session(job: Job, session: Session) -> Markers:
 
 def write_run(job: Job, run: Run) -> Markers:
     """One BOLD run with its truth; returns the run's trait markers."""
+    scan = measure(job, run)
+    measured = scan.measured
+    path = _folder(job.out, run.session, "func") / f"{run.id}_bold"
+    write_image(f"{path}.nii.gz", measured.bold.data, measured.bold.affine, tr=run.tr)
+    write_json(f"{path}.json", bold_sidecar(run, measured.bold.data.shape, job.parameters))
+    if scan.field is not None:
+        folder = _folder(job.out / TRUTH, run.session, "func")
+        write_field_truth(folder, run, scan.field, measured.bold.affine)
+    _write_run_truth(job, run, measured, scan.since_t1w)
+    groups = network.group_of(job.table)
+    return {run.id: network.trait_markers(measured.timeseries, groups)}
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A BOLD run with its truth."""
+
+    measured: scanner.Measured
+    since_t1w: Array  # (4, 4), how the head has moved since its T1w
+    field: NDArray[np.float32] | None  # (x, y, z), Hz; None without distortion
+
+
+def measure(job: Job, run: Run) -> MeasuredRun:
+    """Measure one BOLD run."""
     parameters, seed = job.parameters, job.parameters.seed
     traits: Traits = traits_of(job.traits, run.session.subject)
     seconds = run.volumes * run.tr
@@ -227,18 +252,9 @@ def write_run(job: Job, run: Run) -> Markers:
     if parameters.distortion_mm:
         drawn = distortion.draw_field(parameters, run.session)
         field = distortion.field_on(drawn, head, view.affine, view.shape)
-        folder = _folder(job.out / TRUTH, run.session, "func")
-        write_field_truth(folder, run, field, view.affine)
     direction = distortion.phase_encoding(run.session.site)
     shift = None if field is None else distortion.shift_of(field, direction)
-    measured = scanner.scan(view, latent, run, parameters, shift)
-
-    path = _folder(job.out, run.session, "func") / f"{run.id}_bold"
-    write_image(f"{path}.nii.gz", measured.bold.data, measured.bold.affine, tr=run.tr)
-    write_json(f"{path}.json", bold_sidecar(run, measured.bold.data.shape, parameters))
-    _write_run_truth(job, run, measured, since_t1w)
-    groups = network.group_of(job.table)
-    return {run.id: network.trait_markers(measured.timeseries, groups)}
+    return MeasuredRun(scanner.scan(view, latent, run, parameters, shift), since_t1w, field)
 
 
 def _write_run_truth(job: Job, run: Run, measured: scanner.Measured, since_t1w: np.ndarray) -> None:

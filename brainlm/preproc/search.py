@@ -42,7 +42,7 @@ def search_start(
     sparse = np.zeros_like(mask)
     sparse[lattice] = mask[lattice]
     smooth = spline_coefficients(fixed, fixed_affine, _COARSE_MM, order=1)
-    points, target = world_points(fixed_affine, sparse), _binned(smooth[sparse])
+    points, target = world_points(fixed_affine, sparse), binned(smooth[sparse])
     center = points[:3].mean(axis=1)
 
     small = shrink(moving, _COARSE_MM / 2)
@@ -53,7 +53,7 @@ def search_start(
     def score(params: Array) -> float:
         voxels = (to_voxels @ pose_from_params(params, center) @ points)[:3]
         values = ndimage.map_coordinates(blurred, voxels, order=1, mode="constant")
-        return -mutual_information(target, _binned(values, ceiling))
+        return -mutual_information(target, binned(values, ceiling))
 
     def refine(start: Array) -> tuple[float, Array]:
         # Radians are scaled so that one unit moves the brain's surface by about a mm.
@@ -92,7 +92,8 @@ def mutual_information(first: NDArray[np.intp], second: NDArray[np.intp]) -> flo
     return float((share[filled] * np.log(share[filled] / expected[filled])).sum())
 
 
-def _binned(values: NDArray, ceiling: float | None = None) -> NDArray[np.intp]:
+def binned(values: NDArray, ceiling: float | None = None) -> NDArray[np.intp]:
+    """Values as numbers of bins from 0 to `ceiling` (default: nearly the largest value)."""
     top = np.percentile(values, 99.5) if ceiling is None else ceiling
     scaled = np.clip(values / (top if top > 0 else 1.0), 0, 1)
     return np.asarray((scaled * (_BINS - 1)).round(), dtype=np.intp)

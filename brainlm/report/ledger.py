@@ -16,6 +16,7 @@ from ..provenance import is_tombstone
 LASTING = {
     "motion": "motion",
     "normalize-anat": "t1w_to_mni",
+    "coregister-bold": "boldref_to_t1w",
     "normalize-bold": "boldref_to_mni",
     "warp-bold": "boldref_to_mni_warp",
     "resample": "mni_mask",

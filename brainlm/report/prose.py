@@ -126,6 +126,11 @@ def citations(findings: Findings) -> list[tuple[str, str]]:
             "Avants BB, et al. A reproducible evaluation of ANTs similarity metric performance "
             "in brain image registration. NeuroImage 54:2033-2044, 2011.",
         ),
+        (
+            "The boundary of the white matter in coregistration",
+            "Greve DN, Fischl B. Accurate and robust brain image alignment using boundary-based "
+            "registration. NeuroImage 48:63-72, 2009.",
+        ),
         *_template_citations(findings.template),
         (
             "The workflow engine",

@@ -25,6 +25,7 @@ AFTER_PARCELLATION = {
 }
 PER_RECORDING = (
     "estimate_motion",
+    "coregister_bold",
     "normalize_bold",
     "resample_bold",
     "compute_confounds",
@@ -143,7 +144,8 @@ def test_a_stage_by_hand_gives_the_same_bytes(demo_copy: Path) -> None:
     study = demo_copy / "study"
     recording = sorted(study.rglob("*_timeseries.parquet"))[0].name.split("_space-")[0]
     before = runner.digest_tree(study)
-    for verb in ("motion", "normalize-bold", "resample", "confounds", "denoise", "parcellate"):
+    verbs = ("motion", "coregister-bold", "normalize-bold", "resample")
+    for verb in (*verbs, "confounds", "denoise", "parcellate"):
         done = runner.brainlm(verb, recording, "--study", study)
         assert done.returncode == 0, (verb, done.stderr)
     after = runner.digest_tree(study)

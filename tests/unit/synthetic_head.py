@@ -100,7 +100,7 @@ def make_study(
     *,
     t1w: tuple[np.ndarray, np.ndarray] | None = None,
     tr: float = 2.0,
-    config: str = "space: {resolution_mm: 4}\nnormalize: {resolution_mm: 4}\n",
+    config: str = "space: {resolution_mm: 4}\nnormalize: {resolution_mm: 4, transform: affine}\n",
 ) -> tuple[Path, str]:
     """A BIDS folder with one run, a study folder beside it, and the recording's id."""
     bids, study, identifier = root / "bids", root / "study", "sub-01_task-rest"

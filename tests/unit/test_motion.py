@@ -226,7 +226,7 @@ def test_command_writes_what_it_says(tmp_path: Path) -> None:
     for row, pose in zip(table[list(MOTION_NAMES)].to_numpy(), poses, strict=True):
         np.testing.assert_allclose(params_from_pose(pose, center), row, atol=1e-7)
     boldref = read_image(func / f"{identifier}_boldref.nii.gz")
-    mask = read_image(func / f"{identifier}_desc-brain_mask.nii.gz")
+    mask = read_image(func / f"{identifier}_desc-foreground_mask.nii.gz")
     np.testing.assert_allclose(boldref.affine, affine)
     assert set(np.unique(mask.data)) == {0, 1}
     sidecar = json.loads((func / f"{identifier}_desc-motion_timeseries.json").read_text())

@@ -210,9 +210,11 @@ def test_commands_write_the_same_bytes_twice(tmp_path: Path) -> None:
     study, identifier = make_study(tmp_path, run, affine, t1w=(small.data, small.affine))
     brainlm("motion", identifier, "--study", study)
     brainlm("normalize-anat", "sub-01", "--study", study)
+    brainlm("coregister-bold", identifier, "--study", study)
     brainlm("normalize-bold", identifier, "--study", study)
     first = bytes_below(study / "derivatives")
     brainlm("normalize-anat", "sub-01", "--study", study)
+    brainlm("coregister-bold", identifier, "--study", study)
     assert bytes_below(study / "derivatives") == first
     anat, func = (study / "derivatives/brainlm/sub-01" / folder for folder in ("anat", "func"))
     (to_mni,) = read_itk_affines(anat / "sub-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.txt")
@@ -224,3 +226,26 @@ def test_commands_write_the_same_bytes_twice(tmp_path: Path) -> None:
     np.testing.assert_allclose(whole, to_t1w @ to_mni, atol=1e-9)
     brain = read_image(anat / "sub-01_desc-brain_T1w.nii.gz")
     np.testing.assert_allclose(brain.affine, small.affine)
+    # The run's brain is what of the head's bright object is brain.
+    mask, bright = (
+        read_image(func / f"{identifier}_desc-{name}_mask.nii.gz").data > 0
+        for name in ("brain", "foreground")
+    )
+    assert 0.9 < dice(mask, bright) <= 1
+
+
+def test_a_t1w_that_is_taken_away_leaves_no_transform(tmp_path: Path) -> None:
+    """Nothing would make it anew, and nothing would say that it is stale."""
+    study, identifier = make_study(tmp_path, np.ones((4, 4, 4, 5)), np.eye(4))
+    said = brainlm("coregister-bold", identifier, "--study", study, code=2)
+    assert "no T1w" in said
+    stale = study / "derivatives/brainlm/sub-01/func"
+    stale = stale / f"{identifier}_from-boldref_to-T1w_mode-image_xfm.txt"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("an earlier T1w's")
+    stale.with_suffix(".json").write_text("{}")
+    ledger = study / f"qc/failures/{identifier}.json"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text('{"stage": "coregister-bold"}')
+    brainlm("normalize-bold", identifier, "--study", study, code=1)  # motion has not been run
+    assert not list(stale.parent.iterdir()) and not ledger.exists()

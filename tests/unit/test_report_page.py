@@ -123,13 +123,13 @@ def test_stand_in_atlas_is_called_so(page):
 
 def test_limits_and_citations_follow_the_normalisation(finished):
     found = gather(finished.study, finished.fields, [], finished.config.name)
-    assert any("is affine" in text for text in limits(found))
-    assert not any("SyN" in what for what, _ in citations(found))
-    resample = {"normalize": {"transform": "syn"}}
+    assert not any("is affine" in text for text in limits(found))
+    assert any("SyN" in what for what, _ in citations(found))
+    resample = {"normalize": {"transform": "affine"}}
     known = replace(found.provenance, parameters={"resample": resample})
-    nonlinear = replace(found, provenance=known)
-    assert not any("is affine" in text for text in limits(nonlinear))
-    assert any("SyN" in what for what, _ in citations(nonlinear))
+    linear = replace(found, provenance=known)
+    assert any("is affine" in text for text in limits(linear))
+    assert not any("SyN" in what for what, _ in citations(linear))
 
 
 def test_methods_say_what_was_done(finished, page):

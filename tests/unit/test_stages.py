@@ -50,6 +50,8 @@ def test_stages_do_not_share_more_than_they_should() -> None:
     for name, stage in STAGES.items():
         for module in source_modules(stage.module):
             owners.setdefault(module, set()).add(name)
+    for names in owners.values():
+        names.discard("phantom-check")  # its ceiling goes the whole way with the truth
     assert owners["brainlm.preproc.motion"] == {"motion"}
     assert owners["brainlm.preproc.resample"] == {"resample", "resample-to-parcels"}
     assert owners["brainlm.denoise.regression"] == {"denoise", "resample-to-parcels"}

@@ -45,7 +45,8 @@ def test_stages_hand_the_warp_on_and_repeat_it_bit_by_bit(tmp_path: Path, with_t
         t1w=(t1w.data, t1w.affine) if with_t1w else None,
         config=CONFIG,
     )
-    verbs = ["motion", *(["normalize-anat"] if with_t1w else []), "normalize-bold"]
+    verbs = ["motion", *(["normalize-anat", "coregister-bold"] if with_t1w else [])]
+    verbs += ["normalize-bold"]
     verbs += ["resample"] if with_t1w else ["warp-bold", "resample"]
 
     def run(verb: str, *options: str) -> str:
@@ -99,7 +100,7 @@ def test_a_t1w_given_up_leaves_a_tombstone_of_its_warp(tmp_path: Path) -> None:
     folder = study / "derivatives/brainlm/sub-01/anat"
     assert (folder / warp).stat().st_size == 0
     shutil.rmtree(folder)
-    (study / "config/config.yaml").write_text("bids_dir: ../bids\n")
+    (study / "config/config.yaml").write_text("bids_dir: ../bids\nnormalize: {transform: affine}\n")
     brainlm("normalize-anat", "sub-01", "--study", study, "--on-data-error", "record")
     assert len(list(folder.iterdir())) == 2
     # A verb that has nothing to do here says so.
@@ -112,9 +113,10 @@ def test_the_workflow_asks_for_a_warp_only_where_the_config_does(tmp_path: Path)
     t1w = (np.ones((4, 4, 4), dtype=np.float32), np.eye(4))
     with_t1w, identifier = make_study(tmp_path / "a", bold, np.eye(4), t1w=t1w)
     without, _ = make_study(tmp_path / "b", bold, np.eye(4))
-    run, syn = SimpleNamespace(recording=identifier), {"normalize": {"transform": "syn"}}
-    assert Dag({}, with_t1w).warp_of(run) == Dag({}, without).warp_of(run) == []
-    assert Dag({}, with_t1w).anat_warp() == []
+    run = SimpleNamespace(recording=identifier)
+    affine, syn = ({"normalize": {"transform": kind}} for kind in ("affine", "syn"))
+    assert Dag(affine, with_t1w).warp_of(run) == Dag(affine, without).warp_of(run) == []
+    assert Dag(affine, with_t1w).anat_warp() == []
     (of_anat,) = Dag(syn, with_t1w).warp_of(run)
     assert of_anat.endswith(f"anat/sub-01_from-T1w_to-{TEMPLATE}_mode-image_desc-syn_xfm.nii.gz")
     assert len(Dag(syn, with_t1w).anat_warp()) == 1

@@ -43,6 +43,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
     for rule in (
         "estimate_motion",
         "normalize_anat",
+        "coregister_bold",
         "normalize_bold",
         "resample_bold",
         "compute_confounds",
@@ -91,9 +92,10 @@ def test_syn_plans_a_warp_of_their_own_for_runs_without_a_t1w(tmp_path: Path) ->
     table.loc[0, ["t1w", "anat_id", "t1w_sha256"]] = None
     table.to_parquet(path)
     target = ["--cores", "1", "parcellations"]
-    planned = counts(snakemake(tmp_path, *target))
+    planned = counts(snakemake(tmp_path, *target, "--config", "normalize={transform: affine}"))
     assert "warp_bold" not in planned and planned["normalize_anat"] == 2
-    output = snakemake(tmp_path, *target, "--config", "normalize={transform: syn}")
+    assert planned["coregister_bold"] == 2 and planned["normalize_bold"] == 3
+    output = snakemake(tmp_path, *target)
     planned = counts(output)
     assert planned["warp_bold"] == 1 and planned["normalize_anat"] == 2
     assert planned["resample_bold"] == 3

@@ -8,7 +8,7 @@ rule estimate_motion:
         motion=study.pattern("motion"),
         hmc_xfm=study.pattern("hmc_xfm"),
         boldref=study.pattern("boldref"),
-        bold_mask=study.pattern("bold_mask"),
+        foreground_mask=study.pattern("foreground_mask"),
     log:
         "logs/motion/{folder}/{recording}.log",
     benchmark:
@@ -62,7 +62,7 @@ rule normalize_anat:
 rule estimate_fieldmap:
     input:
         boldref=study.pattern("boldref"),
-        bold_mask=study.pattern("bold_mask"),
+        foreground_mask=study.pattern("foreground_mask"),
         sources=study.field_sources,
     output:
         fieldmap=study.pattern("fieldmap"),
@@ -89,12 +89,41 @@ rule estimate_fieldmap:
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
 
 
-rule normalize_bold:
+# Asked for only by runs with a T1w.
+rule coregister_bold:
     input:
         reference=study.reference_of,
         anat=study.anat_of,
     output:
+        boldref_to_t1w=study.pattern("boldref_to_t1w"),
+    log:
+        "logs/coregister-bold/{folder}/{recording}.log",
+    benchmark:
+        "benchmarks/coregister-bold/{folder}/{recording}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        options=study.options("coregister-bold"),
+        code=study.code("coregister-bold"),
+    message:
+        "coregister-bold {wildcards.recording}"
+    shell:
+        "brainlm coregister-bold {wildcards.recording}"
+        " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
+
+
+rule normalize_bold:
+    input:
+        reference=study.reference_of,
+        anat=study.anat_of,
+        boldref_to_t1w=study.coregistration_of,
+    output:
         boldref_to_mni=study.pattern("boldref_to_mni"),
+        bold_mask=study.pattern("bold_mask"),
     log:
         "logs/normalize-bold/{folder}/{recording}.log",
     benchmark:

@@ -1,0 +1,33 @@
+"""The reference volume of a run, as the commands that register it want it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._stage import RecordingRun
+
+if TYPE_CHECKING:
+    from ..images import Image
+    from ..preproc.masks import Mask
+
+
+def read_reference(run: RecordingRun) -> tuple[Image, Mask]:
+    """The reference volume, its intensities evened, and the mask of its bright object."""
+    from ..preproc.normalize import even_out
+
+    boldref, mask = read_raw_reference(run)
+    return even_out(boldref, mask), mask
+
+
+def read_raw_reference(run: RecordingRun) -> tuple[Image, Mask]:
+    """The reference volume and the mask of its bright object.
+
+    Both are the undistorted ones where the run's distortion is corrected: parameters decide,
+    not files.
+    """
+    from ..images import read_image
+    from ..recordings import REFERENCE
+
+    corrected = run.recording.correction(run.params["distortion"]["method"])
+    boldref, foreground = REFERENCE[corrected is not None]
+    return read_image(run.input(boldref)), read_image(run.input(foreground)).data > 0
