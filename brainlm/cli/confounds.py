@@ -9,6 +9,7 @@ import typer
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
+    MemoryOption,
     OnDataError,
     OnDataErrorOption,
     ParamsOption,
@@ -33,6 +34,7 @@ def confounds(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
+    mem_gb: MemoryOption = None,
 ) -> None:
     """Compute the confounds of one run, under fMRIPrep's column names.
 
@@ -57,7 +59,7 @@ def confounds(
         software=("nilearn", "numpy", "pandas", "scipy"),
     ) as run:
         mask = read_image(run.input("mni_mask")).data > 0
-        write_confounds(run, open_series(run.input("preproc_bold")).in_mask(mask), mask)
+        write_confounds(run, open_series(run.input("preproc_bold")).in_mask(mask, mem_gb), mask)
 
 
 def write_confounds(

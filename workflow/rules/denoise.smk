@@ -27,7 +27,7 @@ rule find_components:
     message:
         "ica {wildcards.recording}"
     shell:
-        "brainlm ica {wildcards.recording}"
+        "brainlm ica {wildcards.recording} --mem-gb {resources.mem_mb}e-3"
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
 
 
@@ -56,5 +56,5 @@ rule denoise_bold:
     message:
         "denoise {wildcards.recording}"
     shell:
-        "brainlm denoise {wildcards.recording}"
+        "brainlm denoise {wildcards.recording} --mem-gb {resources.mem_mb}e-3"
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"

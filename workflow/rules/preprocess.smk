@@ -225,5 +225,5 @@ rule compute_confounds:
     message:
         "confounds {wildcards.recording}"
     shell:
-        "brainlm confounds {wildcards.recording}"
+        "brainlm confounds {wildcards.recording} --mem-gb {resources.mem_mb}e-3"
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"

@@ -40,4 +40,5 @@ rule resample_to_parcels:
         "resample-to-parcels {wildcards.recording}"
     shell:
         "brainlm resample-to-parcels {wildcards.recording} --threads {threads}"
+        " --mem-gb {resources.mem_mb}e-3"
         " --params {params.options:q} --on-data-error record > {log:q} 2>&1"
