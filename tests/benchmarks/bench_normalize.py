@@ -4,7 +4,8 @@
 known deformation (2.5 mm RMS beyond its affine). For each of two ways, through a 2 mm T1w (every
 second one with skull) and from a 4 mm BOLD reference alone, the distance in mm between where
 the transforms put the template's brain voxels and where they truly lie, by the affine and by
-SyN on top; then SyN's CPU seconds. The last table: Dice of the extracted brain with the true one.
+SyN on top; then SyN's CPU seconds, and the Dice of the template's grey matter with the head's, as
+either brings it to the template. The last table: Dice of the extracted brain with the true one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main(heads: int = 2) -> None:
     pin_libraries()  # ants is not loaded before it registers
     tissues = load_tissues(SPACE, ZOOM)
     print(f"{'head':<6}{'way':<6}{'affine mm':>12}{'SyN mm':>10}{'90% mm':>10}{'CPU s':>8}", end="")
-    print(f"{'smallest Jacobian':>20}{'max mm':>8}")
+    print(f"{'smallest Jacobian':>20}{'max mm':>8}{'GM affine':>11}{'GM SyN':>8}")
     brains = []
     for number in range(heads):
         head, skull = _head(number), number % 2 == 1
@@ -92,9 +93,18 @@ def _print(
     longest = np.linalg.norm(warp.displacement, axis=-1)[tissues.brain].max()
     print(
         f"{number:<6d}{way:<6}{np.median(affine):12.2f}{np.median(syn):10.2f}"
-        f"{np.percentile(syn, 90):10.2f}{seconds:8.0f}{lowest:20.2f}{longest:8.1f}",
+        f"{np.percentile(syn, 90):10.2f}{seconds:8.0f}{lowest:20.2f}{longest:8.1f}"
+        f"{_grey_dice(head, to_mni @ points, points):11.3f}"
+        f"{_grey_dice(head, to_mni @ moved, points):8.3f}",
         flush=True,
     )
+
+
+def _grey_dice(head: anatomy.Head, found: np.ndarray, points: np.ndarray) -> float:
+    """Of the template's grey matter at `points` (4, n) with the head's at `found` (4, n)."""
+    grey = anatomy.template_maps()["GM"]
+    there = anatomy.sample(grey, head.to_template(found[:3].T)) > 0.5
+    return dice(there, anatomy.sample(grey, points[:3].T) > 0.5)
 
 
 def _brain_dice(head: anatomy.Head, t1w: Image, brain: np.ndarray) -> float:

@@ -76,7 +76,12 @@ def test_every_known_fault_is_told_and_the_rest_finishes(tmp_path: Path) -> None
     size = ("--subjects", 1, "--two-runs", 0, "--two-sessions", 0, "--volumes", 60)
     made = runner.brainlm("phantom", bids, *size, "--voxel-mm", 5, "--t1w-mm", 3, *kinds)
     assert made.returncode == 0, made.stderr
-    settings = ("eligibility.min_volumes=50", "space.resolution_mm=5", "atlas.name=A424approx")
+    settings = (
+        "eligibility.min_volumes=50",
+        "space.resolution_mm=5",
+        "atlas.name=A424approx",
+        "normalize.transform=affine",
+    )
     printed = runner.onboard(bids, study, *settings)
     truth = json.loads((bids / "derivatives" / "phantom-truth" / "phantom.json").read_text())
     table = pd.read_parquet(study / "onboarding" / "recordings.parquet")
