@@ -195,16 +195,18 @@ class Dag:
         return self.each("boldref_to_mni_warp", [wildcards.recording])
 
     def components_of(self, wildcards: Any) -> list[str]:
-        """What denoising by components needs besides; none for the other methods.
-
-        A table in review/, made by hand, is one of them, so that denoising follows it.
-        """
+        """What denoising by components needs besides; none for the other methods."""
         if self.config.denoise.method != "aroma":
             return []
-        kinds = ["ica_mixing", "aroma_metrics"]
-        if wildcards.recording in self.reviewed:
-            kinds.append("aroma_review")
-        return [path for kind in kinds for path in self.each(kind, [wildcards.recording])]
+        names, kinds = [wildcards.recording], ("ica_mixing", "aroma_metrics")
+        return [path for kind in kinds for path in self.each(kind, names)] + self.review_of(
+            wildcards
+        )
+
+    def review_of(self, wildcards: Any) -> list[str]:
+        """A table in review/, made by hand, where there is one: denoising must follow it."""
+        asked = self.config.denoise.method == "aroma" and wildcards.recording in self.reviewed
+        return self.each("aroma_review", [wildcards.recording]) if asked else []
 
     def component_files(self) -> dict[str, str]:
         """Patterns of the components' files, by kind; none where nothing asks for them."""
@@ -231,6 +233,13 @@ class Dag:
         """Memory for a stage that holds the brain of a normalised run so many times, MB."""
         voxels = copies * _BRAIN_MM3 / self.config.space.resolution_mm**3
         return self._series_mb(voxels, wildcards)
+
+    def straight_mb(self, wildcards: Any) -> int:
+        """Memory for a stage that takes a run straight into parcels, MB.
+
+        The search for components holds the brain three times, whichever stage does it.
+        """
+        return self.brain_mb(wildcards, 3 if self.config.denoise.method == "aroma" else 1) + 500
 
     def _series_mb(self, voxels: float, wildcards: Any) -> int:
         return _BASE_MB + math.ceil(voxels * self._row(wildcards.recording)["n_volumes"] * 4 / 1e6)
