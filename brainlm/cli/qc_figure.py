@@ -47,9 +47,10 @@ def qc_figure(
 
     One PNG per recording in reports/figures: framewise displacement and standardised DVARS
     with their thresholds, the six motion parameters, the carpet of voxel series before and
-    after denoising (Power 2017), and axial slices of the reference volume (undistorted where the
-    run has a field) with the brain mask, left and right as in the world. Its sidecar holds mean and largest FD, the number
-    of outlier volumes and the share of parcels with enough voxels.
+    after denoising (Power 2017), and axial slices of the reference volume (undistorted where
+    the run has a field) with the brain mask, left and right as in the world. Its sidecar
+    holds mean and largest FD, the number of outlier volumes and the share of parcels with
+    enough voxels.
     """
     mode = on_data_error if batch is None else OnDataError.record
     for recording_id in progress(recording_ids, "drawing figures"):

@@ -9,7 +9,12 @@ import pandas as pd
 import pytest
 
 from brainlm.config import Denoise
-from brainlm.denoise.components import check_same_components, component_names, read_mixing, read_noise
+from brainlm.denoise.components import (
+    check_same_components,
+    component_names,
+    read_mixing,
+    read_noise,
+)
 from brainlm.denoise.design import Design, Noise, make_design
 from brainlm.denoise.regression import clean
 from brainlm.errors import DataError, InputError

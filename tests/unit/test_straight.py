@@ -116,7 +116,7 @@ def test_a_run_that_is_too_short_leaves_tombstones_and_a_reason(
 def test_a_failure_of_a_stage_that_is_not_asked_for_any_more_is_forgotten(
     prepared: tuple[Study, str],
 ) -> None:
-    """ICA gave the run up; with another method it is whole, and the audit must not count it lost."""
+    """ICA gave the run up; with another method it is whole, and no audit may count it lost."""
     study, identifier = prepared
     study.path("config").write_text("bids_dir: ../bids\n" + CONFIG)
     ledger = study.path("failure", recording=identifier)
