@@ -39,7 +39,7 @@ _BASE_MB = 1000
 
 #: Recordings whose quality figures one job draws: drawing one takes less than starting.
 QC_BATCH = 50
-QC_INPUTS = ("boldref", "bold_mask", "confounds", "carpet", "coverage")
+QC_INPUTS = ("bold_mask", "confounds", "carpet", "coverage")
 
 
 def prepare_environment() -> None:
@@ -124,7 +124,8 @@ class Dag:
     def batch_inputs(self, wildcards: Any) -> list[str]:
         """What the figures of a batch are drawn from."""
         names = self.batch(wildcards)
-        return [path for kind in QC_INPUTS for path in self.each(kind, names)]
+        shown = [self._reference(name)[0] for name in names]
+        return [*shown, *(path for kind in QC_INPUTS for path in self.each(kind, names))]
 
     def raw_bold(self, wildcards: Any) -> str:
         """The raw BOLD file of a recording, as the config names the dataset.
@@ -147,9 +148,9 @@ class Dag:
         fields = {"anat": anat, "anat_folder": folder_of(anat)}
         return [self.pattern(kind).format(**fields) for kind in ("t1w_to_mni", "t1w_brain")]
 
-    def correction(self, wildcards: Any) -> str | None:
+    def correction(self, recording: str) -> str | None:
         """How a recording's distortion is corrected: by "fieldmap", "syn" or not at all."""
-        row = self._row(wildcards.recording)
+        row = self._row(recording)
         return correction_of(
             self.config.distortion.method,
             fmap_kind=row["fmap_kind"],
@@ -159,20 +160,23 @@ class Dag:
 
     def field_sources(self, wildcards: Any) -> list[str]:
         """What a recording's field is estimated from: its field map's files, or its T1w."""
-        if self.correction(wildcards) == "syn":
+        if self.correction(wildcards.recording) == "syn":
             return self.anat_of(wildcards)
         files = json.loads(self._row(wildcards.recording)["fmap"] or "[]")
         return [str(self.config.bids_dir / path) for path in files]
 
     def field_of(self, wildcards: Any) -> list[str]:
         """The field that a recording is resampled with: none where nothing is corrected."""
-        corrected = self.correction(wildcards)
+        corrected = self.correction(wildcards.recording)
         return self.each("fieldmap", [wildcards.recording]) if corrected else []
 
     def reference_of(self, wildcards: Any) -> list[str]:
         """The reference and brain mask to normalise: undistorted where there is a field."""
-        kinds = REFERENCE[self.correction(wildcards) is not None]
-        return [path for kind in kinds for path in self.each(kind, [wildcards.recording])]
+        return self._reference(wildcards.recording)
+
+    def _reference(self, recording: str) -> list[str]:
+        kinds = REFERENCE[self.correction(recording) is not None]
+        return [path for kind in kinds for path in self.each(kind, [recording])]
 
     def coregistration_of(self, wildcards: Any) -> list[str]:
         """The way of a recording to its T1w: none without a T1w."""
@@ -195,16 +199,18 @@ class Dag:
         return self.each("boldref_to_mni_warp", [wildcards.recording])
 
     def components_of(self, wildcards: Any) -> list[str]:
-        """What denoising by components needs besides; none for the other methods.
-
-        A table in review/, made by hand, is one of them, so that denoising follows it.
-        """
+        """What denoising by components needs besides; none for the other methods."""
         if self.config.denoise.method != "aroma":
             return []
-        kinds = ["ica_mixing", "aroma_metrics"]
-        if wildcards.recording in self.reviewed:
-            kinds.append("aroma_review")
-        return [path for kind in kinds for path in self.each(kind, [wildcards.recording])]
+        names, kinds = [wildcards.recording], ("ica_mixing", "aroma_metrics")
+        return [path for kind in kinds for path in self.each(kind, names)] + self.review_of(
+            wildcards
+        )
+
+    def review_of(self, wildcards: Any) -> list[str]:
+        """A table in review/, made by hand, where there is one: denoising must follow it."""
+        asked = self.config.denoise.method == "aroma" and wildcards.recording in self.reviewed
+        return self.each("aroma_review", [wildcards.recording]) if asked else []
 
     def component_files(self) -> dict[str, str]:
         """Patterns of the components' files, by kind; none where nothing asks for them."""
@@ -231,6 +237,13 @@ class Dag:
         """Memory for a stage that holds the brain of a normalised run so many times, MB."""
         voxels = copies * _BRAIN_MM3 / self.config.space.resolution_mm**3
         return self._series_mb(voxels, wildcards)
+
+    def straight_mb(self, wildcards: Any) -> int:
+        """Memory for a stage that takes a run straight into parcels, MB.
+
+        The search for components holds the brain three times, whichever stage does it.
+        """
+        return self.brain_mb(wildcards, 3 if self.config.denoise.method == "aroma" else 1) + 500
 
     def _series_mb(self, voxels: float, wildcards: Any) -> int:
         return _BASE_MB + math.ceil(voxels * self._row(wildcards.recording)["n_volumes"] * 4 / 1e6)

@@ -88,7 +88,7 @@ STAGES: dict[str, Stage] = {
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
-        Stage("qc-figure", ("confounds", "space", "atlas")),
+        Stage("qc-figure", ("distortion", "confounds", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas")),
         Stage("report", ("space", "atlas", "pretrain", "finetune")),
     )

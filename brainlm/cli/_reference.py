@@ -20,14 +20,20 @@ def read_reference(run: RecordingRun) -> tuple[Image, Mask]:
 
 
 def read_raw_reference(run: RecordingRun) -> tuple[Image, Mask]:
-    """The reference volume and the mask of its bright object.
+    """The reference volume and the mask of its bright object."""
+    from ..images import read_image
+
+    boldref, foreground = reference_kinds(run)
+    return read_image(run.input(boldref)), read_image(run.input(foreground)).data > 0
+
+
+def reference_kinds(run: RecordingRun) -> tuple[str, str]:
+    """The kinds of file that hold a run's reference volume and the mask of its bright object.
 
     Both are the undistorted ones where the run's distortion is corrected: parameters decide,
     not files.
     """
-    from ..images import read_image
     from ..recordings import REFERENCE
 
     corrected = run.recording.correction(run.params["distortion"]["method"])
-    boldref, foreground = REFERENCE[corrected is not None]
-    return read_image(run.input(boldref)), read_image(run.input(foreground)).data > 0
+    return REFERENCE[corrected is not None]

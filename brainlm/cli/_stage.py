@@ -223,6 +223,21 @@ class StageRun:
             if read_json(ledger)["stage"] == self.name:
                 ledger.unlink()
 
+    def outgrow_failure(self, identifier: str) -> None:
+        """Drop a failure of an earlier stage: this one found all that it needs whole.
+
+        What gave up is then not asked for any more (its option is off, or the T1w is gone), so
+        nothing else would take its entry back.
+        """
+        from ..files import read_json
+        from ..stages import STAGES
+
+        earlier = list(STAGES)[: list(STAGES).index(self.name)]
+        ledger = self.study.path("failure", recording=identifier)
+        with contextlib.suppress(FileNotFoundError):
+            if read_json(ledger)["stage"] in earlier:
+                ledger.unlink()
+
 
 class RecordingRun(StageRun):
     """A run of a stage on one recording."""
@@ -292,6 +307,7 @@ def _giving_up_cleanly(
     run.forget_failure(identifier)
     try:
         yield
+        run.outgrow_failure(identifier)
     except DataError as error:
         if on_data_error is OnDataError.stop or isinstance(error, NotMadeError):
             raise

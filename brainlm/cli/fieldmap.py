@@ -156,12 +156,16 @@ def _measured(run: RecordingRun, images: list[Image]) -> tuple[Image, Image]:
             raise DataError(
                 f"Phase and magnitude have other grids: {part.data.shape}, {magnitude.data.shape}",
                 file=run.bids_dir / run.recording.fmap[0],
-                fix="convert them anew, or set distortion.method to off",
+                fix="convert them anew, or take the field map out of fmap/ and onboard again: the "
+                "run is then used without",
             )
     if run.recording.fmap_kind == "fieldmap":
         field = field_in_head(parts[0].data * about[0]["HzPerUnit"], magnitude)
     else:
-        phases = [phase_in_radians(part.data) for part in parts]
+        names = [str(run.bids_dir / path) for path in run.recording.fmap]
+        phases = [
+            phase_in_radians(part.data, name) for part, name in zip(parts, names, strict=False)
+        ]
         phase = phases[1] - phases[0] if len(phases) == 2 else phases[0]
         field = field_from_phase(phase, magnitude, about[0]["EchoGap"])
     return Image(field, magnitude.affine), magnitude

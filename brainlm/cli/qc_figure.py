@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._console import progress
+from ._reference import reference_kinds
 from ._stage import (
     HERE,
     OnDataError,
@@ -46,9 +47,10 @@ def qc_figure(
 
     One PNG per recording in reports/figures: framewise displacement and standardised DVARS
     with their thresholds, the six motion parameters, the carpet of voxel series before and
-    after denoising (Power 2017), and axial slices of the reference volume with the brain
-    mask, left and right as in the world. Its sidecar holds mean and largest FD, the number
-    of outlier volumes and the share of parcels with enough voxels.
+    after denoising (Power 2017), and axial slices of the reference volume (undistorted where
+    the run has a field) with the brain mask, left and right as in the world. Its sidecar
+    holds mean and largest FD, the number of outlier volumes and the share of parcels with
+    enough voxels.
     """
     mode = on_data_error if batch is None else OnDataError.record
     for recording_id in progress(recording_ids, "drawing figures"):
@@ -76,7 +78,7 @@ def _draw(recording_id: str, study: Path, params: str | None, mode: OnDataError)
         outputs=("qc_figure",),
         software=("matplotlib", "nibabel", "numpy", "pillow"),
     ) as run:
-        boldref = read_image(run.input("boldref"))
+        boldref = read_image(run.input(reference_kinds(run)[0]))
         carpet = load_file(run.input("carpet"))
         coverage = run.input("coverage")
         data = QCData(

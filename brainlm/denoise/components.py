@@ -13,6 +13,11 @@ from .aroma import CSF_THRESHOLD, FREQUENCY_THRESHOLD, motion_side
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 
+#: What is measured of a component, each about 0 to 1, and by how much it may differ between
+#: machines or in a spreadsheet. Another component differs by far more in one of them.
+FEATURES = ("edge_fract", "csf_fract", "max_RP_corr", "HFC", "variance_explained")
+_SAME = 0.02
+
 
 def component_names(count: int) -> list[str]:
     """`ica_000`, `ica_001`, ..., the one that explains most first."""
@@ -56,6 +61,26 @@ def read_noise(path: Path, names: list[str]) -> NDArray[np.bool_]:
         odd = next(str(value) for value in said.values() if value not in (ACCEPTED, REJECTED))
         raise InputError(f"A component is classified as {odd!r}", file=path, fix=fix)
     return np.array([said[name] == REJECTED for name in names])
+
+
+def check_same_components(review: Path, metrics: Path) -> None:
+    """Refuse a table made by hand (`review`) of other components than those of `metrics`.
+
+    Names are numbers: after another search (an option, the data, the code) they stand for other
+    components. The features that the table was copied with tell; one without them is believed.
+    """
+    theirs, ours = (
+        pd.read_csv(path, sep="\t").set_index("component") for path in (review, metrics)
+    )
+    shared = [name for name in FEATURES if name in theirs.columns]
+    gap = (theirs.loc[ours.index, shared].astype(float) - ours[shared]).abs() > _SAME
+    if gap.any(axis=None):
+        raise InputError(
+            f"The table was made of other components: {ours.index[gap.any(axis=1)][0]} of the run "
+            "has other features now",
+            file=review,
+            fix=f"classify those of {metrics.name} anew, or delete the table in review/",
+        )
 
 
 def read_mixing(path: Path) -> pd.DataFrame:

@@ -29,11 +29,11 @@ _RIM_MM = 6.0
 _PASSES = 2
 
 
-def phase_in_radians(phase: NDArray) -> Floats:
+def phase_in_radians(phase: NDArray, file: str | None = None) -> Floats:
     """A phase image (x, y, z) in the units of common converters, as radians.
 
     Known are radians (to one turn), Siemens's 0 to 4095 and -4096 to 4095, and GE's
-    thousandths of a radian.
+    thousandths of a radian. `file` is named where it is none of these.
     """
     low, high = float(phase.min()), float(phase.max())
     if high - low <= 2 * np.pi + 0.1:
@@ -47,7 +47,9 @@ def phase_in_radians(phase: NDArray) -> Floats:
     else:
         raise DataError(
             f"The phase image runs from {low:g} to {high:g}: neither radians nor a scanner's units",
-            fix="convert it anew, or switch distortion correction off (distortion.method: off)",
+            file=file,
+            fix="convert it anew, or take the field map out of fmap/ and onboard again: the run is "
+            "then used without",
         )
     return np.asarray(2 * np.pi * turns, dtype=np.float32)
 

@@ -15,12 +15,14 @@ from ..provenance import is_tombstone
 #: Stage of one recording or T1w -> a file it leaves which is not removed afterwards.
 LASTING = {
     "motion": "motion",
+    "fieldmap": "fieldmap",
     "normalize-anat": "t1w_to_mni",
     "coregister-bold": "boldref_to_t1w",
     "normalize-bold": "boldref_to_mni",
     "warp-bold": "boldref_to_mni_warp",
     "resample": "mni_mask",
     "confounds": "confounds",
+    "ica": "aroma_metrics",
     "denoise": "carpet",
     "parcellate": "timeseries",
     "resample-to-parcels": "timeseries",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..recordings import correction_of
 from ..templates import BUNDLED, find_template
 from .gather import Findings
@@ -68,11 +70,14 @@ def is_standin(atlas: str) -> bool:
 
 def is_nonlinear(findings: Findings) -> bool:
     """Whether the runs were resampled through a nonlinear warp."""
+    resampled = _resampled(findings)
+    return any(found.get("normalize", {}).get("transform") == "syn" for found in resampled)
+
+
+def _resampled(findings: Findings) -> list[dict[str, Any]]:
+    """The options with which runs were resampled, whichever stage did it."""
     stages = findings.provenance.parameters
-    return any(
-        stages.get(stage, {}).get("normalize", {}).get("transform") == "syn"
-        for stage in ("resample", "resample-to-parcels")
-    )
+    return [stages[name] for name in ("resample", "resample-to-parcels") if name in stages]
 
 
 def _template_citations(name: str) -> list[tuple[str, str]]:
@@ -87,8 +92,9 @@ def _template_citations(name: str) -> list[tuple[str, str]]:
 
 def _left_distorted(findings: Findings) -> tuple[int, int]:
     """How many eligible runs are not corrected for distortion, and of how many."""
-    resampled = findings.provenance.parameters.get("resample", {})
-    method = resampled.get("distortion", {}).get("method", "off")
+    method = "off"
+    for found in _resampled(findings):
+        method = found.get("distortion", {}).get("method", method)
     runs = findings.recordings[findings.recordings["eligible"].fillna(False)]
     about = runs[["fmap_kind", "pe_direction", "t1w"]].astype(object)
     rows = about.where(about.notna(), None).to_dict("records")

@@ -9,7 +9,12 @@ import pandas as pd
 import pytest
 
 from brainlm.config import Denoise
-from brainlm.denoise.components import component_names, read_mixing, read_noise
+from brainlm.denoise.components import (
+    check_same_components,
+    component_names,
+    read_mixing,
+    read_noise,
+)
 from brainlm.denoise.design import Design, Noise, make_design
 from brainlm.denoise.regression import clean
 from brainlm.errors import DataError, InputError
@@ -128,6 +133,19 @@ def test_a_wrong_table_is_told(tmp_path: Path, columns: dict, word: str) -> None
     with pytest.raises(InputError, match=word) as caught:
         read_noise(path, component_names(3))
     assert str(path) in str(caught.value) and "accepted or rejected" in str(caught.value)
+
+
+def test_a_table_made_of_other_components_is_refused(tmp_path: Path) -> None:
+    """After another search the same names stand for others; rounding and order do not matter."""
+    measured = {"HFC": [0.1234567, 0.2, 0.61], "edge_fract": [0.3, 0.9, 0.1]}
+    ours = table(tmp_path, **measured).rename(tmp_path / "ours.tsv")
+    rounded = pd.read_csv(ours, sep="\t").round(2).iloc[::-1]
+    rounded.to_csv(tmp_path / "metrics.tsv", sep="\t", index=False)
+    check_same_components(tmp_path / "metrics.tsv", ours)
+    check_same_components(table(tmp_path), ours)  # without features it is believed
+    swapped = {name: [values[1], values[0], values[2]] for name, values in measured.items()}
+    with pytest.raises(InputError, match="ica_000 of the run"):
+        check_same_components(table(tmp_path, **swapped), ours)
 
 
 def test_courses_with_nan_are_told(tmp_path: Path) -> None:

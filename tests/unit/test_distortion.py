@@ -140,8 +140,9 @@ def test_phases_are_read_in_each_scanners_units(low: float, high: float, whole_t
 
 
 def test_phases_in_units_that_nobody_uses_are_refused() -> None:
-    with pytest.raises(DataError, match="neither radians"):
-        phase_in_radians(np.linspace(0, 255, 1000).reshape(10, 10, 10))
+    with pytest.raises(DataError, match="neither radians") as caught:
+        phase_in_radians(np.linspace(0, 255, 1000).reshape(10, 10, 10), "sub-01_phasediff.nii.gz")
+    assert "sub-01_phasediff" in str(caught.value)
 
 
 def test_a_wrapped_and_noisy_phase_gives_the_field_and_repeats() -> None:

@@ -181,11 +181,12 @@ def test_doubtful_anatomies_are_named(copied):
     assert any("1 T1w image may be cropped" in t and "sub-02" in t for t in limits(found))
 
 
-def test_limits_tell_how_many_runs_are_left_distorted(finished):
+@pytest.mark.parametrize("stage", ["resample", "resample-to-parcels"])
+def test_limits_tell_how_many_runs_are_left_distorted(finished, stage):
     found = gather(finished.study, finished.fields, [], finished.config.name)
     assert any("left as it is in 8 of 8 runs" in text for text in limits(found))
     resample = {"distortion": {"method": "auto"}}
-    known = replace(found.provenance, parameters={"resample": resample})
+    known = replace(found.provenance, parameters={stage: resample})
     mapped = found.recordings.assign(fmap_kind="phasediff")
     assert not any(
         "left as it is" in t for t in limits(replace(found, recordings=mapped, provenance=known))

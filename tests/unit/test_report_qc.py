@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
 
 from brainlm.cli.qc_figure import qc_figure
+from brainlm.dag import Dag
 from brainlm.errors import DataError
 from brainlm.files import read_json
 from brainlm.provenance import is_tombstone
@@ -193,6 +196,27 @@ def test_command_draws_and_notes_sources(finished):
     first = path.read_bytes()
     qc_figure([name], study=finished.study.root)
     assert path.read_bytes() == first
+
+
+def test_the_mask_is_drawn_on_the_image_that_it_was_made_of(tmp_path):
+    """Where distortion is corrected, the brain mask belongs to the undistorted reference."""
+    made = FinishedStudy(tmp_path).write()
+    name = made.ids[0]
+    table = pd.read_parquet(made.path("recordings"))
+    table.loc[table["recording_id"] == name, "fmap_kind"] = "phasediff"
+    table.to_parquet(made.path("recordings"))
+    undistorted = made.of_recording("unwarped_boldref", name)
+    undistorted.write_bytes(made.of_recording("boldref", name).read_bytes())
+    made.sidecar(undistorted, "fieldmap", name)
+    qc_figure(made.ids[:2], study=tmp_path)
+    for recording, wanted in zip(made.ids[:2], ("unwarped_boldref", "boldref"), strict=True):
+        about = read_json(made.path("qc_figure", recording=recording).with_suffix(".json"))
+        drawn = [path for path in about["Sources"] if path.endswith("boldref.nii.gz")]
+        assert drawn == [str(made.of_recording(wanted, recording).relative_to(tmp_path))]
+    asked = Dag(yaml.safe_load(made.path("config").read_text()), tmp_path).batch_inputs(
+        SimpleNamespace(batch="0000")
+    )
+    assert sum(path.endswith("desc-unwarped_boldref.nii.gz") for path in asked) == 1
 
 
 def test_batch_notes_a_given_up_recording_and_goes_on(finished):

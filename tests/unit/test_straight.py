@@ -17,6 +17,7 @@ from brainlm.cli.parcellate import parcellate
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.cli.resample import resample
 from brainlm.cli.resample_to_parcels import resample_to_parcels
+from brainlm.files import write_json
 from brainlm.layout import Study
 from brainlm.provenance import sidecar_path
 
@@ -26,7 +27,7 @@ from .synthetic_registered import fields_of, registered_study
 KINDS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
 CONFIG = """
 space: {resolution_mm: 4}
-normalize: {transform: affine, resolution_mm: 4}
+normalize: {resolution_mm: 4, transform: affine}
 atlas: {name: A424approx}
 confounds: {compcor_components: 5}
 """
@@ -110,3 +111,16 @@ def test_a_run_that_is_too_short_leaves_tombstones_and_a_reason(
     ledger = json.loads(study.path("failure", recording=identifier).read_text())
     assert ledger["stage"] == "resample-to-parcels"
     assert "degrees of freedom" in ledger["what"] and "low_pass_s" in ledger["fix"]
+
+
+def test_a_failure_of_a_stage_that_is_not_asked_for_any_more_is_forgotten(
+    prepared: tuple[Study, str],
+) -> None:
+    """ICA gave the run up; with another method it is whole, and no audit may count it lost."""
+    study, identifier = prepared
+    study.path("config").write_text("bids_dir: ../bids\n" + CONFIG)
+    ledger = study.path("failure", recording=identifier)
+    for stage, stays in (("ica", False), ("fieldmap", False), ("qc-figure", True)):
+        write_json(ledger, {"stage": stage, "what": "it did not settle", "fix": None})
+        resample_to_parcels(identifier, study.root)
+        assert ledger.exists() == stays, stage

@@ -13,6 +13,7 @@ rule resample_to_parcels:
         warp=study.warp_of,
         field=study.field_of,
         bold=study.raw_bold,
+        review=study.review_of,
         atlas_image=study.pattern("atlas_image"),
         atlas_table=study.pattern("atlas_table"),
     output:
@@ -30,7 +31,7 @@ rule resample_to_parcels:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: (study.brain_mb(wildcards, 1) + 500) * attempt,
+        mem_mb=lambda wildcards, attempt: study.straight_mb(wildcards) * attempt,
         runtime=lambda wildcards, attempt: 90 * attempt,
     params:
         options=study.options("resample-to-parcels"),
