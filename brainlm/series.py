@@ -142,18 +142,26 @@ def read_bold(path: str | Path, mem_gb: float | None = None) -> HeldSeries:
 
 
 def write_series(
-    path: Path, volumes: Iterable[Volume], shape: tuple[int, ...], affine: Array, *, tr: float
+    path: Path,
+    volumes: Iterable[Volume],
+    shape: tuple[int, ...],
+    affine: Array,
+    *,
+    tr: float,
+    in_mni: bool = True,
 ) -> None:
-    """Write float32 volumes in MNI space one after the other as a 4-D `.nii.gz`, (x, y, z, T).
+    """Write float32 volumes one after the other as a 4-D `.nii.gz`, (x, y, z, T).
 
     `path` is the temporary name that the caller was given. The gzip header holds no time.
+    `in_mni` tells viewers that the coordinates are MNI's, not the scanner's.
     """
+    code = "mni" if in_mni else "scanner"
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape(shape)
     header.set_xyzt_units("mm", "sec")
-    header.set_qform(affine, code="mni")
-    header.set_sform(affine, code="mni")
+    header.set_qform(affine, code=code)
+    header.set_sform(affine, code=code)
     header.set_zooms((*np.sqrt((affine[:3, :3] ** 2).sum(axis=0)), tr))
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
@@ -166,6 +174,16 @@ def write_series(
         packed.write(header.binaryblock + b"\0\0\0\0")
         for volume in volumes:
             packed.write(np.asarray(volume, dtype="<f4").tobytes(order="F"))
+
+
+def in_volumes(
+    series: NDArray[np.float32], mask: NDArray[np.bool_], volumes: NDArray[np.intp]
+) -> Iterator[Volume]:
+    """These rows of `series` (T, n) as volumes (x, y, z), 0 outside the mask."""
+    for number in volumes:
+        volume = np.zeros(mask.shape, dtype=np.float32)
+        volume[mask] = series[number]
+        yield volume
 
 
 def _open(path: Path) -> IO[bytes]:

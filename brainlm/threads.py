@@ -7,6 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+#: The environment in which numerical libraries take sums in one order and ANTs draws the same
+#: samples each time. They read it once, when they load.
+ONE_THREAD = {
+    "ANTS_RANDOM_SEED": "1",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .geometry import Array
-from .images import load_template
+from .images import Image, load_template
 
 Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -56,3 +58,17 @@ def load_tissues(template: str, zoom: float) -> Tissues:
         brain=brain > 0.5,
         affine=maps["T1w"].affine,
     )
+
+
+def tissues_on(mask: Image, template: str, file: str | Path) -> Tissues:
+    """The tissues on the grid of a normalised `mask` (x, y, z), which must be the template's."""
+    tissues = load_tissues(template, round(mask.zooms[0], 4))
+    if tissues.brain.shape != mask.data.shape or not np.allclose(
+        tissues.affine, mask.affine, atol=1e-3
+    ):
+        raise InputError(
+            f"This mask does not lie on a grid of {template}",
+            file=file,
+            fix="give the mask that came with the normalised series, and its template",
+        )
+    return tissues

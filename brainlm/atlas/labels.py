@@ -76,3 +76,12 @@ def resample_labels(labels: Image, affine: Array, shape: Sequence[int]) -> NDArr
         x, y, z = source[:, inside]
         moved[int(index)][inside] = labels.data[x, y, z]
     return moved
+
+
+def labels_on_grid(
+    labels: Image, affine: Array, shape: Sequence[int]
+) -> tuple[NDArray[np.int16], bool]:
+    """The labels on the grid of some data, and whether they had to be moved there."""
+    if same_grid(labels.affine, labels.data.shape, affine, shape):
+        return labels.data, False
+    return resample_labels(labels, affine, shape), True

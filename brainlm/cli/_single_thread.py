@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import os
 
-_ONE = {
-    "ANTS_RANDOM_SEED": "1",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+from ..threads import ONE_THREAD
 
 
 def pin_libraries() -> None:
@@ -20,4 +14,4 @@ def pin_libraries() -> None:
     by the number of cores, and ANTs draws its samples anew in every process: the same data
     would give other bytes. Commands with `--threads` spread whole volumes instead.
     """
-    os.environ.update(_ONE)
+    os.environ.update(ONE_THREAD)

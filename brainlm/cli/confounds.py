@@ -70,6 +70,7 @@ def write_confounds(
     import pandas as pd
 
     from ..preproc.confounds import confounds_table, tissue_voxels
+    from ..preproc.tables import write_confounds as write_table
     from ..tissues import load_tissues
 
     options, space, tr = run.params["confounds"], run.params["space"], run.recording.tr
@@ -85,4 +86,4 @@ def write_confounds(
         "MeanFramewiseDisplacement": float(np.nanmean(table["framewise_displacement"])),
     }
     with run.output("confounds", about=about) as path:
-        table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8g")
+        write_table(path, table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -52,7 +51,7 @@ def denoise(
     """
     pin_libraries()
     from ..images import read_image
-    from ..series import open_series, write_series
+    from ..series import in_volumes, open_series, write_series
 
     with recording_stage(
         "denoise",
@@ -127,48 +126,10 @@ def clean_and_sample(
     before = series[:, shown]
     removed = clean(series, design)
     done: dict[str, Any] = {
-        "Regressors": int(design.basis.shape[1]),
-        "Confounds": list(design.names),
-        "SlowCosines": design.drifts,
-        "FastCosines": design.fast,
-        "NonSteadyStateVolumes": int((~design.kept & ~design.spoilt).sum()),
-        "DegreesOfFreedom": round(design.freedom, 2),
+        **design.about(run.params["denoise"]["scrub"]),
         "VarianceRemoved": round(removed, 4),
-        **about_scrubbing(run.params["denoise"]["scrub"], design),
     }
     about = {"RepetitionTime": tr, "Units": "standard deviations before denoising", **done}
     with run.output("carpet", about=about) as path:
         save_file(make_carpet(before, series[:, shown], labels[shown], design.kept), path)
     return done
-
-
-def about_scrubbing(scrub: str, design: Design) -> dict[str, Any]:
-    """Which volumes were scrubbed; nothing where scrubbing is off.
-
-    Volumes are counted from 0 in the raw run. `KeptVolumes` are those that a shortened series
-    holds, row by row.
-    """
-    import numpy as np
-
-    if scrub == "off":
-        return {}
-    without = design.spoilt if scrub == "mark" else ~design.kept
-    about: dict[str, Any] = {
-        "Scrubbing": scrub,
-        "CensoredVolumes": np.flatnonzero(without).tolist(),
-    }
-    if scrub == "censor":
-        about["KeptVolumes"] = design.volumes.tolist()
-    return about
-
-
-def in_volumes(
-    series: NDArray[np.float32], mask: NDArray[np.bool_], volumes: NDArray[np.intp]
-) -> Iterator[NDArray[np.float32]]:
-    """These rows of `series` (T, n) as volumes (x, y, z), 0 outside the mask."""
-    import numpy as np
-
-    for number in volumes:
-        volume = np.zeros(mask.shape, dtype=np.float32)
-        volume[mask] = series[number]
-        yield volume

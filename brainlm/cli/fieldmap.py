@@ -21,9 +21,6 @@ from ._stage import (
 if TYPE_CHECKING:
     from ..images import Image
 
-#: Where SyN finds the shift, the time only turns it into Hz and back; any value does.
-_NOMINAL_READOUT_S = 0.03
-
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -102,96 +99,44 @@ def fieldmap(
 
 def _from_field_map(run: RecordingRun, boldref: Image, brain: Any) -> tuple[Image, dict[str, Any]]:
     """The field on the grid of the reference, from the files in fmap/, and what to tell of it."""
-    from ..preproc.fieldmap import bring_to_boldref, onto_boldref
-    from ..preproc.pepolar import field_from_opposite
+    from ..preproc.measured import field_from_map
 
     recording = run.recording
     direction, readout_s = recording.pe_direction, recording.total_readout_time
-    assert direction is not None and readout_s is not None
-    about: dict[str, Any] = {
-        "Method": recording.fmap_kind,
-        "PhaseEncodingDirection": direction,
-        "TotalReadoutTime": readout_s,
-    }
-    images = _read_files(run)
-    if recording.fmap_kind == "pepolar":
-        from ..preproc.distortion import axis_and_sign
-
-        sides = [
-            (image, part["Direction"], part["TotalReadoutTime"])
-            for image, part in zip(images, recording.fmap_about, strict=True)
-        ]
-        alone = len(sides) == 1
-        if alone:
-            sides.insert(0, (boldref, direction, readout_s))
-        rates = [axis_and_sign(side)[1] * time for _, side, time in sides]
-        axis, _ = axis_and_sign(direction)
-        found = field_from_opposite(sides[0][0], sides[1][0], axis, (rates[0], rates[1]))
-        about |= {
-            "CorrelationOfEPIs": round(found.correlation_before, 4),
-            "CorrelationUndistorted": round(found.correlation, 4),
-        }
-        field, shown = found.field, found.undistorted
-        if alone:
-            return onto_boldref(field, boldref, brain), about
-    else:
-        field, shown = _measured(run, images)
-    zoom = run.params["normalize"]["resolution_mm"]
-    placed = bring_to_boldref(
-        field, shown, boldref, brain, direction=direction, readout_s=readout_s, zoom=zoom
+    assert recording.fmap_kind is not None and direction is not None and readout_s is not None
+    return field_from_map(
+        recording.fmap_kind,
+        _read_files(run),
+        recording.fmap_about,
+        boldref,
+        brain,
+        direction=direction,
+        readout_s=readout_s,
+        zoom=run.params["normalize"]["resolution_mm"],
+        file=run.bids_dir / recording.fmap[0],
     )
-    return placed, about
-
-
-def _measured(run: RecordingRun, images: list[Image]) -> tuple[Image, Image]:
-    """The field in Hz and the magnitude, of a field map that measured phases or the field."""
-    from ..errors import DataError
-    from ..images import Image
-    from ..preproc.fieldmap import field_from_phase, field_in_head, phase_in_radians
-
-    about = run.recording.fmap_about
-    *parts, magnitude = images
-    for part in parts:
-        if part.data.shape != magnitude.data.shape:
-            raise DataError(
-                f"Phase and magnitude have other grids: {part.data.shape}, {magnitude.data.shape}",
-                file=run.bids_dir / run.recording.fmap[0],
-                fix="convert them anew, or take the field map out of fmap/ and onboard again: the "
-                "run is then used without",
-            )
-    if run.recording.fmap_kind == "fieldmap":
-        field = field_in_head(parts[0].data * about[0]["HzPerUnit"], magnitude)
-    else:
-        names = [str(run.bids_dir / path) for path in run.recording.fmap]
-        phases = [
-            phase_in_radians(part.data, name) for part, name in zip(parts, names, strict=False)
-        ]
-        phase = phases[1] - phases[0] if len(phases) == 2 else phases[0]
-        field = field_from_phase(phase, magnitude, about[0]["EchoGap"])
-    return Image(field, magnitude.affine), magnitude
 
 
 def _read_files(run: RecordingRun) -> list[Image]:
     """The files of the field map, each the mean of its volumes."""
-    from ..images import Image, read_image
+    from ..images import read_image
+    from ..preproc.measured import mean_volume
 
     recording, images = run.recording, []
     for path, fingerprint in zip(recording.fmap, recording.fmap_sha256, strict=True):
         run.raw_source(path, fingerprint)
-        image = read_image(run.bids_dir / path)
-        data = image.data.mean(axis=3) if image.data.ndim == 4 else image.data
-        images.append(Image(data, image.affine))
+        images.append(mean_volume(read_image(run.bids_dir / path)))
     return images
 
 
 def _from_anatomy(run: RecordingRun, boldref: Image, brain: Any) -> tuple[Image, dict[str, Any]]:
     """The field that a warp to the T1w along the phase-encoding axis stands for."""
     from ..images import read_image
-    from ..preproc.fieldless import field_from_anatomy
+    from ..preproc.fieldless import NOMINAL_READOUT_S, field_from_anatomy
 
     recording = run.recording
     assert recording.pe_direction is not None
-    readout_s = recording.total_readout_time or _NOMINAL_READOUT_S
+    readout_s = recording.total_readout_time or NOMINAL_READOUT_S
     anatomy = read_image(run.input_of_anat("t1w_brain"))
     field = field_from_anatomy(
         boldref,

@@ -23,11 +23,7 @@ from ._stage import (
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
-
-    from ..denoise.aroma import Regions
-    from ..denoise.ica import Components
 
 OUTPUTS = ("ica_mixing", "ica_maps", "aroma_metrics")
 
@@ -80,99 +76,23 @@ def write_components(
     confounds: Path,
 ) -> None:
     """Decompose the voxels `series` (T, n) of `mask` (x, y, z), and write what came out."""
-    import numpy as np
     import pandas as pd
 
-    from ..denoise.components import REJECTED, component_names
-    from ..denoise.ica import spatial_ica
-    from ..denoise.mixture import active_probability
+    from ..denoise.judge import find_and_judge, write_metrics, write_mixing
     from ..images import write_image
+    from ..tissues import load_tissues
 
     options, tr = run.params["ica"], run.recording.tr
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
-    found = spatial_ica(
-        series,
-        mask,
-        np.linalg.norm(affine[:3, :3], axis=0),
-        _taken_out_before(table, tr, options["high_pass_s"]),
-        fwhm_mm=options["smoothing_mm"],
-        components=options["components"] or None,
-        seed=options["seed"],
-    )
-    for values in found.maps:
-        values[active_probability(values) <= 0.5] = 0
-    names = component_names(len(found.maps))
-    metrics = _metrics(run, found, table, mask)
-    noise = int((metrics["classification"] == REJECTED).sum())
-    about: dict[str, Any] = {
-        "RepetitionTime": tr,
-        "Components": len(names),
-        "ComponentsEstimated": found.estimated,
-        "Converged": found.converged,
-        "VarianceExplained": round(found.kept, 4),
-        "Rejected": noise,
-    }
+    tissues = load_tissues(run.template(), run.params["space"]["resolution_mm"])
+    found = find_and_judge(series, mask, table, tissues, tr=tr, options=options)
+    about: dict[str, Any] = {"RepetitionTime": tr, **found.about()}
     with run.output("ica_mixing", about=about) as path:
-        mixing = pd.DataFrame(found.mixing, columns=names)
-        mixing.to_csv(path, sep="\t", index=False, float_format="%.10g")
+        write_mixing(path, found.mixing)
     with run.output("ica_maps", about={**about, "Thresholded": "mixture model, p > 0.5"}) as path:
-        volumes = np.zeros((*mask.shape, len(names)), dtype=np.float32)
-        volumes[mask] = found.maps.T
-        write_image(path, volumes, affine, in_mni=True, tr=1.0, atomic=False)
+        write_image(path, found.volumes(mask), affine, in_mni=True, tr=1.0, atomic=False)
     with run.output("aroma_metrics", about={**about, "Masks": options["masks"]}) as path:
-        metrics.to_csv(path, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
-    if not found.converged:
+        write_metrics(path, found.metrics)
+    if not about["Converged"]:
         say(f"Warning: the components of {run.recording.id} did not settle")
-    say(f"{run.recording.id}: {noise} of {len(names)} components are noise")
-
-
-def _taken_out_before(table: pd.DataFrame, tr: float, high_pass_s: float) -> NDArray[np.float64]:
-    """Constant, drifts and volumes before the steady state: an orthonormal basis (T, c)."""
-    import numpy as np
-
-    from ..denoise.design import orthonormal
-    from ..temporal import cosine_drifts
-
-    unsteady = table.filter(regex="^non_steady_state_outlier").to_numpy(dtype=float)
-    drifts = cosine_drifts(len(table), tr, high_pass_s)
-    return orthonormal(np.hstack([np.ones((len(table), 1)), drifts, unsteady]))
-
-
-def _metrics(
-    run: RecordingRun, found: Components, table: pd.DataFrame, mask: NDArray[np.bool_]
-) -> pd.DataFrame:
-    """One row for each component: the features, and what the rule makes of them."""
-    import pandas as pd
-
-    from ..denoise.aroma import (
-        high_frequency_content,
-        motion_correlation,
-        spatial_fractions,
-        subsets,
-    )
-    from ..denoise.components import classified, component_names
-    from ..geometry import MOTION_NAMES
-
-    motion = table[list(MOTION_NAMES)].to_numpy(dtype=float)
-    edge, csf = spatial_fractions(found.maps, _regions(run, mask))
-    features = pd.DataFrame(
-        {
-            "component": component_names(len(found.maps)),
-            "edge_fract": edge,
-            "csf_fract": csf,
-            "max_RP_corr": motion_correlation(
-                found.mixing, motion, subsets(len(motion), run.params["ica"]["seed"])
-            ),
-            "HFC": high_frequency_content(found.mixing, run.recording.tr),
-            "variance_explained": found.explained,
-        }
-    )
-    return classified(features)
-
-
-def _regions(run: RecordingRun, mask: NDArray[np.bool_]) -> Regions:
-    from ..denoise.regions import template_regions
-    from ..tissues import load_tissues
-
-    space = run.params["space"]
-    return template_regions(load_tissues(run.template(), space["resolution_mm"]), mask)
+    say(f"{run.recording.id}: {about['Rejected']} of {about['Components']} components are noise")

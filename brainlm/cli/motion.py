@@ -43,13 +43,12 @@ def motion(
     """
     pin_libraries()
     import numpy as np
-    import pandas as pd
 
-    from ..geometry import MOTION_NAMES, write_itk_affines
+    from ..geometry import write_itk_affines
     from ..images import write_image
     from ..preproc.checks import check_bold
     from ..preproc.motion import RMS_RADIUS_MM, estimate_motion
-    from ..preproc.steady_state import spikes
+    from ..preproc.tables import write_motion
     from ..series import read_bold
 
     with recording_stage(
@@ -67,10 +66,6 @@ def motion(
         run.raw_source(recording.bold, recording.bold_sha256)
         found = estimate_motion(bold, threads=threads, **run.params["motion"])
 
-        table = pd.DataFrame(found.params, columns=list(MOTION_NAMES))
-        table["framewise_displacement"] = found.framewise_displacement
-        table["rmsd"] = found.rms_displacement
-        table = table.assign(**spikes(found.unsteady, len(table)))
         about = {
             "RepetitionTime": recording.tr,
             "Units": {"trans": "mm", "rot": "rad", "framewise_displacement": "mm", "rmsd": "mm"},
@@ -80,7 +75,7 @@ def motion(
             "VolumesNotConverged": np.flatnonzero(~found.converged).tolist(),
         }
         with run.output("motion", about=about) as path:
-            table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8f")
+            write_motion(path, found.table)
         about = {
             "PullsFrom": "orig",
             "OntoGridOf": "boldref",

@@ -66,12 +66,7 @@ def normalize_anat(
         found = normalize(t1w, tissues, run.params["normalize"]["transform"])
         check_anatomy_quality(found, str(file))
 
-        quality = {
-            "CorrelationWithTemplate": round(found.correlation, 4),
-            "WhiteMatterDice": round(found.white_matter_dice, 4),
-            "BrainInView": round(found.brain_in_view, 4),
-            "Doubtful": found.doubtful,
-        }
+        quality = found.quality()
         if found.doubtful:
             warn(f"{anat_id}: look at this T1w and where it went: {quality}")
         with run.output("t1w_to_mni", about={"Type": "affine", **quality}) as path:

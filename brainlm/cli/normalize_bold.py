@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from ._reference import read_raw_reference, read_reference
+from ._reference import read_raw_reference
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -16,6 +18,9 @@ from ._stage import (
     StudyOption,
     recording_stage,
 )
+
+if TYPE_CHECKING:
+    from ..preproc.place import Through
 
 
 def register(app: typer.Typer) -> None:
@@ -41,12 +46,9 @@ def normalize_bold(
     pin_libraries()
     import numpy as np
 
-    from ..geometry import read_itk_affines, write_itk_affines
-    from ..images import Image, read_image, write_image
-    from ..preproc.brainmask import pull_brain, refine_mask
-    from ..preproc.masks import dice
-    from ..preproc.normalize import bold_to_template, check_overlap, overlap_with_template
-    from ..preproc.pyramid import voxel_sizes
+    from ..geometry import write_itk_affines
+    from ..images import write_image
+    from ..preproc.place import place_bold
     from ..tissues import load_tissues
 
     with recording_stage(
@@ -61,33 +63,24 @@ def normalize_bold(
         tissues = load_tissues(run.template(), run.params["normalize"]["resolution_mm"])
         if run.recording.anat_id is None:
             _forget_coregistration(run)
-            boldref, foreground = read_reference(run)
-            to_brain = to_mni = bold_to_template(boldref, tissues)
-            brain = Image(tissues.brain, tissues.affine)
-        else:
-            boldref, foreground = read_raw_reference(run)
-            (to_brain,) = read_itk_affines(run.input("boldref_to_t1w"))
-            (t1w_to_mni,) = read_itk_affines(run.input_of_anat("t1w_to_mni"))
-            brain = read_image(run.input_of_anat("t1w_brain"))
-            # Points of the template go to the T1w first, then on to the run.
-            to_mni = to_brain @ t1w_to_mni
-        bright = Image(foreground.astype(np.float32), boldref.affine)
-        overlap = overlap_with_template(bright, to_mni, tissues)
-        check_overlap(overlap, str(run.recording.bold_path))
-        share, _ = pull_brain(brain, boldref.affine, foreground.shape, to_brain)
-        mask = refine_mask(foreground, share, voxel_sizes(boldref.affine))
-
-        about = {
-            "Type": "affine",
-            "Through": "template in EPI contrast" if run.recording.anat_id is None else "T1w",
-            "MaskDice": round(overlap.dice, 4),
-            "BrainInFieldOfView": round(overlap.brain_in_view, 4),
-        }
-        with run.output("boldref_to_mni", about=about) as path:
-            write_itk_affines(path, [to_mni])
-        about = {"Type": "Brain", "DiceWithForeground": round(dice(mask, foreground), 4)}
+        boldref, foreground = read_raw_reference(run)
+        through = _through_t1w(run) if run.recording.anat_id else None
+        found = place_bold(boldref, foreground, tissues, through, run.recording.bold_path)
+        with run.output("boldref_to_mni", about={"Type": "affine", **found.quality()}) as path:
+            write_itk_affines(path, [found.boldref_to_mni])
+        about = {"Type": "Brain", "DiceWithForeground": round(found.dice_with_foreground, 4)}
         with run.output("bold_mask", about=about) as path:
-            write_image(path, mask.astype(np.uint8), boldref.affine, atomic=False)
+            write_image(path, found.mask.astype(np.uint8), boldref.affine, atomic=False)
+
+
+def _through_t1w(run: RecordingRun) -> Through:
+    from ..geometry import read_itk_affines
+    from ..images import read_image
+    from ..preproc.place import Through
+
+    (to_t1w,) = read_itk_affines(run.input("boldref_to_t1w"))
+    (t1w_to_mni,) = read_itk_affines(run.input_of_anat("t1w_to_mni"))
+    return Through(to_t1w, t1w_to_mni, read_image(run.input_of_anat("t1w_brain")))
 
 
 def _forget_coregistration(run: RecordingRun) -> None:

@@ -20,14 +20,10 @@ from ._stage import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from ..geometry import Array
-    from ..parcellate.extract import ParcelSeries
-    from ..parcellate.stream import VolumeStream
 
 #: What `denoise` says in its sidecars of the volumes it left out.
 _SCRUBBING_FIELDS = ("Scrubbing", "CensoredVolumes", "KeptVolumes")
@@ -51,7 +47,7 @@ def parcellate(
     changes count. Parcels with less than parcellate.min_coverage of their voxels are NaN,
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
-    from ..parcellate.stream import open_series
+    from ..parcellate.stream import open_series, read_mask
     from ..provenance import read_sidecar
 
     with recording_stage(
@@ -65,7 +61,7 @@ def parcellate(
     ) as run:
         denoised = run.input("denoised_bold")
         volumes = open_series(denoised)
-        mask = _read_mask(run.input("mni_mask"), volumes)
+        mask = read_mask(run.input("mni_mask"), volumes)
         write_parcels(run, volumes, mask, volumes.affine, scrubbing_of(read_sidecar(denoised)))
 
 
@@ -87,11 +83,14 @@ def write_parcels(
     """
     import numpy as np
 
+    from ..atlas.labels import labels_on_grid, read_labels
     from ..atlas.table import read_table
     from ..parcellate.extract import mean_series
+    from ..parcellate.tables import write_coverage, write_series
 
     table = read_table(run.source(run.path("atlas_table")))
-    labels, moved = _labels_on_grid(run, affine, mask.shape)
+    atlas = read_labels(run.source(run.path("atlas_image")))
+    labels, moved = labels_on_grid(atlas, affine, mask.shape)
     result = mean_series(
         volumes,
         labels,
@@ -108,61 +107,10 @@ def write_parcels(
         **further,
     }
     with run.output("coverage", about=about) as path:
-        _write_coverage(path, table, result)
+        write_coverage(path, table, result)
     with run.output("timeseries", about=about) as path:
-        _write_series(path, table["name"].tolist(), result)
+        write_series(path, table["name"].tolist(), result)
     say(
         f"{run.recording.id}: {len(result.series)} volumes, {len(table) - dropped} of "
         f"{len(table)} parcels, mean coverage {result.coverage.mean():.0%}"
     )
-
-
-def _read_mask(path: Path, volumes: VolumeStream) -> NDArray:
-    from ..atlas.labels import same_grid
-    from ..errors import DataError
-    from ..images import read_image
-
-    mask = read_image(path)
-    if not same_grid(mask.affine, mask.data.shape, volumes.affine, volumes.shape):
-        raise DataError(
-            "The brain mask and the denoised series lie on different grids",
-            file=path,
-            fix="delete both and rerun from `brainlm resample`",
-        )
-    return mask.data
-
-
-def _labels_on_grid(
-    run: RecordingRun, affine: Array, shape: tuple[int, ...]
-) -> tuple[NDArray, bool]:
-    """The atlas on the data's own grid, and whether it had to be moved there."""
-    from ..atlas.labels import read_labels, resample_labels, same_grid
-
-    labels = read_labels(run.source(run.path("atlas_image")))
-    if same_grid(labels.affine, labels.data.shape, affine, shape):
-        return labels.data, False
-    return resample_labels(labels, affine, shape), True
-
-
-def _write_series(path: Path, names: list[str], result: ParcelSeries) -> None:
-    """T rows, one float32 column per parcel; equal data gives equal bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = [pa.array(column) for column in result.series.T.copy()]
-    pq.write_table(
-        pa.table(columns, names=names),
-        path,
-        compression="zstd",
-        use_dictionary=False,
-        write_statistics=False,
-    )
-
-
-def _write_coverage(path: Path, table: pd.DataFrame, result: ParcelSeries) -> None:
-    rows = table[["index", "name"]].assign(
-        n_voxels=result.n_voxels,
-        n_usable=result.n_usable,
-        coverage=result.coverage.round(6),
-    )
-    rows.to_csv(path, sep="\t", index=False, lineterminator="\n")

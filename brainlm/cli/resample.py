@@ -48,6 +48,7 @@ def resample(
     with the run's length.
     """
     pin_libraries()
+    from ..preproc.checks import check_mask
     from ..series import write_series
 
     with recording_stage(
@@ -70,7 +71,7 @@ def resample(
             volumes, affine = resampler.volumes(threads), resampler.grid.affine
             write_series(path, volumes, resampler.shape, affine, tr=run.recording.tr)
             mask = resampler.mask()
-            check_mask(run, mask)
+            check_mask(mask, run.recording.bold_path)
         write_mask(run, mask, resampler.grid)
 
 
@@ -78,9 +79,9 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
     """The way of this run's volumes onto the grid, and what a sidecar says of slice timing."""
     import numpy as np
 
-    from ..errors import DataError
     from ..geometry import read_itk_affines
     from ..images import load_template
+    from ..preproc.checks import check_poses
     from ..preproc.resample import Resampler, StandardGrid
     from ..preproc.slicetiming import to_one_moment
     from ..provenance import read_sidecar
@@ -96,12 +97,7 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
     warp, shift = read_warp_of(run), read_shift_of(run)
     raw = open_series(recording.bold_path)
     run.raw_source(recording.bold, recording.bold_sha256)
-    if len(poses) != raw.shape[3]:
-        raise DataError(
-            f"There are {len(poses)} head poses for {raw.shape[3]} volumes",
-            file=recording.bold_path,
-            fix="the raw file changed since: rerun `brainlm onboard`, then motion",
-        )
+    check_poses(len(poses), raw.shape[3], recording.bold_path)
     template = load_template(run.template(), "brain", space["resolution_mm"])
     grid = StandardGrid(template.affine, template.data > 0.5)
     options = run.params["resample"]
@@ -124,18 +120,6 @@ def open_resampler(run: RecordingRun) -> tuple[Resampler, dict[str, object]]:
         modulate=run.params["distortion"]["modulate"],
     )
     return resampler, timing
-
-
-def check_mask(run: RecordingRun, mask: NDArray[np.bool_]) -> None:
-    """Refuse a run of which nothing lies in the brain."""
-    from ..errors import DataError
-
-    if not mask.any():
-        raise DataError(
-            "No voxel of the brain has data in every volume",
-            file=run.recording.bold_path,
-            fix="its head leaves the field of view, or its affine is wrong: look at it",
-        )
 
 
 def write_mask(run: RecordingRun, mask: NDArray[np.bool_], grid: StandardGrid) -> None:

@@ -45,11 +45,13 @@ def resample_to_parcels(
     """
     pin_libraries()
     from ..preproc.brain_series import brain_series
+    from ..preproc.checks import check_mask
+    from ..series import in_volumes
     from .confounds import write_confounds
-    from .denoise import clean_and_sample, design_of, in_volumes
+    from .denoise import clean_and_sample, design_of
     from .ica import write_components
     from .parcellate import scrubbing_of, write_parcels
-    from .resample import check_mask, open_resampler, write_mask
+    from .resample import open_resampler, write_mask
 
     with recording_stage(
         "resample-to-parcels",
@@ -71,7 +73,7 @@ def resample_to_parcels(
     ) as run:
         resampler, timing = open_resampler(run)
         series, mask = brain_series(resampler, threads, mem_gb)
-        check_mask(run, mask)
+        check_mask(mask, run.recording.bold_path)
         write_mask(run, mask, resampler.grid)
         write_confounds(run, series, mask)
         if run.params["denoise"]["method"] == "aroma":

@@ -51,6 +51,18 @@ class Design:
             left -= float(np.trace(self.trend) - (self.basis * (self.trend @ self.basis)).sum())
         return left
 
+    def about(self, scrub: str) -> dict[str, Any]:
+        """What is done to the run, as sidecar fields; `scrub` is the option of that name."""
+        return {
+            "Regressors": int(self.basis.shape[1]),
+            "Confounds": list(self.names),
+            "SlowCosines": self.drifts,
+            "FastCosines": self.fast,
+            "NonSteadyStateVolumes": int((~self.kept & ~self.spoilt).sum()),
+            "DegreesOfFreedom": round(self.freedom, 2),
+            **about_scrubbing(scrub, self),
+        }
+
     @property
     def volumes(self) -> NDArray[np.intp]:
         """Numbers, in the raw run, of the volumes that the result holds."""
@@ -63,6 +75,24 @@ class Noise:
 
     mixing: pd.DataFrame  # (T, k), courses
     rejected: Mask  # (k,)
+
+
+def about_scrubbing(scrub: str, design: Design) -> dict[str, Any]:
+    """Which volumes were scrubbed; nothing where scrubbing is off.
+
+    Volumes are counted from 0 in the raw run. `KeptVolumes` are those that a shortened series
+    holds, row by row.
+    """
+    if scrub == "off":
+        return {}
+    without = design.spoilt if scrub == "mark" else ~design.kept
+    about: dict[str, Any] = {
+        "Scrubbing": scrub,
+        "CensoredVolumes": np.flatnonzero(without).tolist(),
+    }
+    if scrub == "censor":
+        about["KeptVolumes"] = design.volumes.tolist()
+    return about
 
 
 def make_design(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..geometry import Array
@@ -80,3 +81,23 @@ def check_anatomy(image: Image, file: str | Path) -> Image:
             fix="restore it, or remove it: without a T1w, BOLD is registered to the template",
         )
     return Image(data, image.affine)
+
+
+def check_poses(poses: int, volumes: int, file: str | Path) -> None:
+    """Refuse a run for which there are not as many head poses as volumes."""
+    if poses != volumes:
+        raise DataError(
+            f"There are {poses} head poses for {volumes} volumes",
+            file=file,
+            fix="the raw file changed since: rerun `brainlm onboard`, then motion",
+        )
+
+
+def check_mask(mask: NDArray[np.bool_], file: str | Path) -> None:
+    """Refuse a run of which nothing lies in the brain; `mask` (x, y, z) are its usable voxels."""
+    if not mask.any():
+        raise DataError(
+            "No voxel of the brain has data in every volume",
+            file=file,
+            fix="its head leaves the field of view, or its affine is wrong: look at it",
+        )

@@ -21,6 +21,8 @@ from .registration import correct_bias, register, register_syn
 
 Mask = NDArray[np.bool_]
 
+#: Where the readout time is not known, it only turns a shift into Hz and back; any value does.
+NOMINAL_READOUT_S = 0.03
 #: The first registration sees the distorted image; the second starts from what SyN made of it.
 _PASSES = 2
 _RIM_MM = 6.0

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from ..geometry import Array, grid_center, params_from_pose
+from ..geometry import MOTION_NAMES, Array, grid_center, params_from_pose
 from ..series import HeldSeries
 from ..threads import map_in_order
 from .alignment import Alignment, align
 from .masks import dilate, foreground_mask
 from .pyramid import Level, make_level, sample, spline_coefficients, voxel_sizes
-from .steady_state import global_means, non_steady_volumes
+from .steady_state import global_means, non_steady_volumes, spikes
 
 COARSE_MM, FINE_MM = 8.0, 4.0
 #: The coarse level only starts the fine one, so it may stop this much earlier.
@@ -44,6 +45,14 @@ class MotionEstimate:
     averaged: NDArray[np.int_]  # the volumes in boldref
     converged: NDArray[np.bool_]  # (T,), whether the alignment settled
     unsteady: int  # volumes at the start that are not at steady state
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per volume: parameters, FD, `rmsd`, and a column per volume not yet steady."""
+        table = pd.DataFrame(self.params, columns=list(MOTION_NAMES))
+        table["framewise_displacement"] = self.framewise_displacement
+        table["rmsd"] = self.rms_displacement
+        return table.assign(**spikes(self.unsteady, len(table)))
 
 
 def estimate_motion(

@@ -55,6 +55,15 @@ class Anatomy:
         """Whether somebody should look at it."""
         return self.correlation < DOUBTFUL_CORRELATION or self.brain_in_view < DOUBTFUL_VIEW
 
+    def quality(self) -> dict[str, float | bool]:
+        """The numbers that tell whether to trust it, as sidecar fields."""
+        return {
+            "CorrelationWithTemplate": round(self.correlation, 4),
+            "WhiteMatterDice": round(self.white_matter_dice, 4),
+            "BrainInView": round(self.brain_in_view, 4),
+            "Doubtful": self.doubtful,
+        }
+
 
 def normalize_anat(
     t1w: Image, tissues: Tissues, kind: Literal["affine", "syn"] = "affine"

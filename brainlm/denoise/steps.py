@@ -1,0 +1,89 @@
+"""ICA-AROMA and denoising of a normalised run, from files to files.
+
+Each does what the command of the same name does, without a study around it. Every function takes
+the folder for its outputs, the config (for its options) and its inputs, and returns plain JSON
+types; `brainlm.pinned` calls them in a process of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..config import Config
+from ..errors import InputError
+from ..images import read_image, write_image
+from ..series import in_volumes, open_series, write_series
+from ..tissues import tissues_on
+from .components import read_mixing, read_noise
+from .design import Noise, make_design
+from .judge import find_and_judge, write_metrics, write_mixing
+from .regression import clean
+
+Answer = dict[str, Any]
+
+
+def find_components(
+    folder: Path, config: Config, *, preproc_bold: str, mni_mask: str, confounds: str, tr: float
+) -> Answer:
+    """The independent components of a run, and which of them are noise."""
+    image = read_image(mni_mask)
+    mask = image.data > 0
+    found = find_and_judge(
+        open_series(preproc_bold).in_mask(mask),
+        mask,
+        pd.read_csv(confounds, sep="\t", na_values="n/a"),
+        tissues_on(image, config.space.template, mni_mask),
+        tr=tr,
+        options=config.ica.model_dump(),
+    )
+    files = {
+        "ica_mixing": folder / "ica_mixing.tsv",
+        "ica_maps": folder / "ica_components.nii.gz",
+        "aroma_metrics": folder / "aroma_metrics.tsv",
+    }
+    write_mixing(files["ica_mixing"], found.mixing)
+    write_image(files["ica_maps"], found.volumes(mask), image.affine, in_mni=True, tr=1.0)
+    write_metrics(files["aroma_metrics"], found.metrics)
+    return {**{name: str(path) for name, path in files.items()}, "about": found.about()}
+
+
+def denoise(
+    folder: Path,
+    config: Config,
+    *,
+    preproc_bold: str,
+    mni_mask: str,
+    confounds: str,
+    tr: float,
+    ica_mixing: str | None = None,
+    aroma_metrics: str | None = None,
+) -> Answer:
+    """Drifts, nuisance columns or components, and spoilt volumes taken out of a run."""
+    options = config.denoise.model_dump(mode="json")
+    components = None
+    if options["method"] == "aroma":
+        if ica_mixing is None or aroma_metrics is None:
+            raise InputError(
+                "method aroma needs ica_mixing and aroma_metrics",
+                fix="connect them from FindComponents",
+            )
+        mixing = read_mixing(Path(ica_mixing))
+        components = Noise(mixing, read_noise(Path(aroma_metrics), list(mixing.columns)))
+    bold, mask = open_series(preproc_bold), read_image(mni_mask).data > 0
+    design = make_design(
+        pd.read_csv(confounds, sep="\t", na_values="n/a"),
+        tr=tr,
+        options=options,
+        file=Path(preproc_bold),
+        components=components,
+    )
+    series = bold.in_mask(mask)
+    removed = clean(series, design)
+    path = folder / "denoised_bold.nii.gz"
+    volumes = in_volumes(series, mask, design.volumes)
+    write_series(path, volumes, (*mask.shape, len(design.volumes)), bold.affine, tr=tr)
+    about = {**design.about(options["scrub"]), "VarianceRemoved": round(removed, 4)}
+    return {"denoised_bold": str(path), "about": about}

@@ -1,0 +1,34 @@
+"""The parcel series of a run, from files to files; `brainlm.pinned` calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atlas.labels import labels_on_grid, read_labels
+from ..atlas.table import read_table
+from ..config import Config
+from .extract import mean_series
+from .stream import open_series, read_mask
+from .tables import write_coverage, write_series
+
+
+def parcel_means(
+    folder: Path, config: Config, *, bold: str, mni_mask: str, atlas_image: str, atlas_table: str
+) -> dict[str, Any]:
+    """The mean series of each parcel, and how much of it the run covers."""
+    volumes = open_series(bold)
+    mask, table = read_mask(mni_mask, volumes), read_table(atlas_table)
+    labels, moved = labels_on_grid(read_labels(atlas_image), volumes.affine, mask.shape)
+    parcels = table["index"].to_numpy()
+    result = mean_series(volumes, labels, mask, parcels, config.parcellate.min_coverage)
+    files = {"timeseries": folder / "timeseries.parquet", "coverage": folder / "coverage.tsv"}
+    write_series(files["timeseries"], table["name"].tolist(), result)
+    write_coverage(files["coverage"], table, result)
+    about = {
+        "AtlasMovedToDataGrid": moved,
+        "ParcelsBelowMinCoverage": int(np.isnan(result.series[0]).sum()),
+    }
+    return {**{name: str(path) for name, path in files.items()}, "about": about}

@@ -1,0 +1,33 @@
+"""The two tables of a parcellated run: the mean series, and what of each parcel is behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .extract import ParcelSeries
+
+
+def write_series(path: Path, names: list[str], result: ParcelSeries) -> None:
+    """T rows, one float32 column per parcel; equal data gives equal bytes."""
+    columns = [pa.array(column) for column in result.series.T.copy()]
+    pq.write_table(
+        pa.table(columns, names=names),
+        path,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+
+
+def write_coverage(path: Path, table: pd.DataFrame, result: ParcelSeries) -> None:
+    """One row per parcel of the atlas `table`: its voxels, those usable, and their share."""
+    rows = table[["index", "name"]].assign(
+        n_voxels=result.n_voxels,
+        n_usable=result.n_usable,
+        coverage=result.coverage.round(6),
+    )
+    rows.to_csv(path, sep="\t", index=False, lineterminator="\n")
