@@ -26,7 +26,6 @@ from brainlm.native_workflow import native_workflow
 from brainlm.nodes import StepInterface
 from brainlm.parcellate import interfaces as parcels
 from brainlm.preproc import interfaces as preproc
-from brainlm.resources import share_dir
 from brainlm.series import open_series
 from brainlm.threads import ONE_THREAD
 
@@ -331,7 +330,7 @@ def test_the_example_of_the_docs_gives_what_the_commands_give(
         (here / name).symlink_to(path)
     (here / "sub-01_task-rest_bold.json").write_text(json.dumps({"RepetitionTime": TR}))
     monkeypatch.chdir(here)
-    text = (share_dir() / "docs/nipype.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/nipype.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     names: dict = {}
     exec(compile(example, "docs/nipype.md", "exec"), names)
