@@ -87,6 +87,7 @@ def write_components(
     from ..images import write_image
 
     options, tr = run.params["ica"], run.recording.tr
+    regions = _regions(run, mask, affine)  # first: it says at once what is not there
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
     found = spatial_ica(
         series,
@@ -100,7 +101,7 @@ def write_components(
     for values in found.maps:
         values[active_probability(values) <= 0.5] = 0
     names = component_names(len(found.maps))
-    metrics = _metrics(run, found, table, mask)
+    metrics = _metrics(run, found, table, regions)
     noise = int((metrics["classification"] == REJECTED).sum())
     about: dict[str, Any] = {
         "RepetitionTime": tr,
@@ -137,7 +138,7 @@ def _taken_out_before(table: pd.DataFrame, tr: float, high_pass_s: float) -> NDA
 
 
 def _metrics(
-    run: RecordingRun, found: Components, table: pd.DataFrame, mask: NDArray[np.bool_]
+    run: RecordingRun, found: Components, table: pd.DataFrame, regions: Regions
 ) -> pd.DataFrame:
     """One row for each component: the features, and what the rule makes of them."""
     import pandas as pd
@@ -152,7 +153,7 @@ def _metrics(
     from ..geometry import MOTION_NAMES
 
     motion = table[list(MOTION_NAMES)].to_numpy(dtype=float)
-    edge, csf = spatial_fractions(found.maps, _regions(run, mask))
+    edge, csf = spatial_fractions(found.maps, regions)
     features = pd.DataFrame(
         {
             "component": component_names(len(found.maps)),
@@ -168,9 +169,17 @@ def _metrics(
     return classified(features)
 
 
-def _regions(run: RecordingRun, mask: NDArray[np.bool_]) -> Regions:
-    from ..denoise.regions import template_regions
+def _regions(run: RecordingRun, mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Regions:
+    """Where noise shows, at the voxels of `mask`: the template's tissues or the published masks."""
+    from ..denoise.regions import published_regions, template_regions
+    from ..images import read_image
+    from ..masks import MASKS, mask_path, mask_problems, mask_sources
     from ..tissues import load_tissues
 
-    space = run.params["space"]
-    return template_regions(load_tissues(run.template(), space["resolution_mm"]), mask)
+    options, space = run.params["ica"], run.params["space"]
+    if options["masks"] == "template":
+        return template_regions(load_tissues(run.template(), space["resolution_mm"]), mask)
+    for problem in mask_problems(space["template"], options["masks_space_ok"]):
+        raise problem
+    run.sources |= mask_sources()
+    return published_regions({name: read_image(mask_path(name)) for name in MASKS}, mask, affine)
