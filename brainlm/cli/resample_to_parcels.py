@@ -63,7 +63,6 @@ def resample_to_parcels(
             "pandas",
             "pyarrow",
             "safetensors",
-            "scikit-learn",
             "scipy",
         ),
     ) as run:

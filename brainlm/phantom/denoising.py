@@ -86,7 +86,7 @@ def split_parcels(
     gains, noise = np.zeros(count), np.zeros(count)
     weights = np.zeros((columns.shape[1], count))
     # The parcels' neural courses hardly matter for the doubt about the causes' weights.
-    doubt = np.linalg.pinv(planted.T @ planted)
+    doubt: Array = np.asarray(np.linalg.pinv(planted.T @ planted), dtype=np.float64)
     for k in range(count):
         design = np.column_stack([true[:, k], planted])
         fit = np.linalg.lstsq(design, seen[:, k], rcond=None)[0]

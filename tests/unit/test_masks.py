@@ -1,4 +1,4 @@
-"""The masks published with ICA-AROMA: fetched, refused, laid on a study's grid, taken by default."""
+"""The masks published with ICA-AROMA: fetched, checked, laid on a study's grid."""
 
 from __future__ import annotations
 

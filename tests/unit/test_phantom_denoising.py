@@ -64,7 +64,7 @@ def test_parts_are_split_and_followed() -> None:
 
 
 def test_components_are_judged_by_what_explains_them() -> None:
-    series, neural, cause, _ = planted(seed=2)
+    _, neural, cause, _ = planted(seed=2)
     rng = np.random.default_rng(3)
     mixing = np.column_stack([cause[:, 0], neural[:, 0], cause[:, 1] + 0.4 * neural[:, 1]])
     mixing += 0.3 * rng.standard_normal(mixing.shape)
