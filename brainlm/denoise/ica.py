@@ -25,7 +25,7 @@ Mask = NDArray[np.bool_]
 
 #: Voxels of the rotation's fit: more make it slower, and on smooth maps no better.
 _MOST_VOXELS = 60_000
-_ITERATIONS, _TOLERANCE = 400, 1e-4
+_ITERATIONS, _TOLERANCE = 400, 5e-4
 #: Steps of the search after which it goes by halves.
 _FULL_STEPS = 40
 #: Where no rotation settles, so many components are sought next, as a share of those before.

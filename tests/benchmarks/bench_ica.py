@@ -28,7 +28,7 @@ def main(volumes: int = 200) -> None:
     rng = np.random.default_rng(0)
     maps = np.stack([_blobs(rng) for _ in range(COUNT)])
     mixed = rng.standard_normal((COUNT, COUNT)) @ maps[:, ::5]
-    left, size, right = np.linalg.svd(mixed, full_matrices=False)
+    _, _, right = np.linalg.svd(mixed, full_matrices=False)
     whitened = right * np.sqrt(mixed.shape[1])
     ways: dict[str, Callable[[int], np.ndarray]] = {"FastICA": lambda s: _rotation(whitened, s)[0]}
     try:
