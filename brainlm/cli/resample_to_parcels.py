@@ -63,6 +63,7 @@ def resample_to_parcels(
             "pandas",
             "pyarrow",
             "safetensors",
+            "scikit-learn",
             "scipy",
         ),
     ) as run:

@@ -10,6 +10,7 @@ sought that makes the maps least Gaussian (FastICA, Hyvarinen 1999, IEEE Trans. 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,6 @@ Mask = NDArray[np.bool_]
 #: Voxels of the rotation's fit: more make it slower, and on smooth maps no better.
 _MOST_VOXELS = 60_000
 _ITERATIONS, _TOLERANCE = 400, 5e-4
-#: Steps of the search after which it goes by halves.
-_FULL_STEPS = 40
 #: Where no rotation settles, so many components are sought next, as a share of those before.
 _FEWER = 0.75
 _TRIES = 4
@@ -121,36 +120,20 @@ def _spread(series: Series) -> Array:
 
 
 def _rotation(whitened: Array, seed: int) -> tuple[Array, bool]:
-    """The unmixing (k, k) of whitened maps (k, m), and whether the search settled.
+    """The unmixing (k, k) of whitened maps (k, m), and whether the search settled."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
 
-    FastICA, all components at once, contrast log cosh.
-    """
-    count, samples = whitened.shape
+    count = len(whitened)
     # Of the voxels used, the covariance is not quite the identity that FastICA relies on.
-    rewhiten = np.linalg.inv(np.linalg.cholesky(whitened @ whitened.T / samples))
-    sources = rewhiten @ whitened
-    rotation = _nearest_rotation(np.random.default_rng(seed).standard_normal((count, count)))
-    settled = False
-    for step in range(_ITERATIONS):
-        bent = np.tanh(rotation @ sources)
-        found = _nearest_rotation(
-            bent @ sources.T / samples - (1 - bent**2).mean(axis=1)[:, None] * rotation
-        )
-        overlap = (found * rotation).sum(axis=1)
-        settled = bool((1 - np.abs(overlap)).max() < _TOLERANCE)
-        if step >= _FULL_STEPS:
-            # Half a step: full ones may go back and forth between two rotations for ever.
-            found = _nearest_rotation(rotation + np.where(overlap < 0, -1, 1)[:, None] * found)
-        rotation = found
-        if settled:
-            break
-    return rotation @ rewhiten, settled
-
-
-def _nearest_rotation(matrix: Array) -> Array:
-    """The orthogonal matrix nearest to `matrix` (k, k): symmetric decorrelation."""
-    left, _, right = np.linalg.svd(matrix)
-    return np.asarray(left @ right)
+    rewhiten = np.linalg.inv(np.linalg.cholesky(whitened @ whitened.T / whitened.shape[1]))
+    start = np.linalg.qr(np.random.default_rng(seed).standard_normal((count, count)))[0]
+    search = FastICA(whiten=False, max_iter=_ITERATIONS, tol=_TOLERANCE, w_init=start)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ConvergenceWarning)
+        search.fit((rewhiten @ whitened).T)
+    settled = not any(issubclass(said.category, ConvergenceWarning) for said in told)
+    return search.components_ @ rewhiten, settled
 
 
 def _components(
