@@ -156,7 +156,12 @@ class Ica(Section):
     masks: Literal["template", "aroma"] = Field(
         "template",
         description="CSF and brain edge: from the template's tissue maps, or those published "
-        "with ICA-AROMA (`brainlm atlas get aroma`)",
+        "with ICA-AROMA (`brainlm masks get`)",
+    )
+    masks_space_ok: bool = Field(
+        False,
+        description="use the published masks although they were drawn in another MNI space "
+        "(MNI152NLin6Asym) than the data's",
     )
     seed: Annotated[int, Field(ge=0)] = Field(1, description="of the search and of resamplings")
 
@@ -165,7 +170,7 @@ class Denoise(Section):
     """Temporal filtering, scrubbing and nuisance regression, in one least-squares fit."""
 
     method: Literal["none", "motion6", "motion24", "36p", "acompcor", "aroma"] = Field(
-        "motion24",
+        "aroma",
         description="none; 6 motion parameters; 24 (with derivatives and squares); 36p: 24 and "
         "white matter, CSF and global signal expanded alike; acompcor: 24 and 5 + 5 components "
         "of white matter and CSF; aroma: independent components that ICA-AROMA takes for noise",

@@ -18,6 +18,7 @@ from ..config import Config, load_config, parse_config, to_commented_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
 from ..layout import Study
+from ..masks import mask_problems
 from ..resources import share_dir
 
 _SNAKEFILE = """\
@@ -75,8 +76,9 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Config:
     """The config of a study: its own if it has one, else the defaults with `changes`.
 
-    A new study gets the template in which its atlas is drawn, where that is on this machine and
-    `changes` do not name one.
+    A new study gets the template in which its atlas is drawn, where that is on this machine, and
+    the masks published with ICA-AROMA, where they are and that is their space too, unless
+    `changes` name others.
 
     A config that exists belongs to the user: it is checked and never written over, so
     `changes` that it does not hold already are refused.
@@ -87,6 +89,9 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
         config = parse_config(merge(defaults, changes), source="--set")
         space = available_space(find_atlas(config.atlas.name), config.space.template)
         chosen = merge({"space": {"template": space}}, changes)
+        config = parse_config(merge(defaults, chosen), source="--set")
+        masks = "template" if mask_problems(config.space.template, False) else "aroma"
+        chosen = merge({"ica": {"masks": masks}}, chosen)
         return parse_config(merge(defaults, chosen), source="--set")
     config = load_config(path)
     if config.resolve_bids_dir(study.root) != bids_dir:

@@ -80,12 +80,11 @@ def write_components(
 
     from ..denoise.judge import find_and_judge, write_metrics, write_mixing
     from ..images import write_image
-    from ..tissues import load_tissues
 
     options, tr = run.params["ica"], run.recording.tr
+    regions = _regions(run, mask)  # first: it says at once what is not there
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
-    tissues = load_tissues(run.template(), run.params["space"]["resolution_mm"])
-    found = find_and_judge(series, mask, table, tissues, tr=tr, options=options)
+    found = find_and_judge(series, mask, affine, table, regions, tr=tr, options=options)
     about: dict[str, Any] = {"RepetitionTime": tr, **found.about()}
     with run.output("ica_mixing", about=about) as path:
         write_mixing(path, found.mixing)
@@ -96,3 +95,17 @@ def write_components(
     if not about["Converged"]:
         say(f"Warning: the components of {run.recording.id} did not settle")
     say(f"{run.recording.id}: {about['Rejected']} of {about['Components']} components are noise")
+
+
+def _regions(run: RecordingRun, mask: NDArray[np.bool_]) -> Regions:
+    """Where noise shows, with what it was read from among the sources."""
+    from ..denoise.regions import chosen_regions
+    from ..masks import mask_sources
+    from ..tissues import load_tissues
+
+    options, space = run.params["ica"], run.params["space"]
+    tissues = load_tissues(run.template(), space["resolution_mm"])
+    found = chosen_regions(options, space["template"], tissues, mask)
+    if options["masks"] == "aroma":
+        run.sources |= mask_sources()
+    return found

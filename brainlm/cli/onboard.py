@@ -68,6 +68,7 @@ def onboard(
     from ..bids.table import Limits
     from ..errors import InputError
     from ..layout import Study
+    from ..masks import mask_problems
     from ..templates import template_problem
 
     source, place = bids_dir.resolve(), Study(study.resolve())
@@ -104,6 +105,9 @@ def onboard(
         return
     for problem in atlas_problems(atlas_entry, config.space.template, config.atlas.space_ok):
         warn(f"before the first run: {problem}")
+    if config.denoise.method == "aroma" and config.ica.masks == "aroma":
+        for problem in mask_problems(config.space.template, config.ica.masks_space_ok):
+            warn(f"before the first run: {problem}")
     if (absent := template_problem(config.space.template)) is not None:
         warn(f"before the first run: {absent}")
     say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._console import progress, say
+from ._phantom_denoising import compare_methods, print_methods
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..phantom.parameters import Parameters
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +36,14 @@ def phantom_check(
             "same runs measured without noise: what could be reached (half a minute per run)",
         ),
     ] = False,
+    denoising: Annotated[
+        bool,
+        typer.Option(
+            "--denoising",
+            help="also compare every denoise.method: what of the planted causes and of the neural "
+            "signal each one leaves. Needs keep_intermediates and the results of `brainlm ica`",
+        ),
+    ] = False,
 ) -> None:
     """Compare what a study recovered with what its phantom knows.
 
@@ -41,7 +52,9 @@ def phantom_check(
     80 mm, relative to the volume that the estimate took as reference), and the correlation
     of each parcel's series with the true one. Then the medians over recordings, without
     those that were corrupted on purpose, and how far the planted traits show. With --ceiling
-    also what the true transforms would have given. The result is qc/phantom_truth.json.
+    also what the true transforms would have given; with --denoising, over the runs whose
+    normalised series and components are there, what each method of denoising leaves of the
+    parts of the parcels' series. The result is qc/phantom_truth.json.
 
     A phantom's parcels are drawn in MNI152NLin2009aSym. Where the study reads them in another
     template, the motion scores hold as they are, but its parcels lie some mm from the true ones,
@@ -63,6 +76,8 @@ def phantom_check(
             bold = run.bids_dir / row["bold"]
             scores[name] |= _ceilings(run, truth, name, bold, high_pass_s)
     summary = _summary(scores, truth, run.bids_dir)
+    if denoising:
+        summary["denoising"] = compare_methods(run, _parameters(truth), set(_faulty(truth)))
     summary["space"] = {"study": run.params["space"]["template"], "truth": SPACE}
     # A JSON file carries its provenance in itself instead of in a sidecar.
     write_sidecar(
@@ -76,6 +91,8 @@ def phantom_check(
         fields=summary,
     )
     _print(summary)
+    if denoising:
+        print_methods(summary["denoising"])
 
 
 def _read_truth(bids_dir: Path) -> dict[str, Any]:
@@ -91,6 +108,12 @@ def _read_truth(bids_dir: Path) -> dict[str, Any]:
             fix="make one with `brainlm phantom`; only there is the truth known",
         )
     return dict(read_json(path))
+
+
+def _parameters(truth: dict[str, Any]) -> Parameters:
+    from ..phantom.parameters import Parameters
+
+    return Parameters(**{**truth["parameters"], "corrupt": tuple(truth["parameters"]["corrupt"])})
 
 
 def _score_recording(run: StageRun, recording: str, high_pass_s: float) -> dict[str, Any]:
@@ -138,13 +161,11 @@ def _ceilings(
     from ..phantom import score
     from ..phantom.ceiling import ceilings
     from ..phantom.dataset import Job
-    from ..phantom.parameters import TRUTH, Parameters, plan_runs
+    from ..phantom.parameters import TRUTH, plan_runs
     from ..phantom.traits import draw_traits
     from .phantom import load_atlas
 
-    parameters = Parameters(
-        **{**truth["parameters"], "corrupt": tuple(truth["parameters"]["corrupt"])}
-    )
+    parameters = _parameters(truth)
     table, labels, _ = load_atlas(parameters.atlas)
     job = Job(run.bids_dir, parameters, table, labels, draw_traits(parameters))
     scan = next(scan for scan in plan_runs(parameters) if scan.id == recording)

@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 
 #: Voxels of the rotation's fit: more make it slower, and on smooth maps no better.
 _MOST_VOXELS = 60_000
-_ITERATIONS, _TOLERANCE = 400, 1e-4
+_ITERATIONS, _TOLERANCE = 400, 5e-4
 #: Where no rotation settles, so many components are sought next, as a share of those before.
 _FEWER = 0.75
 _TRIES = 4

@@ -24,6 +24,7 @@ class _FindComponentsInputs(_NormalisedRun):
     high_pass_s = option("ica", "high_pass_s")
     components = option("ica", "components")
     masks = option("ica", "masks")
+    masks_space_ok = option("ica", "masks_space_ok")
     seed = option("ica", "seed")
 
 

@@ -11,15 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..geometry import MOTION_NAMES
+from ..geometry import MOTION_NAMES, Array
 from ..temporal import cosine_drifts
-from ..tissues import Tissues
-from .aroma import high_frequency_content, motion_correlation, spatial_fractions, subsets
+from .aroma import Regions, high_frequency_content, motion_correlation, spatial_fractions, subsets
 from .components import REJECTED, classified, component_names
 from .design import orthonormal
 from .ica import Components, spatial_ica
 from .mixture import active_probability
-from .regions import template_regions
 
 
 @dataclass(frozen=True)
@@ -54,21 +52,22 @@ class Judged:
 def find_and_judge(
     series: NDArray[np.float32],
     mask: NDArray[np.bool_],
+    affine: Array,
     table: pd.DataFrame,
-    tissues: Tissues,
+    regions: Regions,
     *,
     tr: float,
     options: Mapping[str, Any],
 ) -> Judged:
     """Decompose the voxels `series` (T, n) of `mask` (x, y, z) and judge each component.
 
-    `table` holds the run's confounds, `options` are the `ica` section's, `tissues` lie on the grid
-    of `mask`.
+    `affine` (4, 4) is the grid's, `table` holds the run's confounds, `regions` tell where noise
+    shows among the voxels of `mask`, `options` are the `ica` section's.
     """
     found = spatial_ica(
         series,
         mask,
-        np.linalg.norm(tissues.affine[:3, :3], axis=0),
+        np.linalg.norm(affine[:3, :3], axis=0),
         _taken_out_before(table, tr, options["high_pass_s"]),
         fwhm_mm=options["smoothing_mm"],
         components=options["components"] or None,
@@ -77,7 +76,7 @@ def find_and_judge(
     for values in found.maps:
         values[active_probability(values) <= 0.5] = 0
     motion = table[list(MOTION_NAMES)].to_numpy(dtype=float)
-    edge, csf = spatial_fractions(found.maps, template_regions(tissues, mask))
+    edge, csf = spatial_fractions(found.maps, regions)
     features = pd.DataFrame(
         {
             "component": component_names(len(found.maps)),

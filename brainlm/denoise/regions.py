@@ -1,11 +1,18 @@
-"""CSF and the brain's edge: where ICA-AROMA expects noise."""
+"""CSF, the brain's edge and beyond: where ICA-AROMA expects noise."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..atlas.labels import resample_labels
+from ..geometry import Array
+from ..images import Image, read_image
+from ..masks import MASKS, mask_path, mask_problems
 from ..tissues import Tissues
 from .aroma import Regions
 
@@ -28,3 +35,33 @@ def template_regions(tissues: Tissues, mask: Mask) -> Regions:
     csf = tissues.brain & (tissues.csf > _CSF_SHARE) & (depth > _CSF_DEPTH_MM)
     edge = tissues.brain & (depth <= _EDGE_MM) & ~csf
     return Regions(csf[mask], edge[mask], ~tissues.brain[mask])
+
+
+def chosen_regions(
+    options: Mapping[str, Any], template: str, tissues: Tissues, mask: Mask
+) -> Regions:
+    """The regions that the `ica` section asks for; `tissues` lie on the grid of `mask`.
+
+    The published masks are read from where `brainlm masks get` has put them.
+    """
+    if options["masks"] == "template":
+        return template_regions(tissues, mask)
+    for problem in mask_problems(template, options["masks_space_ok"]):
+        raise problem
+    images = {name: read_image(mask_path(name)) for name in MASKS}
+    return published_regions(images, mask, tissues.affine)
+
+
+def published_regions(masks: Mapping[str, Image], mask: Mask, affine: Array) -> Regions:
+    """The published masks `csf`, `edge` and `out` at the voxels of `mask` on the grid of `affine`.
+
+    By nearest neighbour in world space. What lies beyond their own grid is outside the brain.
+    """
+
+    def on_grid(data: Mask, place: Array) -> Mask:
+        moved = resample_labels(Image(data.astype(np.int16), place), affine, mask.shape)
+        return np.asarray(moved[mask] > 0)
+
+    inside = on_grid(masks["out"].data == 0, masks["out"].affine)
+    csf, edge = (on_grid(masks[name].data > 0, masks[name].affine) for name in ("csf", "edge"))
+    return Regions(csf, edge, ~inside)

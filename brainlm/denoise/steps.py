@@ -20,6 +20,7 @@ from ..tissues import tissues_on
 from .components import read_mixing, read_noise
 from .design import Noise, make_design
 from .judge import find_and_judge, write_metrics, write_mixing
+from .regions import chosen_regions
 from .regression import clean
 
 Answer = dict[str, Any]
@@ -31,13 +32,16 @@ def find_components(
     """The independent components of a run, and which of them are noise."""
     image = read_image(mni_mask)
     mask = image.data > 0
+    options, template = config.ica.model_dump(), config.space.template
+    tissues = tissues_on(image, template, mni_mask)
     found = find_and_judge(
         open_series(preproc_bold).in_mask(mask),
         mask,
+        image.affine,
         pd.read_csv(confounds, sep="\t", na_values="n/a"),
-        tissues_on(image, config.space.template, mni_mask),
+        chosen_regions(options, template, tissues, mask),
         tr=tr,
-        options=config.ica.model_dump(),
+        options=options,
     )
     files = {
         "ica_mixing": folder / "ica_mixing.tsv",

@@ -22,9 +22,13 @@ class Rhythm:
 
     def at(self, times: Array) -> Array:
         """Its value at `times` in s, between -1 and 1."""
-        phase = np.interp(times, np.arange(len(self.phase)) * _STEP, self.phase)
+        phase = self.phase_at(times)
         wave = np.sin(phase) + self.overtone * np.sin(2 * phase)
         return np.asarray(wave / (1 + self.overtone))
+
+    def phase_at(self, times: Array) -> Array:
+        """Its phase at `times` in s, rad."""
+        return np.asarray(np.interp(times, np.arange(len(self.phase)) * _STEP, self.phase))
 
 
 def draw_rhythm(

@@ -58,9 +58,8 @@ def scan(
 
     `shift` (x, y, z) is the distortion along +j in voxels, of the head at the first volume.
     """
-    seed, seconds = parameters.seed, run.volumes * run.tr
-    pulse = physiology.draw_rhythm(seconds, 0.9, 1.3, 0.4, stream(seed, run.id, "cardiac"))
-    breath = physiology.draw_rhythm(seconds, 0.22, 0.34, 0.1, stream(seed, run.id, "breath"))
+    seed = parameters.seed
+    pulse, breath = rhythms(run, seed)
     drifts = physiology.draw_drifts(run.volumes, stream(seed, run.id, "drift"))
     starts = np.arange(run.volumes, dtype=np.float64) * run.tr
     middles = starts + run.tr / 2
@@ -99,6 +98,14 @@ def scan(
         }
     )
     return Measured(Image(bold, scene.affine), times, params, latent.at(middles), truth)
+
+
+def rhythms(run: Run, seed: int) -> tuple[physiology.Rhythm, physiology.Rhythm]:
+    """The pulse and the breath of a run."""
+    seconds = run.volumes * run.tr
+    pulse = physiology.draw_rhythm(seconds, 0.9, 1.3, 0.4, stream(seed, run.id, "cardiac"))
+    breath = physiology.draw_rhythm(seconds, 0.22, 0.34, 0.1, stream(seed, run.id, "breath"))
+    return pulse, breath
 
 
 def _head_series(

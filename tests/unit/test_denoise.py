@@ -272,7 +272,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     params = np.random.default_rng(0).normal(0, [0.3] * 3 + [0.005] * 3, (60, 6))
     run, affine = moving_run(params, affine=centered_affine(shape, 6.0), shape=shape)
     study, identifier = make_study(root, run, affine, tr=3.1)  # 186 s: three cosines, not two
-    for verb in ("motion", "normalize-bold", "resample", "confounds", "denoise"):
+    for verb in ("motion", "normalize-bold", "resample", "confounds", "ica", "denoise"):
         brainlm(verb, identifier, "--study", study)
     return study, identifier
 

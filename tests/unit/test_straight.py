@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from brainlm.cli._stage import OnDataError
 from brainlm.cli.confounds import confounds
 from brainlm.cli.denoise import denoise
+from brainlm.cli.ica import ica
 from brainlm.cli.parcellate import parcellate
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.cli.resample import resample
@@ -31,6 +32,7 @@ normalize: {resolution_mm: 4, transform: affine}
 atlas: {name: A424approx}
 confounds: {compcor_components: 5}
 """
+PLAIN = "denoise: {method: motion24}"
 CENSORING = """
 denoise: {method: acompcor, high_pass: gaussian, low_pass_s: 4.4, scrub: censor, scrub_fd_mm: 2.0}
 """
@@ -57,11 +59,12 @@ def paths(study: Study, identifier: str) -> dict[str, Path]:
     return {kind: study.path(kind, **fields) for kind in (*KINDS, "preproc_bold", "denoised_bold")}
 
 
-@pytest.mark.parametrize("options", ["", CENSORING], ids=["plain", "censoring"])
+@pytest.mark.parametrize("options", ["", PLAIN, CENSORING], ids=["aroma", "plain", "censoring"])
 def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> None:
     study, identifier = prepared
     study.path("config").write_text("bids_dir: ../bids\n" + CONFIG + options)
-    for stage in (resample, confounds, denoise, parcellate):
+    components = (ica,) if not options else ()
+    for stage in (resample, confounds, *components, denoise, parcellate):
         stage(identifier, study.root)
     files = paths(study, identifier)
     by_files = {kind: files[kind].read_bytes() for kind in KINDS}
@@ -86,7 +89,7 @@ def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> N
         for key in set(abouts[kind]) - {"Stage", "CodeDigest", "Parameters", "Software", "Sources"}:
             assert about[key] == abouts[kind][key], (kind, key)
         assert any(source.startswith("bids::") for source in about["Sources"])
-    if options:
+    if options == CENSORING:
         kept = about["KeptVolumes"]
         assert len(straight) == len(kept) < COUNT and not {30, 70} & set(kept)
         after = load_file(files["carpet"])["after"]

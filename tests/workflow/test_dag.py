@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from brainlm.dag import QC_BATCH, Dag
 from brainlm.errors import InputError
+from brainlm.layout import TEMPLATES, folder_of
 from brainlm.resources import share_dir
 
 from .empty_study import make_study
@@ -113,6 +115,56 @@ def test_straight_into_parcels_plans_no_4d_file(tmp_path: Path) -> None:
         assert rule not in planned
     assert "preproc_bold" not in output and "denoised_bold" not in output
     assert "resample_to_parcels" not in counts(snakemake(tmp_path, "--cores", "1"))
+
+
+def test_a_table_made_by_hand_is_an_input_of_denoising_alone(tmp_path: Path) -> None:
+    make_study(tmp_path, 3)
+    target = ("--cores", "1", "parcellations")
+    plain = snakemake(tmp_path, *target)
+    planned = counts(plain)
+    assert planned["find_components"] == planned["denoise_bold"] == 3
+    motion = snakemake(tmp_path, *target, "--config", "denoise={method: motion24}")
+    assert "find_components" not in counts(motion)
+
+    name = "sub-000001_task-rest"
+    review = tmp_path / "review" / f"{name}_desc-aroma_metrics.tsv"
+    review.parent.mkdir()
+    review.write_text("component\tclassification\n")
+    dag = _dag(tmp_path)
+    inputs = {
+        recording: dag.components_of(type("W", (), {"recording": recording}))
+        for recording in (name, "sub-000002_task-rest")
+    }
+    assert inputs[name][-1] == f"review/{review.name}" and len(inputs[name]) == 3
+    assert len(inputs["sub-000002_task-rest"]) == 2
+
+
+def test_a_table_made_by_hand_reruns_denoising_and_what_follows(tmp_path: Path) -> None:
+    """All else is there and older than the table; only the one recording's jobs are planned."""
+    make_study(tmp_path, 2)
+    dag = _dag(tmp_path)
+    target = ("--cores", "1", "--rerun-triggers", "mtime", "--", "parcellations")
+    kinds = [kind for kind in TEMPLATES if "{recording}" in TEMPLATES[kind]]
+    made = [path for kind in kinds for path in dag.each(kind) if not path.startswith("review")]
+    for kind in ("t1w_to_mni", "t1w_to_mni_warp", "t1w_brain"):
+        made += [
+            dag.pattern(kind).format(anat=name, anat_folder=folder_of(name)) for name in dag.anats
+        ]
+    made += [dag.pattern("atlas_image"), dag.pattern("atlas_table")]
+    for path in made:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x")
+        os.utime(tmp_path / path, (2e9, 2e9))
+    assert "Nothing to be done" in snakemake(tmp_path, *target)
+    review = tmp_path / "review" / "sub-000001_task-rest_desc-aroma_metrics.tsv"
+    review.parent.mkdir()
+    review.write_text("component\tclassification\n")
+    os.utime(review, (2e9 + 60, 2e9 + 60))
+    assert counts(snakemake(tmp_path, *target)) == {
+        "denoise_bold": 1,
+        "parcellate_bold": 1,
+        "parcellations": 1,
+    }
 
 
 def test_the_literal_slurm_profile_resolves_in_a_clone(study: Path) -> None:
