@@ -81,7 +81,7 @@ STAGES: dict[str, Stage] = {
                 "space",
             ),
         ),
-        Stage("cohort", ("eligibility", "quality", "split", "atlas", "space")),
+        Stage("cohort", ("eligibility", "quality", "split", "parcellate", "atlas", "space")),
         Stage("scale", ("atlas",)),
         Stage("shards", ("shards", "atlas")),
         Stage("pretrain", ("model", "pretrain"), takes_seed=True),
@@ -89,7 +89,7 @@ STAGES: dict[str, Stage] = {
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("confounds", "space", "atlas")),
-        Stage("phantom-check", ("space", "atlas")),
+        Stage("phantom-check", ("space", "atlas", "parcellate")),
         Stage("report", ("space", "atlas", "pretrain", "finetune")),
     )
 }

@@ -18,6 +18,9 @@ SAME_GRID_MM = 0.01
 
 def read_labels(path: str | Path) -> Image:
     """Read a 3-D image of whole label numbers (0 is outside) as int16."""
+    path = Path(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError("The atlas image is empty", file=path, fix="copy it anew from its source")
     image = read_image(path)
     data = image.data
     if data.ndim == 4 and data.shape[3] == 1:
