@@ -127,10 +127,10 @@ def check_models(series: DenseSeries, atlas: DenseLabels) -> None:
             file=series.path,
             fix=fix,
         )
-    for (name, part, a), (other, part_b, b) in zip(
+    for (name, _, a), (other, _, b) in zip(
         ours.iter_structures(), theirs.iter_structures(), strict=False
     ):
-        if name != other or a != b or part != part_b:
+        if name != other or a != b:
             short = str(name).removeprefix("CIFTI_STRUCTURE_").lower().replace("_", " ")
             raise DataError(
                 f"Series and atlas number their grayordinates otherwise, from {short} on",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,7 +198,7 @@ def test_permuted_labels_of_the_real_atlas_are_found_out(shared_data):
 
 
 def test_other_inputs_that_cannot_be_used(volume, pair, shared_data):
-    folder, series, data, labels, affine = volume
+    folder, series, _, labels, affine = volume
     dense, atlas, *_ = pair
     write_image(folder / "none.nii.gz", np.zeros(labels.shape, np.uint8), affine)
     with pytest.raises(DataError, match="mask holds no voxel"):
@@ -229,4 +228,3 @@ def test_other_inputs_that_cannot_be_used(volume, pair, shared_data):
         with pytest.raises(InputError, match="is empty"):
             parcellate_file(dense, str(atlas), folder)
         broken.write_bytes(whole)
-    nib.load(dense)

@@ -96,7 +96,7 @@ def test_one_voxel_gives_its_own_series(scene, estimator):
 @pytest.mark.parametrize("estimator", ["mean", "median", "eigenvariate"])
 def test_nan_is_refused_by_every_estimator(scene, estimator):
     data, labels, mask = scene
-    data[tuple(np.argwhere((labels > 0) & mask)[0]) + (4,)] = np.nan
+    data[(*np.argwhere((labels > 0) & mask)[0], 4)] = np.nan
     with pytest.raises(DataError, match="Volume 4"):
         parcel_series(_flat(data), labels, mask, np.array([2, 5, 7]), 0.3, estimator=estimator)
 
