@@ -26,7 +26,7 @@ from .synthetic_registered import fields_of, registered_study
 KINDS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
 CONFIG = """
 space: {resolution_mm: 4}
-normalize: {resolution_mm: 4}
+normalize: {resolution_mm: 4, transform: affine}
 atlas: {name: A424approx}
 confounds: {compcor_components: 5}
 """
@@ -56,7 +56,12 @@ def paths(study: Study, identifier: str) -> dict[str, Path]:
     return {kind: study.path(kind, **fields) for kind in (*KINDS, "preproc_bold", "denoised_bold")}
 
 
-@pytest.mark.parametrize("options", ["", CENSORING], ids=["plain", "censoring"])
+EIGENVARIATE = "parcellate: {estimator: eigenvariate}\n"
+
+
+@pytest.mark.parametrize(
+    "options", ["", CENSORING + EIGENVARIATE], ids=["plain", "censoring, eigenvariate"]
+)
 def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> None:
     study, identifier = prepared
     study.path("config").write_text("bids_dir: ../bids\n" + CONFIG + options)
