@@ -88,9 +88,9 @@ STAGES: dict[str, Stage] = {
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
-        Stage("qc-figure", ("confounds", "space", "atlas")),
+        Stage("qc-figure", ("confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
-        Stage("report", ("space", "atlas", "pretrain", "finetune")),
+        Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
     )
 }
 
