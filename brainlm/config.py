@@ -214,8 +214,14 @@ class Denoise(Section):
 
 
 class Parcellate(Section):
-    """Mean series of each parcel."""
+    """The series of each parcel."""
 
+    estimator: Literal["mean", "median", "eigenvariate", "weighted"] = Field(
+        "mean",
+        description="how a parcel's voxels become one series: mean; median; eigenvariate: first "
+        "principal component, at the parcel's mean level; weighted: mean weighted by the "
+        "template's grey-matter share",
+    )
     min_coverage: Share = Field(
         0.5, description="parcels with a smaller share of usable voxels become NaN, never 0"
     )
@@ -364,6 +370,7 @@ class Config(Section):
             "space": self.space.template,
             "res": f"{self.space.resolution_mm:g}".replace(".", "p"),
             "atlas": self.atlas.name,
+            "estimator": self.parcellate.estimator,
         }
 
     def resolve_bids_dir(self, study: Path) -> Path:

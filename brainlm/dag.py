@@ -245,6 +245,11 @@ class Dag:
         """
         return self.brain_mb(wildcards, 3 if self.config.denoise.method == "aroma" else 1) + 500
 
+    def parcellate_mb(self, wildcards: Any) -> int:
+        """Memory of parcellate, MB: two estimators hold the labelled voxels, the others stream."""
+        holds = self.config.parcellate.estimator in ("median", "eigenvariate")
+        return self.brain_mb(wildcards, 1) if holds else _BASE_MB
+
     def _series_mb(self, voxels: float, wildcards: Any) -> int:
         return _BASE_MB + math.ceil(voxels * self._row(wildcards.recording)["n_volumes"] * 4 / 1e6)
 

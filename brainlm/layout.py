@@ -16,7 +16,7 @@ _GRID = "_space-{space}_res-{res}"
 
 #: Name of each kind of file -> its path below the study folder. The fields in braces are
 #: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
-#: (space, res, atlas) and, for models, `run` and `target`.
+#: (space, res, atlas, estimator) and, for models, `run` and `target`.
 TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
     "recordings": "onboarding/recordings.parquet",
@@ -45,8 +45,10 @@ TEMPLATES: dict[str, str] = {
     "aroma_review": "review/{recording}_desc-aroma_metrics.tsv",
     "denoised_bold": _FUNC + _GRID + "_desc-denoised_bold.nii.gz",
     "carpet": _FUNC + _GRID + "_desc-carpet_bold.safetensors",
-    "timeseries": _FUNC + _GRID + "_atlas-{atlas}_stat-mean_timeseries.parquet",
+    "timeseries": _FUNC + _GRID + "_atlas-{atlas}_stat-{estimator}_timeseries.parquet",
     "coverage": _FUNC + _GRID + "_atlas-{atlas}_stat-coverage_timeseries.tsv",
+    "timeseries_tsv": _FUNC + _GRID + "_seg-{atlas}_stat-{estimator}_timeseries.tsv",
+    "coverage_tsv": _FUNC + _GRID + "_seg-{atlas}_stat-coverage_bold.tsv",
     "qc_figure": "reports/figures/{recording}_qc.png",
     "qc_batch": "reports/figures/batch-{batch}.tsv",
     "failure": "qc/failures/{recording}.json",

@@ -81,16 +81,16 @@ STAGES: dict[str, Stage] = {
                 "space",
             ),
         ),
-        Stage("cohort", ("eligibility", "quality", "split", "atlas", "space")),
+        Stage("cohort", ("eligibility", "quality", "split", "parcellate", "atlas", "space")),
         Stage("scale", ("atlas",)),
         Stage("shards", ("shards", "atlas")),
         Stage("pretrain", ("model", "pretrain"), takes_seed=True),
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
-        Stage("qc-figure", ("distortion", "confounds", "space", "atlas")),
-        Stage("phantom-check", ("space", "atlas")),
-        Stage("report", ("space", "atlas", "pretrain", "finetune")),
+        Stage("qc-figure", ("distortion", "confounds", "parcellate", "space", "atlas")),
+        Stage("phantom-check", ("space", "atlas", "parcellate")),
+        Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
     )
 }
 

@@ -18,6 +18,9 @@ SAME_GRID_MM = 0.01
 
 def read_labels(path: str | Path) -> Image:
     """Read a 3-D image of whole label numbers (0 is outside) as int16."""
+    path = Path(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError("The atlas image is empty", file=path, fix="copy it anew from its source")
     image = read_image(path)
     data = image.data
     if data.ndim == 4 and data.shape[3] == 1:
@@ -76,12 +79,3 @@ def resample_labels(labels: Image, affine: Array, shape: Sequence[int]) -> NDArr
         x, y, z = source[:, inside]
         moved[int(index)][inside] = labels.data[x, y, z]
     return moved
-
-
-def labels_on_grid(
-    labels: Image, affine: Array, shape: Sequence[int]
-) -> tuple[NDArray[np.int16], bool]:
-    """The labels on the grid of some data, and whether they had to be moved there."""
-    if same_grid(labels.affine, labels.data.shape, affine, shape):
-        return labels.data, False
-    return resample_labels(labels, affine, shape), True

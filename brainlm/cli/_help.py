@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "parcellate",
         "resample-to-parcels",
     ),
+    "Files of other pipelines": ("parcellate-file",),
     "The cohort": ("prepare-atlas", "cohort", "scale", "shards"),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
     "To look at": ("qc-figure", "report", "audit"),

@@ -107,6 +107,8 @@ class StageRun:
             labels["res"] = f"{self.params['space']['resolution_mm']:g}".replace(".", "p")
         if "atlas" in self.params:
             labels["atlas"] = self.params["atlas"]["name"]
+        if "parcellate" in self.params:
+            labels["estimator"] = self.params["parcellate"]["estimator"]
         if "pretrain" in self.params:
             labels["run"] = self.params["pretrain"]["run"]
         return labels

@@ -74,6 +74,7 @@ def check(
     anything does not fit.
     """
     from ..atlas import read_table
+    from ..atlas.check import check_numbers, check_places
     from ..atlas.fetch import locate
     from ..atlas.labels import label_sizes, read_labels
     from ..atlas.registry import find_atlas, load_registry
@@ -102,10 +103,12 @@ def check(
     if atlas is None:
         return
     table = read_table(atlas.table)
-    if len(sizes) != atlas.n_labels:
-        raise InputError(f"{atlas.name} should hold {atlas.n_labels} labels", file=path)
-    if unnamed := set(sizes) - set(table["index"]):
-        raise InputError(f"The table does not name label {min(unnamed)}", file=atlas.table)
+    check_numbers(sizes, table, atlas.n_labels, path)
+    found = check_places(labels, table, path)
+    say(
+        f"places         {found.n_elsewhere} of {found.n_present} parcels far from the table's "
+        f"coordinates, {found.n_wrong_side} on the other side"
+    )
     absent = table["name"][~table["index"].isin(sizes)].tolist()
     say(f"table          {len(table)} parcels; without a voxel: {', '.join(absent) or 'none'}")
     say(f"{atlas.name} is as it should be")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..denoise.aroma import Regions
+
 OUTPUTS = ("ica_mixing", "ica_maps", "aroma_metrics")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ._console import say
+from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
     OnDataError,
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 #: What `denoise` says in its sidecars of the volumes it left out.
 _SCRUBBING_FIELDS = ("Scrubbing", "CensoredVolumes", "KeptVolumes")
 
+TsvOption = Annotated[
+    bool,
+    typer.Option(
+        "--tsv", help="also write series and coverage as TSV, named and laid out as XCP-D does"
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -39,14 +47,17 @@ def parcellate(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
+    tsv: TsvOption = False,
 ) -> None:
-    """Average the denoised series within each parcel of the atlas.
+    """Reduce the denoised series to one series for each parcel of the atlas.
 
     Writes a table of T rows and one float32 column per parcel, in atlas order, and how much
-    of each parcel the recording covers. Only voxels inside the brain mask whose value
+    of each parcel the recording covers. parcellate.estimator says how voxels are joined: their
+    mean, unless another is chosen. Only voxels inside the brain mask whose value
     changes count. Parcels with less than parcellate.min_coverage of their voxels are NaN,
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
+    pin_libraries()
     from ..parcellate.stream import open_series, read_mask
     from ..provenance import read_sidecar
 
@@ -57,12 +68,13 @@ def parcellate(
         params,
         on_data_error,
         outputs=("timeseries", "coverage"),
-        software=("isal", "nibabel", "numpy", "pyarrow"),
+        software=("isal", "nibabel", "numpy", "pyarrow", "scipy"),
     ) as run:
         denoised = run.input("denoised_bold")
         volumes = open_series(denoised)
         mask = read_mask(run.input("mni_mask"), volumes)
-        write_parcels(run, volumes, mask, volumes.affine, scrubbing_of(read_sidecar(denoised)))
+        further = scrubbing_of(read_sidecar(denoised))
+        write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
 
 
 def scrubbing_of(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,27 +88,38 @@ def write_parcels(
     mask: NDArray,
     affine: Array,
     further: Mapping[str, Any],
+    *,
+    tsv: bool = False,
 ) -> None:
-    """Average flat `volumes` (Fortran order) on the grid of `mask` (x, y, z) and write both tables.
+    """Reduce flat `volumes` (Fortran order) on the grid of `mask` (x, y, z); write both tables.
 
-    `further` fields go into the sidecars as they are.
+    `further` fields go into the sidecars as they are; with `tsv` the tables are written twice.
     """
     import numpy as np
 
-    from ..atlas.labels import labels_on_grid, read_labels
+    from ..atlas.labels import read_labels
+    from ..atlas.moved import labels_on_grid
     from ..atlas.table import read_table
-    from ..parcellate.extract import mean_series
-    from ..parcellate.tables import write_coverage, write_series
+    from ..parcellate.extract import parcel_series
+    from ..parcellate.tables import (
+        write_coverage,
+        write_coverage_tsv,
+        write_series,
+        write_series_tsv,
+    )
 
     table = read_table(run.source(run.path("atlas_table")))
     atlas = read_labels(run.source(run.path("atlas_image")))
     labels, moved = labels_on_grid(atlas, affine, mask.shape)
-    result = mean_series(
+    options = run.params["parcellate"]
+    result = parcel_series(
         volumes,
         labels,
         mask,
         table["index"].to_numpy(),
-        run.params["parcellate"]["min_coverage"],
+        options["min_coverage"],
+        estimator=options["estimator"],
+        weights=_grey_matter(run, affine, mask) if options["estimator"] == "weighted" else None,
     )
     dropped = int(np.isnan(result.series[0]).sum())
     about: dict[str, Any] = {
@@ -108,9 +131,30 @@ def write_parcels(
     }
     with run.output("coverage", about=about) as path:
         write_coverage(path, table, result)
+    names = table["name"].tolist()
+    if tsv:
+        with run.output("coverage_tsv", about=about) as path:
+            write_coverage_tsv(path, names, result)
+        with run.output("timeseries_tsv", about=about) as path:
+            write_series_tsv(path, names, result)
     with run.output("timeseries", about=about) as path:
-        write_series(path, table["name"].tolist(), result)
+        write_series(path, names, result)
     say(
         f"{run.recording.id}: {len(result.series)} volumes, {len(table) - dropped} of "
         f"{len(table)} parcels, mean coverage {result.coverage.mean():.0%}"
     )
+
+
+def _grey_matter(run: RecordingRun, affine: Array, mask: NDArray) -> NDArray:
+    """The template's grey-matter share (0 to 1) on the grid of the data."""
+    from ..atlas.labels import same_grid
+    from ..errors import DataError
+    from ..images import load_template
+
+    share = load_template(run.template(), "GM", run.params["space"]["resolution_mm"])
+    if not same_grid(share.affine, share.data.shape, affine, mask.shape):
+        raise DataError(
+            "The series is not on the template's grid, so its voxels cannot be weighted",
+            fix="rerun from `brainlm resample`, or take another parcellate.estimator",
+        )
+    return share.data

@@ -25,8 +25,10 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     Writes atlas/atlas-NAME_space-SPACE_res-MM_dseg.nii.gz (whole numbers, 0 is outside)
     and the table of its parcels. A424approx is built; every other atlas must have been
     fetched (`brainlm atlas get`) and is moved by nearest neighbour in world space. An atlas
-    drawn in another MNI space is refused unless atlas.space_ok is true.
+    drawn in another MNI space is refused unless atlas.space_ok is true, and so is one whose labels
+    are not those of its table or lie elsewhere than it says (left and right swapped, say).
     """
+    from ..atlas.check import one_voxel_parcels
     from ..atlas.fetch import atlas_problems
     from ..atlas.labels import label_sizes
     from ..atlas.registry import find_atlas
@@ -41,10 +43,13 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     run.template()
     table = read_table(atlas.table)
     labels = _build(atlas, space, zoom) if atlas.built else _move(atlas, space, zoom, run)
-    lost = table["name"][~table["index"].isin(label_sizes(labels.data))].tolist()
+    sizes = label_sizes(labels.data)
+    if tiny := one_voxel_parcels(sizes, table):
+        say(f"{len(tiny)} parcels have one voxel only: {', '.join(tiny)}")
+    lost = table["name"][~table["index"].isin(sizes)].tolist()
     if lost:
         warn(f"{len(lost)} parcels have no voxel on this grid: {', '.join(lost)}")
-    about = _about(atlas, lost)
+    about = _about(atlas, lost, tiny)
     with run.output("atlas_table", about=about) as path:
         table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
     with run.output("atlas_image", about=about) as path:
@@ -60,19 +65,24 @@ def _build(atlas: Atlas, space: str, zoom: float) -> Image:
 
 
 def _move(atlas: Atlas, space: str, zoom: float, run: StageRun) -> Image:
+    from ..atlas.check import check_numbers, check_places
     from ..atlas.fetch import locate
-    from ..atlas.labels import read_labels, resample_labels
+    from ..atlas.labels import label_sizes, read_labels, resample_labels
+    from ..atlas.table import read_table
     from ..images import Image, load_template
     from ..provenance import sha256_file
 
     path = locate(atlas)
+    drawn, table = read_labels(path), read_table(atlas.table)
+    check_numbers(label_sizes(drawn.data), table, atlas.n_labels, path)
+    check_places(drawn, table, path)
     run.sources[f"atlas::{path.name}"] = sha256_file(path)
     grid = load_template(space, "GM", zoom)
-    moved = resample_labels(read_labels(path), grid.affine, grid.data.shape)
+    moved = resample_labels(drawn, grid.affine, grid.data.shape)
     return Image(moved, grid.affine)
 
 
-def _about(atlas: Atlas, lost: list[str]) -> dict[str, Any]:
+def _about(atlas: Atlas, lost: list[str], tiny: list[str]) -> dict[str, Any]:
     return {
         "Atlas": atlas.name,
         "Approximate": atlas.built,
@@ -81,4 +91,5 @@ def _about(atlas: Atlas, lost: list[str]) -> dict[str, Any]:
         "License": atlas.licence,
         "ReferencesAndLinks": [atlas.citation],
         "ParcelsWithoutVoxel": lost,
+        "ParcelsOfOneVoxel": tiny,
     }

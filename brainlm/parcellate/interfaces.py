@@ -14,6 +14,8 @@ class _ParcelMeansInputs(BaseInterfaceInputSpec):
     mni_mask = File(exists=True, mandatory=True, desc="its brain, on the same grid")
     atlas_image = File(exists=True, mandatory=True, desc="label numbers, 3-D, on any grid")
     atlas_table = File(exists=True, mandatory=True, desc="TSV with index, name, x, y, z")
+    template = option("space", "template")
+    estimator = option("parcellate", "estimator")
     min_coverage = option("parcellate", "min_coverage")
 
 
@@ -24,7 +26,7 @@ class _ParcelMeansOutputs(TraitedSpec):
 
 
 class ParcelMeans(StepInterface):
-    """The mean series of each parcel; NaN where too little of it is covered."""
+    """The series of each parcel, by default its mean; NaN where too little of it is covered."""
 
     input_spec = _ParcelMeansInputs
     output_spec = _ParcelMeansOutputs

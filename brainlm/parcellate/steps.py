@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..atlas.labels import labels_on_grid, read_labels
+from ..atlas.labels import read_labels
+from ..atlas.moved import labels_on_grid
 from ..atlas.table import read_table
 from ..config import Config
-from .extract import mean_series
+from ..images import Image
+from ..tissues import tissues_on
+from .extract import parcel_series
 from .stream import open_series, read_mask
 from .tables import write_coverage, write_series
 
@@ -18,12 +21,24 @@ from .tables import write_coverage, write_series
 def parcel_means(
     folder: Path, config: Config, *, bold: str, mni_mask: str, atlas_image: str, atlas_table: str
 ) -> dict[str, Any]:
-    """The mean series of each parcel, and how much of it the run covers."""
+    """The series of each parcel, and how much of it the run covers."""
     volumes = open_series(bold)
     mask, table = read_mask(mni_mask, volumes), read_table(atlas_table)
     labels, moved = labels_on_grid(read_labels(atlas_image), volumes.affine, mask.shape)
     parcels = table["index"].to_numpy()
-    result = mean_series(volumes, labels, mask, parcels, config.parcellate.min_coverage)
+    options = config.parcellate
+    grey = None
+    if options.estimator == "weighted":
+        grey = tissues_on(Image(mask, volumes.affine), config.space.template, mni_mask).gm
+    result = parcel_series(
+        volumes,
+        labels,
+        mask,
+        parcels,
+        options.min_coverage,
+        estimator=options.estimator,
+        weights=grey,
+    )
     files = {"timeseries": folder / "timeseries.parquet", "coverage": folder / "coverage.tsv"}
     write_series(files["timeseries"], table["name"].tolist(), result)
     write_coverage(files["coverage"], table, result)

@@ -47,34 +47,53 @@ class VolumeStream:
         slope, else float64 with slope and intercept applied. The buffer is used again for
         the next volume: copy what you keep.
         """
+        return map(self._scaled, self._stored())
+
+    def at(self, voxels: NDArray[np.intp]) -> Iterator[NDArray]:
+        """Yield the values of these `voxels` (places in the flat volume) in each volume.
+
+        Slope and intercept are applied to them alone, which is why this is quicker than picking
+        them from whole volumes. The buffer is used again: copy what you keep.
+        """
+        picked = np.empty(len(voxels), dtype=self.dtype)
+        for volume in self._stored():
+            np.take(volume, voxels, out=picked, mode="clip")  # "raise" would copy
+            yield self._scaled(picked)
+
+    def _scaled(self, stored: NDArray) -> NDArray:
+        if self.slope is None:
+            return stored
+        return stored * np.float64(self.slope) + self.intercept
+
+    def _stored(self) -> Iterator[NDArray]:
+        """Yield each volume as the file holds it."""
         volume = np.empty(int(np.prod(self.shape)), dtype=self.dtype)
-        with _open(self.path) as handle:
+        with open_bytes(self.path) as handle:
             handle.read(self.offset)
             for number in range(self.n_volumes):
-                self._fill(volume, handle, number)
-                if self.slope is None:
-                    yield volume
-                else:
-                    yield volume * np.float64(self.slope) + self.intercept
+                where = f"volume {number} of {self.n_volumes}"
+                fill(volume, handle, self.path, where)
+                yield volume
 
-    def _fill(self, volume: NDArray, handle: Any, number: int) -> None:
-        buffer = volume.view(np.uint8)
-        try:
-            done = 0
-            while done < len(buffer) and (got := handle.readinto(buffer[done:])):
-                done += got
-        except _READ_ERRORS as error:
-            raise _broken(self.path, error, where=f"in volume {number}: ") from error
-        if done < len(buffer):
-            ends = EOFError(f"it ends within volume {number} of {self.n_volumes}")
-            raise _broken(self.path, ends)
+
+def fill(array: NDArray, handle: Any, path: Path, where: str) -> None:
+    """Fill a contiguous `array` from `handle`; errors name `path` and say `where` in the data."""
+    buffer = array.reshape(-1).view(np.uint8)
+    try:
+        done = 0
+        while done < len(buffer) and (got := handle.readinto(buffer[done:])):
+            done += got
+    except _READ_ERRORS as error:
+        raise _broken(path, error, where=f"in {where}: ") from error
+    if done < len(buffer):
+        raise _broken(path, EOFError(f"it ends within {where}"))
 
 
 def open_series(path: str | Path) -> VolumeStream:
     """Read the header of a 4-D `.nii` or `.nii.gz` file and prepare to stream its volumes."""
     path = Path(path)
     try:
-        with _open(path) as handle:
+        with open_bytes(path) as handle:
             header = parse_header(handle.read(LONGEST_HEADER))
         slope, intercept = header.get_slope_inter()
     except FileNotFoundError:
@@ -113,7 +132,7 @@ def read_mask(path: str | Path, volumes: VolumeStream) -> NDArray:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def open_bytes(path: Path) -> Iterator[Any]:
     """The file's uncompressed bytes, whatever its name says."""
     with path.open("rb") as plain:
         packed = plain.read(2) == b"\x1f\x8b"

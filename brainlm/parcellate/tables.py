@@ -1,4 +1,4 @@
-"""The two tables of a parcellated run: the mean series, and what of each parcel is behind it."""
+"""Writing parcel series and their coverage: as the pipeline reads them, and as XCP-D names them."""
 
 from __future__ import annotations
 
@@ -30,4 +30,16 @@ def write_coverage(path: Path, table: pd.DataFrame, result: ParcelSeries) -> Non
         n_usable=result.n_usable,
         coverage=result.coverage.round(6),
     )
+    rows.to_csv(path, sep="\t", index=False, lineterminator="\n")
+
+
+def write_series_tsv(path: Path, names: list[str], result: ParcelSeries) -> None:
+    """T rows, one column per parcel, `n/a` where it has no data: XCP-D's table of time series."""
+    table = pd.DataFrame(result.series, columns=names)
+    table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+
+
+def write_coverage_tsv(path: Path, names: list[str], result: ParcelSeries) -> None:
+    """Node and coverage (0 to 1), one row per parcel: XCP-D's table of coverage."""
+    rows = pd.DataFrame({"Node": names, "coverage": result.coverage.round(6)})
     rows.to_csv(path, sep="\t", index=False, lineterminator="\n")

@@ -24,7 +24,7 @@ from brainlm.recordings import COLUMNS
 from brainlm.stages import params_to_json, stage_params
 
 PARCELS = 8
-FIELDS = {"space": "MNI152NLin2009aSym", "res": "2", "atlas": "A424"}
+FIELDS = {"space": "MNI152NLin2009aSym", "res": "2", "atlas": "A424", "estimator": "mean"}
 NETWORK = {
     "parcels": PARCELS,
     "timepoints": 40,

@@ -191,22 +191,51 @@ FIELDS = {
     "space": "MNI152NLin2009aSym",
     "res": "4",
     "atlas": "tiny",
+    "estimator": "mean",
 }
-PARAMS = params_to_json(
-    {
-        "parcellate": {"min_coverage": 0.5},
-        "atlas": {"name": "tiny", "space_ok": False},
-        "space": {"template": "MNI152NLin2009aSym", "resolution_mm": 4.0},
-    }
-)
 
 
-def _write(study: Study, kind: str, data, affine, entities=ENTITIES) -> None:
-    path = study.path(kind, **FIELDS)
+def _params(zoom: float = 4.0, estimator: str = "mean") -> str:
+    return params_to_json(
+        {
+            "parcellate": {"estimator": estimator, "min_coverage": 0.5},
+            "atlas": {"name": "tiny", "space_ok": False},
+            "space": {"template": "MNI152NLin2009aSym", "resolution_mm": zoom},
+        }
+    )
+
+
+PARAMS = _params()
+
+
+def _write(study: Study, kind: str, data, affine, entities=ENTITIES, **fields) -> None:
+    path = study.path(kind, **{**FIELDS, **fields})
     write_image(path, data, affine)
     write_sidecar(
         path, stage="x", code_digest="", entities=entities, sources={}, parameters={}, software={}
     )
+
+
+def write_small_study(study: Study, *, n_labels: int, **params) -> str:
+    """Table of the atlas, table of recordings and config; returns the stage's parameters."""
+    study.path("atlas_table", **FIELDS).parent.mkdir(exist_ok=True)
+    study.path("atlas_table", **FIELDS).write_text(
+        "index\tname\tx\ty\tz\n"
+        + "".join(f"{i}\tp{i}\t0\t0\t{i}\n" for i in range(1, n_labels + 1))
+    )
+    row = dict.fromkeys(COLUMNS) | {
+        "recording_id": ID,
+        "subject": "01",
+        "bold": "sub-01/func/x.nii.gz",
+        "n_volumes": 12,
+        "tr": 2.0,
+        "eligible": True,
+    }
+    study.path("recordings").parent.mkdir()
+    pd.DataFrame([row]).astype(COLUMNS).to_parquet(study.path("recordings"))
+    study.path("config").parent.mkdir()
+    study.path("config").write_text("bids_dir: .\n")
+    return _params(**params)
 
 
 @pytest.fixture
@@ -221,21 +250,7 @@ def study(tmp_path):
     _write(study, "denoised_bold", data, affine)
     _write(study, "mni_mask", mask, affine)
     _write(study, "atlas_image", labels.astype(np.int16), affine, {})
-    study.path("atlas_table", **FIELDS).write_text(
-        "index\tname\tx\ty\tz\n" + "".join(f"{i}\tp{i}\t0\t0\t{i}\n" for i in range(1, 5))
-    )
-    row = dict.fromkeys(COLUMNS) | {
-        "recording_id": ID,
-        "subject": "01",
-        "bold": "sub-01/func/x.nii.gz",
-        "n_volumes": 12,
-        "tr": 2.0,
-        "eligible": True,
-    }
-    study.path("recordings").parent.mkdir()
-    pd.DataFrame([row]).astype(COLUMNS).to_parquet(study.path("recordings"))
-    study.path("config").parent.mkdir()
-    study.path("config").write_text("bids_dir: .\n")
+    write_small_study(study, n_labels=4)
     return study, data, labels, affine
 
 

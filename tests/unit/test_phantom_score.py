@@ -166,7 +166,12 @@ def study(tmp_path: Path) -> Path:
         series.to_parquet(folder / f"{run}_desc-truth_timeseries.parquet")
         write_json(folder / f"{run}_desc-truth_timeseries.json", {"SamplingFrequency": 0.5})
         fields = {"recording": run, "folder": run.split("_")[0]}
-        grid = {"space": "MNI152NLin2009aSym", "res": "2", "atlas": "A424approx"}
+        grid = {
+            "space": "MNI152NLin2009aSym",
+            "res": "2",
+            "atlas": "A424approx",
+            "estimator": "mean",
+        }
         results = {"motion": root.path("motion", **fields)}
         results["timeseries"] = root.path("timeseries", **fields, **grid)
         results["motion"].parent.mkdir(parents=True)

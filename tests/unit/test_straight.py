@@ -59,7 +59,14 @@ def paths(study: Study, identifier: str) -> dict[str, Path]:
     return {kind: study.path(kind, **fields) for kind in (*KINDS, "preproc_bold", "denoised_bold")}
 
 
-@pytest.mark.parametrize("options", ["", PLAIN, CENSORING], ids=["aroma", "plain", "censoring"])
+EIGENVARIATE = "parcellate: {estimator: eigenvariate}\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["", PLAIN, CENSORING + EIGENVARIATE],
+    ids=["aroma", "plain", "censoring, eigenvariate"],
+)
 def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> None:
     study, identifier = prepared
     study.path("config").write_text("bids_dir: ../bids\n" + CONFIG + options)

@@ -42,7 +42,7 @@ rule parcellate_bold:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        mem_mb=lambda wildcards, attempt: study.parcellate_mb(wildcards) * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         options=study.options("parcellate"),
