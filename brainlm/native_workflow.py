@@ -6,7 +6,7 @@ and without a field map; Snakemake, with `brainlm` as its commands, brings a who
 
 from __future__ import annotations
 
-from .denoise.interfaces import Denoise
+from .denoise.interfaces import Denoise, FindComponents
 from .nodes import IdentityInterface, Node, Workflow
 from .parcellate.interfaces import ParcelMeans
 from .preproc.interfaces import (
@@ -36,7 +36,7 @@ def native_workflow(name: str = "native", *, slice_timing: bool = False) -> Work
     coregister, place = Node(CoregisterBold(), "coregister"), Node(NormalizeBold(), "place")
     resample = Node(ResampleToStandard(), "resample")
     confounds, clean = Node(ComputeConfounds(), "confounds"), Node(Denoise(), "denoise")
-    parcels = Node(ParcelMeans(), "parcels")
+    components, parcels = Node(FindComponents(), "components"), Node(ParcelMeans(), "parcels")
 
     reference = [("boldref", "boldref"), ("foreground_mask", "foreground_mask")]
     anatomy = [("t1w_to_mni", "t1w_to_mni"), ("t1w_brain", "t1w_brain")]
@@ -59,7 +59,11 @@ def native_workflow(name: str = "native", *, slice_timing: bool = False) -> Work
             (given, confounds, [("tr", "tr")]),
             (motion, confounds, [("motion", "motion")]),
             (resample, confounds, normalised),
+            (given, components, [("tr", "tr")]),
+            (resample, components, normalised),
+            (confounds, components, [("confounds", "confounds")]),
             (given, clean, [("tr", "tr")]),
+            (components, clean, [(each, each) for each in ("ica_mixing", "aroma_metrics")]),
             (resample, clean, normalised),
             (confounds, clean, [("confounds", "confounds")]),
             (given, parcels, [(each, each) for each in ("atlas_image", "atlas_table")]),

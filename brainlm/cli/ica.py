@@ -61,7 +61,7 @@ def ica(
         params,
         on_data_error,
         outputs=OUTPUTS,
-        software=("nibabel", "nilearn", "numpy", "pandas", "scikit-learn", "scipy"),
+        software=("nibabel", "nilearn", "numpy", "pandas", "python-picard", "scipy"),
     ) as run:
         image = read_image(run.input("mni_mask"))
         mask = image.data > 0

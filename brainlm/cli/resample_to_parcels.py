@@ -67,7 +67,7 @@ def resample_to_parcels(
             "pandas",
             "pyarrow",
             "safetensors",
-            "scikit-learn",
+            "python-picard",
             "scipy",
         ),
     ) as run:

@@ -4,8 +4,9 @@ A run `Y` (T, n), smoothed, high-passed and with every voxel of unit variance, i
 `Y = A S + noise`, with `k` maps `S` (k, n) as independent as can be and their courses `A` (T, k)
 (McKeown et al. 1998, Hum. Brain Mapp. 6:160; Beckmann & Smith 2004, IEEE Trans. Med. Imaging
 23:137). First the `k` largest principal components are kept and whitened, then the rotation is
-sought that makes the maps least Gaussian (FastICA, Hyvarinen 1999, IEEE Trans. Neural Netw.
-10:626). `dimension.py` finds `k`.
+sought that makes the maps least Gaussian (Hyvarinen 1999, IEEE Trans. Neural Netw. 10:626), by
+Picard (Ablin, Cardoso & Gramfort 2018, LVA/ICA), which always goes uphill; FastICA's fixed point
+may swing between two rotations without end. `dimension.py` finds `k`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 #: Voxels of the rotation's fit: more make it slower, and on smooth maps no better.
 _MOST_VOXELS = 60_000
-_ITERATIONS, _TOLERANCE = 400, 5e-4
+_ITERATIONS, _TOLERANCE = 400, 1e-3
 #: Where no rotation settles, so many components are sought next, as a share of those before.
 _FEWER = 0.75
 _TRIES = 4
@@ -121,19 +122,26 @@ def _spread(series: Series) -> Array:
 
 def _rotation(whitened: Array, seed: int) -> tuple[Array, bool]:
     """The unmixing (k, k) of whitened maps (k, m), and whether the search settled."""
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
+    from picard import picard
 
     count = len(whitened)
-    # Of the voxels used, the covariance is not quite the identity that FastICA relies on.
+    # Of the voxels used, the covariance is not quite the identity that the search relies on.
     rewhiten = np.linalg.inv(np.linalg.cholesky(whitened @ whitened.T / whitened.shape[1]))
     start = np.linalg.qr(np.random.default_rng(seed).standard_normal((count, count)))[0]
-    search = FastICA(whiten=False, max_iter=_ITERATIONS, tol=_TOLERANCE, w_init=start)
     with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", ConvergenceWarning)
-        search.fit((rewhiten @ whitened).T)
-    settled = not any(issubclass(said.category, ConvergenceWarning) for said in told)
-    return search.components_ @ rewhiten, settled
+        warnings.simplefilter("always")
+        _, rotation, _ = picard(
+            rewhiten @ whitened,
+            ortho=True,
+            whiten=False,
+            centering=False,
+            fun="tanh",
+            w_init=start,
+            max_iter=_ITERATIONS,
+            tol=_TOLERANCE,
+        )
+    settled = not any("converge" in str(said.message) for said in told)
+    return np.asarray(rotation) @ rewhiten, settled
 
 
 def _components(

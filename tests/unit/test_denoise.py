@@ -220,7 +220,7 @@ def test_enough_volumes_pass() -> None:
 
 def test_freedom_counts_every_column_and_the_running_line() -> None:
     table = confounds()
-    band = design(table, low_pass_s=10)
+    band = design(table, method="motion24", low_pass_s=10)
     slow, fast = cosine_drifts(COUNT, TR, 100), fast_cosines(COUNT, TR, 10)
     assert (band.drifts, band.fast) == (slow.shape[1], fast.shape[1]) == (8, 119)
     assert band.freedom == COUNT - 1 - 8 - 119 - 24
@@ -264,15 +264,25 @@ def test_acompcor_without_components_and_bands_without_width_are_refused() -> No
     assert Denoise(scrub=False).scrub == "off"  # how YAML reads a bare off
 
 
+CONFIG = """
+space: {resolution_mm: 4}
+normalize: {resolution_mm: 4, transform: affine}
+denoise: {method: motion24}
+"""
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A small moving run without T1w, brought through every stage up to denoising."""
+    """A small moving run without T1w, brought through every stage up to denoising.
+
+    Its 186 s hold three cosines of 100 s and longer, not two.
+    """
     root = tmp_path_factory.mktemp("chain")
     shape = (31, 37, 31)
     params = np.random.default_rng(0).normal(0, [0.3] * 3 + [0.005] * 3, (60, 6))
     run, affine = moving_run(params, affine=centered_affine(shape, 6.0), shape=shape)
-    study, identifier = make_study(root, run, affine, tr=3.1)  # 186 s: three cosines, not two
-    for verb in ("motion", "normalize-bold", "resample", "confounds", "ica", "denoise"):
+    study, identifier = make_study(root, run, affine, tr=3.1, config=CONFIG)
+    for verb in ("motion", "normalize-bold", "resample", "confounds", "denoise"):
         brainlm(verb, identifier, "--study", study)
     return study, identifier
 

@@ -36,7 +36,7 @@ SHAPE, VOLUMES, TR = (31, 37, 31), 60, 3.1
 CONFIG = (
     "space: {resolution_mm: 4}\nnormalize: {resolution_mm: 4, transform: affine}\n"
     "atlas: {name: A424approx, space_ok: true}\nica: {components: 4}\n"
-    "denoise: {scrub: censor, scrub_fd_mm: 0.9}\n"
+    "denoise: {method: motion24, scrub: censor, scrub_fd_mm: 0.9}\n"
 )
 EVERY = [
     value
@@ -102,7 +102,7 @@ def test_a_normalised_run_becomes_what_the_commands_make_of_it(
     count = components.about["Components"]  # 4, or fewer where no rotation settled
     assert 1 < count <= 4
 
-    options = {"scrub": "censor", "scrub_fd_mm": 0.9}
+    options = {"method": "motion24", "scrub": "censor", "scrub_fd_mm": 0.9}
     clean = denoising.Denoise(**options, **run).run().outputs
     assert_same(clean, files, "denoised_bold")
     assert {20, 22} <= set(clean.about["CensoredVolumes"])

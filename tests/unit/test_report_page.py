@@ -133,7 +133,7 @@ def test_limits_and_citations_follow_the_normalisation(finished):
 
 
 def test_methods_say_what_was_done(finished, page):
-    assert "24 columns" in page.text and "periods of 100 s or more" in page.text
+    assert "ICA-AROMA" in page.text and "periods of 100 s or more" in page.text
     found = gather(finished.study, finished.fields, [], finished.config.name)
     options = Denoise(
         method="36p",
