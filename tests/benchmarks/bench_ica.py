@@ -1,8 +1,9 @@
 """How fast, how steady and how large spatial ICA is.
 
 `python -m tests.benchmarks.bench_ica [VOLUMES]`. The rotation is sought in smooth planted maps by
-Picard, as `brainlm ica` does, and by scikit-learn's FastICA, from three seeds: CPU seconds, and the share of components of the first seed that the others find again
-(|r| of the maps above 0.9). Then one whole decomposition, its CPU seconds and peak memory.
+Picard, as `brainlm ica` does, and by scikit-learn's FastICA, from three seeds: CPU seconds, and
+the share of components of the first seed that the others find again (|r| of the maps above 0.9).
+Then one whole decomposition, its CPU seconds and peak memory.
 """
 
 from __future__ import annotations

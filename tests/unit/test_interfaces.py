@@ -311,6 +311,7 @@ def test_the_example_of_the_docs_gives_what_the_commands_give(
         "normalize-bold": identifier,
         "resample": identifier,
         "confounds": identifier,
+        "ica": identifier,
         "denoise": identifier,
     }.items():
         brainlm(verb, name, "--study", root)
