@@ -81,6 +81,7 @@ def test_every_known_fault_is_told_and_the_rest_finishes(tmp_path: Path) -> None
         "space.resolution_mm=5",
         "atlas.name=A424approx",
         "normalize.transform=affine",
+        "denoise.method=motion24",
     )
     printed = runner.onboard(bids, study, *settings)
     truth = json.loads((bids / "derivatives" / "phantom-truth" / "phantom.json").read_text())
