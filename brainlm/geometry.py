@@ -24,6 +24,9 @@ from .files import write_text
 
 Array = NDArray[np.float64]
 
+#: Standard deviation of a Gaussian of full width at half maximum 1.
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+
 #: Column names of the six rigid parameters.
 MOTION_NAMES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 

@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Array = NDArray[np.float64]
+from ..geometry import FWHM_TO_SIGMA, Array
+
 Series = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 
 
 def smooth_in_mask(series: Series, mask: Mask, sizes_mm: Array, fwhm_mm: float) -> Series:

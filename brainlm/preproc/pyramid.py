@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..geometry import Array
-
-_FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+from ..geometry import FWHM_TO_SIGMA, Array
 
 #: The cubic B-spline and its derivative at the whole numbers -1, 0, 1.
 _SPLINE = (1 / 6, 4 / 6, 1 / 6)
@@ -32,7 +30,7 @@ def spline_coefficients(
     """B-spline coefficients (x, y, z) of a volume, smoothed by a Gaussian of `fwhm_mm` first."""
     data = np.asarray(volume, dtype=np.float32)
     if fwhm_mm > 0:
-        sigma = fwhm_mm * _FWHM_TO_SIGMA / voxel_sizes(affine)
+        sigma = fwhm_mm * FWHM_TO_SIGMA / voxel_sizes(affine)
         data = ndimage.gaussian_filter(data, sigma, mode="nearest", truncate=3)
     if order < 2:
         return np.ascontiguousarray(data)

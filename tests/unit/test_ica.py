@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from brainlm.denoise.dimension import laplace_evidence
 from brainlm.denoise.ica import Components, spatial_ica
-from brainlm.denoise.smoothing import FWHM_TO_SIGMA, smooth_in_mask, smoothness_mm
+from brainlm.denoise.smoothing import smooth_in_mask, smoothness_mm
 from brainlm.errors import DataError
+from brainlm.geometry import FWHM_TO_SIGMA
 
 SHAPE, SIZES = (24, 26, 22), np.full(3, 3.0)
 VOLUMES = 120
