@@ -1,0 +1,1 @@
+"""Finding runs that other pipelines have preprocessed: one module for each layout."""

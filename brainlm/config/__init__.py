@@ -1,0 +1,67 @@
+"""Every option of the pipeline, with its default and its help text, in this one place.
+
+The commented `config/config.yaml`, the JSON schema in `workflow/schemas/` and the docs are
+generated from these models; a test keeps them equal. An unknown key is an error.
+"""
+
+from .base import Section
+from .cleaning import Denoise, Ica, Parcellate
+from .files import (
+    config_schema,
+    load_config,
+    load_preset,
+    parse_config,
+    read_schema,
+    to_commented_yaml,
+)
+from .learning import (
+    Evaluate,
+    Finetune,
+    Model,
+    Pretrain,
+    Quality,
+    Shards,
+    Split,
+    Target,
+)
+from .preprocessing import (
+    AtlasChoice,
+    Confounds,
+    Distortion,
+    Eligibility,
+    Motion,
+    Normalize,
+    Resample,
+    Space,
+)
+from .study import Config
+
+__all__ = [
+    "AtlasChoice",
+    "Config",
+    "Confounds",
+    "Denoise",
+    "Distortion",
+    "Eligibility",
+    "Evaluate",
+    "Finetune",
+    "Ica",
+    "Model",
+    "Motion",
+    "Normalize",
+    "Parcellate",
+    "Pretrain",
+    "Quality",
+    "Resample",
+    "Section",
+    "Shards",
+    "Space",
+    "Split",
+    "Target",
+    "config_schema",
+    "load_config",
+    "load_preset",
+    "parse_config",
+    "read_schema",
+    "to_commented_yaml",
+]

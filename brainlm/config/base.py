@@ -1,0 +1,19 @@
+"""What the sections of the config are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+#: YAML reads a bare `off` as false.
+OrOff = BeforeValidator(lambda value: "off" if value is False else value)
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,95 @@
+"""Options of denoising and parcellation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import NonNegative, OrOff, Positive, Section, Share
+
+
+class Ica(Section):
+    """Independent components of a run, for denoise.method: aroma (ICA-AROMA)."""
+
+    smoothing_mm: NonNegative = Field(
+        6.0, description="FWHM of the smoothing that the components are sought in, mm"
+    )
+    high_pass_s: NonNegative = Field(
+        100.0, description="cut-off period of the cosines taken out before, s"
+    )
+    components: Annotated[int, Field(ge=0)] = Field(
+        0, description="how many; 0: estimated for each run (Minka's Laplace evidence)"
+    )
+    masks: Literal["template", "aroma"] = Field(
+        "template",
+        description="CSF and brain edge: from the template's tissue maps, or those published "
+        "with ICA-AROMA (`brainlm masks get`)",
+    )
+    masks_space_ok: bool = Field(
+        False,
+        description="use the published masks although they were drawn in another MNI space "
+        "(MNI152NLin6Asym) than the data's",
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="of the search and of resamplings")
+
+
+class Denoise(Section):
+    """Temporal filtering, scrubbing and nuisance regression, in one least-squares fit."""
+
+    method: Literal["none", "motion6", "motion24", "36p", "acompcor", "aroma"] = Field(
+        "aroma",
+        description="none; 6 motion parameters; 24 (with derivatives and squares); 36p: 24 and "
+        "white matter, CSF and global signal expanded alike; acompcor: 24 and 5 + 5 components "
+        "of white matter and CSF; aroma: independent components that ICA-AROMA takes for noise",
+    )
+    aroma: Literal["nonaggressive", "aggressive", "orthogonal"] = Field(
+        "nonaggressive",
+        description="noise components: nonaggressive takes out what only they explain; aggressive "
+        "all that they could; orthogonal what they explain once the others are taken out of them",
+    )
+    high_pass: Literal["cosine", "gaussian"] = Field(
+        "cosine",
+        description="cosine: slow cosines are fitted; gaussian: a Gaussian-weighted running line "
+        "is subtracted, as by FSL (UK Biobank: gaussian with high_pass_s 100)",
+    )
+    high_pass_s: NonNegative = Field(
+        100.0,
+        description="cut-off period, s; 0 switches it off; gaussian: twice the sigma, as in FEAT",
+    )
+    low_pass_s: NonNegative = Field(
+        0.0,
+        description="period below which cosines are fitted too (band-pass), s, e.g. 10; 0: off",
+    )
+    scrub: Annotated[Literal["off", "mark", "censor", "interpolate"], OrOff] = Field(
+        "off",
+        description="volumes with motion: mark lists them; censor fits without them and leaves "
+        "them out of the series; interpolate fits without them and fills the gaps",
+    )
+    scrub_fd_mm: Positive = Field(0.5, description="FD above which a volume is scrubbed, mm")
+    scrub_dvars: NonNegative = Field(
+        0.0, description="standardised DVARS above which a volume is scrubbed as well; 0: never"
+    )
+    scrub_pad: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        (0, 0), description="volumes scrubbed before and after each of these, too"
+    )
+
+    @model_validator(mode="after")
+    def _a_band_is_left(self) -> Denoise:
+        if self.low_pass_s and self.high_pass_s and self.low_pass_s >= self.high_pass_s:
+            raise ValueError("low_pass_s must be shorter than high_pass_s, to leave a band")
+        return self
+
+
+class Parcellate(Section):
+    """The series of each parcel."""
+
+    estimator: Literal["mean", "median", "eigenvariate", "weighted"] = Field(
+        "mean",
+        description="how a parcel's voxels become one series: mean; median; eigenvariate: first "
+        "principal component, at the parcel's mean level; weighted: mean weighted by the "
+        "template's grey-matter share",
+    )
+    min_coverage: Share = Field(
+        0.5, description="parcels with a smaller share of usable voxels become NaN, never 0"
+    )

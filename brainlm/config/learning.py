@@ -1,0 +1,110 @@
+"""Options of the cohort, its shards, training and evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import NonNegative, Positive, Section, Share
+
+
+class Quality(Section):
+    """Which finished recordings enter the cohort."""
+
+    max_mean_fd_mm: Positive = Field(0.55, description="largest mean FD of a recording, mm")
+    min_parcels: Share = Field(0.8, description="smallest share of parcels with coverage")
+    max_excluded: Share = Field(
+        0.5, description="fail loudly when a larger share of eligible recordings is excluded"
+    )
+
+
+class Split(Section):
+    """Train, validation and test, by subject."""
+
+    train: Share = Field(0.8, description="share of subjects to train on")
+    val: Share = Field(0.1, description="share of subjects to validate on; the rest are tested")
+    salt: str = Field(
+        "brainlm", description="another salt gives another draw; adding subjects moves nobody"
+    )
+    table: Path | None = Field(
+        None, description="your own TSV with columns subject and split, instead of the draw"
+    )
+
+    @model_validator(mode="after")
+    def _shares_leave_a_test_set(self) -> Split:
+        if self.train <= 0 or self.train + self.val >= 1:
+            raise ValueError("train must be above 0, and train + val below 1, to leave a test set")
+        return self
+
+
+class Shards(Section):
+    """The sharded tensors that training reads."""
+
+    dtype: Literal["float16", "float32"] = Field("float16", description="storage type")
+    target_mb: Positive = Field(256.0, description="size at which a new shard begins, MB")
+
+
+class Model(Section):
+    """The network: a preset of config/models, with any of its keys replaced."""
+
+    preset: str = Field("tiny", description="a file name in config/models, without .yaml")
+    overrides: dict[str, int | float | str] = Field(
+        default_factory=dict, description="keys of the preset to replace, e.g. {dropout: 0.1}"
+    )
+
+
+class Pretrain(Section):
+    """Masked-autoencoder pretraining."""
+
+    run: str = Field("brainlm", pattern=r"^[A-Za-z0-9.-]+$", description="name of the run")
+    epochs: Annotated[int, Field(ge=1)] = Field(100, description="passes over the train split")
+    windows_per_recording: Annotated[int, Field(ge=1)] = Field(
+        1, description="random windows drawn from each recording in an epoch"
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="windows per step")
+    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
+    weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
+    warmup: Share = Field(0.05, description="share of the steps with a rising rate")
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.75, description="share of the tokens hidden from the encoder"
+    )
+    clip_norm: Positive = Field(1.0, description="largest gradient norm")
+    checkpoint_every: Annotated[int, Field(ge=1)] = Field(
+        100, description="steps between checkpoints"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+
+
+class Target(Section):
+    """A label to predict."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9]+$", description="column of participants.tsv")
+    kind: Literal["regression", "binary"] = Field("regression", description="what to fit")
+    positive: str | None = Field(
+        None, description="for binary: the value that counts as 1 (else the values are 0 and 1)"
+    )
+
+
+class Finetune(Section):
+    """Fine-tuning on labels."""
+
+    targets: tuple[Target, ...] = Field((), description="labels to predict: name, kind, positive")
+    epochs: Annotated[int, Field(ge=1)] = Field(30, description="passes over the train split")
+    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="windows per step")
+    learning_rate: Positive = Field(3e-4, description="peak rate of AdamW")
+    weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="in the head")
+    freeze_encoder: bool = Field(False, description="train the head alone")
+
+
+class Evaluate(Section):
+    """Evaluation on the held-out subjects."""
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.75, description="share of tokens to reconstruct"
+    )
+    bootstrap: Annotated[int, Field(ge=100)] = Field(
+        1000, description="resamplings of subjects for the 95% confidence intervals"
+    )

@@ -1,0 +1,78 @@
+"""The whole configuration of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .base import Section
+from .cleaning import Denoise, Ica, Parcellate
+from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Shards, Split
+from .preprocessing import (
+    AtlasChoice,
+    Confounds,
+    Distortion,
+    Eligibility,
+    Motion,
+    Normalize,
+    Resample,
+    Space,
+)
+
+
+class Config(Section):
+    """The whole configuration of a study."""
+
+    name: str = Field("study", description="what the reports call this study")
+    bids_dir: Path = Field(
+        Path("bids"), description="the BIDS dataset; relative paths start at the study folder"
+    )
+    engine: Literal["native", "fmriprep", "derivatives"] = Field(
+        "native",
+        description="who preprocesses: native: this workflow; fmriprep: fMRIPrep in a container, "
+        "run by this workflow; derivatives: somebody did already, and bids_dir holds their files",
+    )
+    seed: int = Field(1, ge=0, description="of everything random: training, masks, bootstrap")
+    eligibility: Eligibility = Eligibility()
+    space: Space = Space()
+    atlas: AtlasChoice = AtlasChoice()
+    motion: Motion = Motion()
+    normalize: Normalize = Normalize()
+    distortion: Distortion = Distortion()
+    resample: Resample = Resample()
+    confounds: Confounds = Confounds()
+    ica: Ica = Ica()
+    denoise: Denoise = Denoise()
+    parcellate: Parcellate = Parcellate()
+    quality: Quality = Quality()
+    split: Split = Split()
+    shards: Shards = Shards()
+    model: Model = Model()
+    pretrain: Pretrain = Pretrain()
+    finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
+    keep_intermediates: bool = Field(
+        False, description="keep the normalised and denoised 4-D series (large) when done"
+    )
+
+    @model_validator(mode="after")
+    def _the_method_has_its_columns(self) -> Config:
+        if self.denoise.method == "acompcor" and not self.confounds.compcor_components:
+            raise ValueError("denoise.method acompcor needs confounds.compcor_components above 0")
+        return self
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The fields of file names that the config alone decides."""
+        return {
+            "space": self.space.template,
+            "res": f"{self.space.resolution_mm:g}".replace(".", "p"),
+            "atlas": self.atlas.name,
+            "estimator": self.parcellate.estimator,
+        }
+
+    def resolve_bids_dir(self, study: Path) -> Path:
+        """The BIDS folder as an absolute path."""
+        return (study / self.bids_dir).resolve()
