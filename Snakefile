@@ -15,9 +15,31 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/preprocess.smk"
-include: "workflow/rules/denoise.smk"
-include: "workflow/rules/parcellate.smk"
+
+
+if study.config.engine == "native":
+
+    include: "workflow/rules/preprocess.smk"
+
+
+if study.config.engine == "fmriprep":
+
+    include: "workflow/rules/fmriprep.smk"
+
+
+if study.config.engine != "native" and study.kind == "volume":
+
+    include: "workflow/rules/adopt.smk"
+
+
+if study.kind == "volume":
+
+    include: "workflow/rules/denoise.smk"
+    include: "workflow/rules/parcellate.smk"
+
+else:
+
+    include: "workflow/rules/adopt_parcels.smk"
 
 
 if study.config.resample.output == "parcels":

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from .config import Config, parse_config
 from .errors import InputError
 from .layout import TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
-from .recordings import REFERENCE, correction_of, read_rows
+from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
 from .stages import code_digest, params_to_json, stage_params
 
 #: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
 #: a derivative (`..._space-...`) is never mistaken for a recording.
-RECORDING_REGEX = r"sub-[^/_]+(?:_(?:ses|task|acq|ce|rec|dir|run|echo|part|chunk)-[^/_]+)*"
+RECORDING_REGEX = rf"sub-[^/_]+(?:_(?:{'|'.join(RAW_ENTITIES[1:])})-[^/_]+)*"
 
 #: Columns of the recordings table that, when they change, make a recording's jobs stale.
 _CONTENT = ("bold", "bold_sha256", "t1w", "t1w_sha256", "tr", "n_volumes", "slice_timing")
@@ -39,7 +39,6 @@ _BASE_MB = 1000
 
 #: Recordings whose quality figures one job draws: drawing one takes less than starting.
 QC_BATCH = 50
-QC_INPUTS = ("bold_mask", "confounds", "carpet", "coverage")
 
 
 def prepare_environment() -> None:
@@ -68,6 +67,19 @@ def _reviewed(study: Path) -> frozenset[str]:
     return frozenset(name.removesuffix(ending) for name in names if name.endswith(ending))
 
 
+def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str:
+    """What the stages after preprocessing start from: volume, dense or parcels."""
+    kinds = {row["kind"] for row in rows}
+    if (kinds == {None}) == (engine == "derivatives") or len(kinds) > 1:
+        is_what = "raw runs" if None in kinds else "runs that another pipeline preprocessed"
+        raise InputError(
+            f"The recordings table holds {is_what}, which engine: {engine} does not start from",
+            file=study / TEMPLATES["config"],
+            fix="correct engine there, then `brainlm onboard` again",
+        )
+    return kinds.pop() or "volume"
+
+
 class Dag:
     """The study that a workflow run works on."""
 
@@ -82,6 +94,7 @@ class Dag:
                 file=study / TEMPLATES["recordings_tsv"],
                 fix="its column `reason` says why; mend the data or the config, onboard again",
             )
+        self.kind = _kind_of(self.rows.values(), self.config.engine, study)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         self.targets = [target.name for target in self.config.finetune.targets]
         self.reviewed = _reviewed(study)
@@ -124,15 +137,16 @@ class Dag:
     def batch_inputs(self, wildcards: Any) -> list[str]:
         """What the figures of a batch are drawn from."""
         names = self.batch(wildcards)
-        shown = [self._reference(name)[0] for name in names]
-        return [*shown, *(path for kind in QC_INPUTS for path in self.each(kind, names))]
+        kinds = qc_kinds(self.config.engine, self.kind)
+        shown = [self._reference(name)[0] for name in names if "bold_mask" in kinds]
+        return [*shown, *(path for kind in kinds for path in self.each(kind, names))]
 
     def raw_bold(self, wildcards: Any) -> str:
         """The raw BOLD file of a recording, as the config names the dataset.
 
         Relative to the study where the config is, so that the two may be moved together.
         """
-        return str(self.config.bids_dir / self._row(wildcards.recording)["bold"])
+        return str(self.config.bids_dir / self.row(wildcards.recording)["bold"])
 
     def raw_t1w(self, wildcards: Any) -> str:
         """The raw T1w file."""
@@ -142,7 +156,7 @@ class Dag:
 
     def anat_of(self, wildcards: Any) -> list[str]:
         """The T1w outputs that a recording's normalisation needs: none without a T1w."""
-        anat = self._row(wildcards.recording)["anat_id"]
+        anat = self.row(wildcards.recording)["anat_id"]
         if not anat:
             return []
         fields = {"anat": anat, "anat_folder": folder_of(anat)}
@@ -150,7 +164,7 @@ class Dag:
 
     def correction(self, recording: str) -> str | None:
         """How a recording's distortion is corrected: by "fieldmap", "syn" or not at all."""
-        row = self._row(recording)
+        row = self.row(recording)
         return correction_of(
             self.config.distortion.method,
             fmap_kind=row["fmap_kind"],
@@ -162,7 +176,7 @@ class Dag:
         """What a recording's field is estimated from: its field map's files, or its T1w."""
         if self.correction(wildcards.recording) == "syn":
             return self.anat_of(wildcards)
-        files = json.loads(self._row(wildcards.recording)["fmap"] or "[]")
+        files = json.loads(self.row(wildcards.recording)["fmap"] or "[]")
         return [str(self.config.bids_dir / path) for path in files]
 
     def field_of(self, wildcards: Any) -> list[str]:
@@ -180,7 +194,7 @@ class Dag:
 
     def coregistration_of(self, wildcards: Any) -> list[str]:
         """The way of a recording to its T1w: none without a T1w."""
-        if not self._row(wildcards.recording)["anat_id"]:
+        if not self.row(wildcards.recording)["anat_id"]:
             return []
         return self.each("boldref_to_t1w", [wildcards.recording])
 
@@ -192,7 +206,7 @@ class Dag:
         """The nonlinear warp that a recording is resampled with: its T1w's, else its own."""
         if self.config.normalize.transform != "syn":
             return []
-        anat = self._row(wildcards.recording)["anat_id"]
+        anat = self.row(wildcards.recording)["anat_id"]
         if anat:
             fields = {"anat": anat, "anat_folder": folder_of(anat)}
             return [self.pattern("t1w_to_mni_warp").format(**fields)]
@@ -218,7 +232,8 @@ class Dag:
             return {}
         return {kind: self.pattern(kind) for kind in ("ica_mixing", "ica_maps", "aroma_metrics")}
 
-    def _row(self, recording: str) -> dict[str, Any]:
+    def row(self, recording: str) -> dict[str, Any]:
+        """The row of the recordings table of an eligible recording."""
         if recording not in self.rows:
             raise InputError(
                 f"{recording} is not an eligible recording of this study",
@@ -230,7 +245,7 @@ class Dag:
 
     def raw_mb(self, wildcards: Any) -> int:
         """Memory for a stage that holds a raw run whole, MB."""
-        voxels = math.prod(json.loads(self._row(wildcards.recording)["shape"]))
+        voxels = math.prod(json.loads(self.row(wildcards.recording)["shape"]))
         return self._series_mb(voxels, wildcards)
 
     def brain_mb(self, wildcards: Any, copies: int) -> int:
@@ -251,7 +266,7 @@ class Dag:
         return self.brain_mb(wildcards, 1) if holds else _BASE_MB
 
     def _series_mb(self, voxels: float, wildcards: Any) -> int:
-        return _BASE_MB + math.ceil(voxels * self._row(wildcards.recording)["n_volumes"] * 4 / 1e6)
+        return _BASE_MB + math.ceil(voxels * self.row(wildcards.recording)["n_volumes"] * 4 / 1e6)
 
     # --- what makes a job stale ----------------------------------------------------------
 
@@ -265,12 +280,12 @@ class Dag:
 
     def content(self, wildcards: Any) -> str:
         """A digest of what onboarding knows of this recording's raw data."""
-        row = self._row(wildcards.recording)
+        row = self.row(wildcards.recording)
         return sha256_json([row[column] for column in _CONTENT])[:16]
 
     def field_content(self, wildcards: Any) -> str:
         """A digest of what onboarding knows of this recording's distortion."""
-        row = self._row(wildcards.recording)
+        row = self.row(wildcards.recording)
         return sha256_json([row[column] for column in _DISTORTION])[:16]
 
     def anat_content(self, wildcards: Any) -> str:

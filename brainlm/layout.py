@@ -36,6 +36,7 @@ TEMPLATES: dict[str, str] = {
     "boldref_to_t1w": _FUNC + "_from-boldref_to-T1w_mode-image_xfm.txt",
     "boldref_to_mni": _FUNC + "_from-boldref_to-{space}_mode-image_xfm.txt",
     "boldref_to_mni_warp": _FUNC + "_from-boldref_to-{space}_mode-image_desc-syn_xfm.nii.gz",
+    "mni_boldref": _FUNC + _GRID + "_boldref.nii.gz",
     "preproc_bold": _FUNC + _GRID + "_desc-preproc_bold.nii.gz",
     "mni_mask": _FUNC + _GRID + "_desc-brain_mask.nii.gz",
     "confounds": _FUNC + "_desc-confounds_timeseries.tsv",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +40,20 @@ COLUMNS: dict[str, str] = {
     "fmap": "string",  # JSON list of its files, relative to the BIDS folder
     "fmap_sha256": "string",  # JSON list
     "fmap_about": "string",  # JSON list: what each file is, and the numbers to use it
+    "layout": "string",  # of files that another pipeline made; missing: a raw run
+    "kind": "string",  # of such a run: volume, dense or parcels
+    "ready": "string",  # JSON object: role of each of its files -> path
+    "ready_sha256": "string",  # JSON object
+    "ready_about": "string",  # JSON object: its space, what was done by whom
     "eligible": "boolean",
     "reason": "string",  # why not eligible; several reasons are joined by "; "
     "notes": "string",  # what was repaired or assumed
 }
 
 LABEL_PREFIX = "label_"
+
+#: Entities that a raw BOLD file or T1w image may have (BIDS 1.10), and so a recording_id.
+RAW_ENTITIES = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
 
 #: Whether distortion is corrected -> from what normalisation starts: the reference volume and
 #: the mask of its bright object.
@@ -74,6 +82,11 @@ class Recording:
     fmap: tuple[str, ...]
     fmap_sha256: tuple[str, ...]
     fmap_about: tuple[dict[str, Any], ...]
+    layout: str | None = None
+    kind: str | None = None
+    ready: Mapping[str, str] = field(default_factory=dict)
+    ready_sha256: Mapping[str, str] = field(default_factory=dict)
+    ready_about: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def entities(self) -> dict[str, str]:
@@ -123,6 +136,18 @@ def correction_of(
     if fmap_kind or method == "fieldmap":
         return "fieldmap"
     return "syn" if method == "syn" and pe_direction and t1w else None
+
+
+def qc_kinds(engine: str, kind: str) -> tuple[str, ...]:
+    """The kinds of file that a quality figure is drawn from, the reference volume apart.
+
+    `engine` is the config's; `kind` says what the stages after preprocessing start from.
+    """
+    if kind != "volume":
+        return ("motion", "timeseries", "coverage")
+    if engine == "native":
+        return ("bold_mask", "motion", "confounds", "carpet", "coverage")
+    return ("mni_boldref", "mni_mask", "motion", "confounds", "carpet", "coverage")
 
 
 def anat_id_of(t1w: str) -> str:
@@ -232,4 +257,9 @@ def _to_recording(row: dict[str, Any], bids_dir: Path) -> Recording:
         fmap=tuple(json.loads(row["fmap"] or "[]")),
         fmap_sha256=tuple(json.loads(row["fmap_sha256"] or "[]")),
         fmap_about=tuple(json.loads(row["fmap_about"] or "[]")),
+        layout=row["layout"],
+        kind=row["kind"],
+        ready=json.loads(row["ready"] or "{}"),
+        ready_sha256=json.loads(row["ready_sha256"] or "{}"),
+        ready_about=json.loads(row["ready_about"] or "{}"),
     )

@@ -63,6 +63,10 @@ STAGES: dict[str, Stage] = {
         Stage("normalize-bold", ("distortion", "normalize", "space")),
         Stage("warp-bold", ("distortion", "normalize", "space")),
         Stage("resample", ("distortion", "normalize", "resample", "space")),
+        Stage("adopt", ("engine", "derivatives", "confounds", "space")),
+        Stage(
+            "adopt-parcels", ("engine", "derivatives", "parcellate", "quality", "atlas", "space")
+        ),
         Stage("confounds", ("confounds", "space")),
         Stage("ica", ("ica", "space")),
         Stage("denoise", ("denoise", "space")),
@@ -88,7 +92,7 @@ STAGES: dict[str, Stage] = {
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
-        Stage("qc-figure", ("distortion", "confounds", "parcellate", "space", "atlas")),
+        Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
         Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
     )

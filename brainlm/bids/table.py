@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..recordings import COLUMNS, anat_id_of
+from ..recordings import COLUMNS, RAW_ENTITIES, anat_id_of
 from .fieldmaps import MapFile, field_map_columns
 from .participants import Participants
 from .place import MIN_OVERLAP, box_overlap
@@ -18,12 +18,6 @@ from .walk import Found
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-#: Entities that a raw BOLD file or T1w image may have (BIDS 1.10); `brainlm.dag` knows the same.
-_RAW_ENTITIES = frozenset(
-    ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
-)
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def _name_faults(found: Found) -> list[str]:
     faults = []
     if entities.get("sub") != found.subject or entities.get("ses") != found.session:
         faults.append("the file name says another subject or session than its folder")
-    if strange := sorted(set(entities) - _RAW_ENTITIES):
+    if strange := sorted(set(entities) - set(RAW_ENTITIES)):
         faults.append(f"a raw image has no entity {', '.join(strange)}")
     if entities.get("part", "mag") != "mag":
         faults.append(f"part-{entities['part']} is not a magnitude image")

@@ -44,10 +44,11 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
         scrubbed = check_input(timeseries, entities).get("KeptVolumes")
         about_coverage = check_input(run.path("coverage", **fields), entities)
         motion = run.path("motion", **fields)
-        check_input(motion, entities)
+        known = check_input(motion, entities).get("MotionKnown", True)
         return Finished(
             recording_id,
-            mean_fd=mean_fd(motion.read_text(encoding="utf-8"), motion),
+            mean_fd=mean_fd(motion.read_text(encoding="utf-8"), motion) if known else float("nan"),
+            motion_known=known,
             share_parcels=share_of_parcels(
                 run.path("coverage", **fields),
                 about_coverage["Parameters"]["parcellate"]["min_coverage"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,8 @@ from ._console import say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..atlas.registry import Atlas
     from ..images import Image
 
@@ -19,7 +21,15 @@ def register(app: typer.Typer) -> None:
     app.command("prepare-atlas")(prepare_atlas)
 
 
-def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> None:
+TableOnlyOption = Annotated[
+    bool,
+    typer.Option("--table-only", help="write the table alone: for data that come as parcels"),
+]
+
+
+def prepare_atlas(
+    study: StudyOption = HERE, params: ParamsOption = None, table_only: TableOnlyOption = False
+) -> None:
     """Put the atlas of the config on the grid of the study's normalised series.
 
     Writes atlas/atlas-NAME_space-SPACE_res-MM_dseg.nii.gz (whole numbers, 0 is outside)
@@ -38,6 +48,9 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     run = StageRun("prepare-atlas", study, params, software=("nibabel", "numpy", "scipy"))
     space, zoom = run.params["space"]["template"], run.params["space"]["resolution_mm"]
     atlas = find_atlas(run.params["atlas"]["name"])
+    if table_only:
+        _write_table(run, read_table(atlas.table), _about(atlas, [], []))
+        return
     for problem in atlas_problems(atlas, space, run.params["atlas"]["space_ok"]):
         raise problem
     run.template()
@@ -50,11 +63,15 @@ def prepare_atlas(study: StudyOption = HERE, params: ParamsOption = None) -> Non
     if lost:
         warn(f"{len(lost)} parcels have no voxel on this grid: {', '.join(lost)}")
     about = _about(atlas, lost, tiny)
-    with run.output("atlas_table", about=about) as path:
-        table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    _write_table(run, table, about)
     with run.output("atlas_image", about=about) as path:
         write_image(path, labels.data, labels.affine, in_mni=True, atomic=False)
     say(f"{atlas.name}: {len(table) - len(lost)} parcels on {labels.data.shape} at {zoom:g} mm")
+
+
+def _write_table(run: StageRun, table: pd.DataFrame, about: dict[str, Any]) -> None:
+    with run.output("atlas_table", about=about) as path:
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
 def _build(atlas: Atlas, space: str, zoom: float) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +14,16 @@ from ._stage import (
     OnDataError,
     OnDataErrorOption,
     ParamsOption,
+    RecordingRun,
     StageRun,
     StudyOption,
     recording_stage,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..report.qc import QCData
 
 RecordingsArg = Annotated[
     list[str], typer.Argument(help="recording_ids, e.g. sub-01_task-rest_run-1")
@@ -48,7 +54,8 @@ def qc_figure(
     One PNG per recording in reports/figures: framewise displacement and standardised DVARS
     with their thresholds, the six motion parameters, the carpet of voxel series before and
     after denoising (Power 2017), and axial slices of the reference volume (undistorted where
-    the run has a field) with the brain mask, left and right as in the world. Its sidecar
+    the run has a field) with the brain mask, left and right as in the world; of a run that came
+    as parcels, their carpet. Its sidecar
     holds mean and largest FD, the number of outlier volumes and the share of parcels with
     enough voxels.
     """
@@ -61,12 +68,7 @@ def qc_figure(
 
 def _draw(recording_id: str, study: Path, params: str | None, mode: OnDataError) -> None:
     """Draw the figure of one recording."""
-    import pandas as pd
-    from safetensors.numpy import load_file
-
-    from ..images import read_image
-    from ..provenance import read_sidecar
-    from ..report.qc import QCData, draw_qc
+    from ..report.qc import draw_qc
     from ..report.style import to_png
 
     with recording_stage(
@@ -78,27 +80,86 @@ def _draw(recording_id: str, study: Path, params: str | None, mode: OnDataError)
         outputs=("qc_figure",),
         software=("matplotlib", "nibabel", "numpy", "pillow"),
     ) as run:
-        boldref = read_image(run.input(reference_kinds(run)[0]))
-        carpet = load_file(run.input("carpet"))
-        coverage = run.input("coverage")
-        data = QCData(
-            recording_id=recording_id,
-            tr=run.recording.tr,
-            confounds=pd.read_csv(run.input("confounds"), sep="\t", na_values="n/a"),
-            fd_threshold=run.params["confounds"]["fd_threshold_mm"],
-            dvars_threshold=run.params["confounds"]["dvars_threshold"],
-            carpet_before=carpet["before"],
-            carpet_after=carpet["after"],
-            tissue=carpet["tissue"],
-            boldref=boldref.data,
-            mask=read_image(run.input("bold_mask")).data > 0,
-            affine=boldref.affine,
-            coverage=pd.read_csv(coverage, sep="\t")["coverage"].to_numpy(dtype=float),
-            min_coverage=read_sidecar(coverage)["Parameters"]["parcellate"]["min_coverage"],
-            atlas=run.params["atlas"]["name"],
-        )
+        data = _of_volumes(run) if run.recording.kind in (None, "volume") else _of_parcels(run)
         with run.output("qc_figure", about=data.summary()) as path:
             path.write_bytes(to_png(draw_qc(data)))
+
+
+def _of_volumes(run: RecordingRun) -> QCData:
+    """What is shown of a run that was denoised as 4-D images."""
+    from safetensors.numpy import load_file
+
+    from ..images import read_image
+    from ..provenance import read_sidecar
+    from ..report.qc import QCData, Reference
+
+    image, mask = "mni_boldref", "mni_mask"
+    if run.params["engine"] == "native":
+        image, mask = reference_kinds(run)[0], "bold_mask"
+    boldref = read_image(run.input(image))
+    carpet = load_file(run.input("carpet"))
+    known = read_sidecar(run.input("motion")).get("MotionKnown", True)
+    return QCData(
+        confounds=_table(run.input("confounds")),
+        carpets={
+            "Carpet before denoising": carpet["before"],
+            "Carpet after denoising": carpet["after"],
+        },
+        tissue=carpet["tissue"],
+        scale="before denoising",
+        reference=Reference(boldref.data, read_image(run.input(mask)).data > 0, boldref.affine),
+        motion_known=known,
+        **_common(run),
+    )
+
+
+def _of_parcels(run: RecordingRun) -> QCData:
+    """What is shown of a run that came as a dense series or as parcels."""
+    import numpy as np
+    import pandas as pd
+
+    from ..provenance import read_sidecar
+    from ..report.qc import QCData
+
+    series = pd.read_parquet(run.input("timeseries")).to_numpy()
+    series = series[:, np.isfinite(series).all(axis=0)].T
+    deviation = series.std(axis=1, keepdims=True)
+    scaled = (series - series.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    motion = run.input("motion")
+    about = read_sidecar(motion)
+    table = _table(motion)
+    if (kept := about.get("KeptVolumes")) is not None:
+        table = table.iloc[kept].reset_index(drop=True)
+    return QCData(
+        confounds=table,
+        carpets={"Parcels, in the order of the atlas": scaled},
+        tissue=np.zeros(len(scaled), dtype=np.int8),
+        scale="of each parcel",
+        reference=None,
+        motion_known=about["MotionKnown"],
+        **_common(run),
+    )
+
+
+def _common(run: RecordingRun) -> dict[str, Any]:
+    from ..provenance import read_sidecar
+
+    coverage = run.input("coverage")
+    return {
+        "recording_id": run.recording.id,
+        "tr": run.recording.tr,
+        "fd_threshold": run.params["confounds"]["fd_threshold_mm"],
+        "dvars_threshold": run.params["confounds"]["dvars_threshold"],
+        "coverage": _table(coverage)["coverage"].to_numpy(dtype=float),
+        "min_coverage": read_sidecar(coverage)["Parameters"]["parcellate"]["min_coverage"],
+        "atlas": run.params["atlas"]["name"],
+    }
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(path, sep="\t", na_values="n/a")
 
 
 def _list_figures(run: StageRun, batch: str, recording_ids: list[str]) -> None:

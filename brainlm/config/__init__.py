@@ -6,6 +6,7 @@ generated from these models; a test keeps them equal. An unknown key is an error
 
 from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
+from .derivatives import Derivatives
 from .files import (
     config_schema,
     load_config,
@@ -41,6 +42,7 @@ __all__ = [
     "Config",
     "Confounds",
     "Denoise",
+    "Derivatives",
     "Distortion",
     "Eligibility",
     "Evaluate",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
+from .derivatives import Derivatives
 from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Shards, Split
 from .preprocessing import (
     AtlasChoice,
@@ -38,6 +39,7 @@ class Config(Section):
     eligibility: Eligibility = Eligibility()
     space: Space = Space()
     atlas: AtlasChoice = AtlasChoice()
+    derivatives: Derivatives = Derivatives()
     motion: Motion = Motion()
     normalize: Normalize = Normalize()
     distortion: Distortion = Distortion()
@@ -61,6 +63,12 @@ class Config(Section):
     def _the_method_has_its_columns(self) -> Config:
         if self.denoise.method == "acompcor" and not self.confounds.compcor_components:
             raise ValueError("denoise.method acompcor needs confounds.compcor_components above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _the_engine_can_do_it(self) -> Config:
+        if self.engine != "native" and self.resample.output == "parcels":
+            raise ValueError("resample.output parcels is for engine native")
         return self
 
     @property

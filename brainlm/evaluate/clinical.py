@@ -118,6 +118,8 @@ def _baseline(
         train_fd, test_fd = (
             reader.table.loc[names, "mean_fd"].to_numpy(dtype=float) for names in (train, test)
         )
+        if not (np.isfinite(train_fd).all() and np.isfinite(test_fd).all()):
+            raise TooFewError("the head motion of some recordings is not known")
         return predict_from_motion(train_fd, truth, groups, test_fd, kind=kind)
     train_fc, test_fc = (
         np.stack([connectivity(reader.series(recording)) for recording in names])

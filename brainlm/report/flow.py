@@ -41,16 +41,7 @@ class Box:
 def boxes(findings: Findings) -> list[Box]:
     """All boxes, in the order of the pipeline: one row for recordings, one for the rest."""
     first = [_onboard(findings)]
-    normalized = _sum(findings.progress["normalize-anat"], findings.progress["normalize-bold"])
-    for title, progress in (
-        ("Motion", findings.progress["motion"]),
-        ("Normalize", normalized),
-        ("Resample", findings.progress["resample"]),
-        ("Confounds", findings.progress["confounds"]),
-        ("Denoise", findings.progress["denoise"]),
-        ("Parcellate", findings.progress["parcellate"]),
-    ):
-        first.append((title, *_of_recordings(progress)))
+    first += [(title, *_of_recordings(progress)) for title, progress in _preparation(findings)]
     second = [
         _cohort(findings),
         _scale(findings),
@@ -64,6 +55,23 @@ def boxes(findings: Findings) -> list[Box]:
         Box(column, row, *content)
         for row, contents in enumerate((first, second))
         for column, content in enumerate(contents)
+    ]
+
+
+def _preparation(findings: Findings) -> list[tuple[str, Progress]]:
+    """The steps from a run to its parcels, as many as were ours to do."""
+    done, ran = findings.progress, findings.provenance.parameters
+    if "adopt-parcels" in ran:
+        return [("Adopt parcels", done["adopt-parcels"])]
+    cleaned = [("Denoise", done["denoise"]), ("Parcellate", done["parcellate"])]
+    if "adopt" in ran:
+        return [("Adopt", done["adopt"]), *cleaned]
+    return [
+        ("Motion", done["motion"]),
+        ("Normalize", _sum(done["normalize-anat"], done["normalize-bold"])),
+        ("Resample", done["resample"]),
+        ("Confounds", done["confounds"]),
+        *cleaned,
     ]
 
 

@@ -113,7 +113,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
     reader = _Reader(study, fields)
     recordings = read_table(study.path("recordings"))
     failures = read_failures(study, fields)
-    atlas_record = sidecar_path(reader.path("atlas_image"))
+    atlas_record = sidecar_path(reader.path("atlas_table"))
     clinical = {
         target: Clinical(
             reader.read(reader.path("clinical", target=target), _json_object),
@@ -220,6 +220,7 @@ def _provenance(reader: _Reader, recordings: pd.DataFrame, targets: Sequence[str
     common = {
         "Configuration": reader.path("config"),
         "Recordings table": reader.path("recordings"),
+        "Atlas table": reader.path("atlas_table"),
         "Atlas image": reader.path("atlas_image"),
         "Cohort": reader.path("cohort"),
         "Splits": reader.path("splits"),

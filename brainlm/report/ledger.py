@@ -21,11 +21,14 @@ LASTING = {
     "normalize-bold": "boldref_to_mni",
     "warp-bold": "boldref_to_mni_warp",
     "resample": "mni_mask",
+    "fmriprep": "mni_mask",
+    "adopt": "mni_mask",
     "confounds": "confounds",
     "ica": "aroma_metrics",
     "denoise": "carpet",
     "parcellate": "timeseries",
     "resample-to-parcels": "timeseries",
+    "adopt-parcels": "timeseries",
     "qc-figure": "qc_figure",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,15 @@ _ROWS, _COLUMNS = 240, 600  # most cells of a drawn carpet: finer ones would not
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The reference volume of a run and the brain in it."""
+
+    image: NDArray[np.float32]  # (x, y, z)
+    mask: NDArray[np.bool_]  # (x, y, z)
+    affine: Array  # (4, 4)
+
+
+@dataclass(frozen=True)
 class QCData:
     """All that the figure shows of one recording of T volumes."""
 
@@ -32,15 +42,14 @@ class QCData:
     confounds: pd.DataFrame  # (T, ...) trans_* mm, rot_* rad, FD mm, std_dvars, motion_outlier*
     fd_threshold: float  # mm
     dvars_threshold: float
-    carpet_before: NDArray[np.floating]  # (voxels, T), sorted by tissue; in each voxel's
-    carpet_after: NDArray[np.floating]  # (voxels, T)                 SD before denoising
-    tissue: NDArray[np.int8]  # (voxels,), keys of TISSUES
-    boldref: NDArray[np.float32]  # (x, y, z)
-    mask: NDArray[np.bool_]  # (x, y, z)
-    affine: Array  # (4, 4)
+    carpets: dict[str, NDArray[np.floating]]  # title -> (rows, T), in SD; rows sorted by tissue
+    tissue: NDArray[np.int8]  # (rows,), keys of TISSUES; 0: of none
+    scale: str  # what ±2 SD refers to
+    reference: Reference | None
     coverage: NDArray[np.floating]  # (parcels,), share of usable voxels
     min_coverage: float
     atlas: str
+    motion_known: bool = True
 
     @property
     def outliers(self) -> NDArray[np.intp]:
@@ -55,49 +64,65 @@ class QCData:
 
     def summary(self) -> dict[str, float | int]:
         """The figure's numbers, as its sidecar holds them."""
+        covered = {"ParcelsCovered": round(float((self.coverage >= self.min_coverage).mean()), 4)}
+        if not self.motion_known:
+            return covered
         fd = self.confounds["framewise_displacement"].to_numpy(dtype=float)
         return {
             "MeanFramewiseDisplacement": round(float(np.nanmean(fd)), 4),
             "MaxFramewiseDisplacement": round(float(np.nanmax(fd)), 4),
             "OutlierVolumes": len(self.outliers),
-            "ParcelsCovered": round(float((self.coverage >= self.min_coverage).mean()), 4),
+            **covered,
         }
 
 
 @rc_context(RC)
 def draw_qc(data: QCData) -> Figure:
-    """Traces, motion, carpets and reference image, with one common time axis."""
-    figure = Figure(figsize=(14, 11.6), dpi=100, facecolor="white")
+    """Traces, motion, carpets and reference image, with one common time axis.
+
+    What is not known of a recording has no panel.
+    """
+    traces: list[Callable[[Axes], None]] = []
+    if data.motion_known:
+        fd, dvars = "framewise_displacement", "std_dvars"
+        traces.append(lambda axes: draw_trace(axes, data, fd, data.fd_threshold, "mm", VERMILION))
+        if dvars in data.confounds:
+            traces.append(
+                lambda axes: draw_trace(axes, data, dvars, data.dvars_threshold, "", BLUE)
+            )
+        traces.append(lambda axes: draw_motion(axes, data, "trans", 1.0, "Translations", "mm"))
+        turn = 180 / np.pi
+        traces.append(lambda axes: draw_motion(axes, data, "rot", turn, "Rotations", "deg"))
+    heights = [*[1.0] * len(traces), *[2.5] * len(data.carpets)]
+    heights += [2.5] * (data.reference is not None)
+    tall = 0.98 + 0.92 * sum(heights)  # inches
+    figure = Figure(figsize=(14, tall), dpi=100, facecolor="white")
     grid = figure.add_gridspec(
-        7,
+        len(heights),
         2,
         width_ratios=(1, 70),
-        height_ratios=(1, 1, 1, 1, 2.5, 2.5, 2.5),
+        height_ratios=heights,
         left=0.06,
         right=0.9,
-        top=0.905,
-        bottom=0.015,
+        top=1 - 1.1 / tall,
+        bottom=(0.17 if data.reference is not None else 0.5) / tall,
         hspace=0.42,
         wspace=0.012,
     )
-    rows = [figure.add_subplot(grid[row, 1]) for row in range(6)]
-    bars = [figure.add_subplot(grid[row, 0]) for row in (4, 5)]
-
+    rows = [figure.add_subplot(grid[row, 1]) for row in range(len(traces) + len(data.carpets))]
     draw_title(figure, data)
-    draw_trace(rows[0], data, "framewise_displacement", data.fd_threshold, "mm", VERMILION)
-    draw_trace(rows[1], data, "std_dvars", data.dvars_threshold, "", BLUE)
-    draw_motion(rows[2], data, "trans", 1.0, "Translations", "mm")
-    draw_motion(rows[3], data, "rot", 180 / np.pi, "Rotations", "deg")
-    draw_carpet(rows[4], data, data.carpet_before, "Carpet before denoising")
-    draw_carpet(rows[5], data, data.carpet_after, "Carpet after denoising")
-    for bar in bars:
-        draw_tissue_bar(bar, data.tissue)
-    for axes in rows[:5]:
+    for axes, draw in zip(rows, traces, strict=False):
+        draw(axes)
+    for number, (title, carpet) in enumerate(data.carpets.items(), start=len(traces)):
+        draw_carpet(rows[number], data, carpet, title)
+        draw_tissue_bar(figure.add_subplot(grid[number, 0]), data.tissue)
+    for axes in rows[:-1]:
         axes.tick_params(labelbottom=False)
-    rows[5].set_xlabel("time (s)", labelpad=1)
-    box = grid[6, :].get_position(figure)
-    mosaic = figure.add_axes((0.01, box.y0, 0.98, box.height * 0.86))
-    draw_mosaic(mosaic, data)
+    rows[-1].set_xlabel("time (s)", labelpad=1)
+    if data.reference is not None:
+        box = grid[-1, :].get_position(figure)
+        mosaic = figure.add_axes((0.01, box.y0, 0.98, box.height * 0.86))
+        draw_mosaic(mosaic, data.reference)
     return figure
 
 
@@ -106,18 +131,25 @@ def draw_title(figure: Figure, data: QCData) -> None:
     numbers = data.summary()
     minutes = len(data.confounds) * data.tr / 60
     covered = numbers["ParcelsCovered"]
+    motion = ["head motion not known"]
+    if data.motion_known:
+        motion = [
+            f"mean FD {numbers['MeanFramewiseDisplacement']:.2f} mm"
+            f" (max {numbers['MaxFramewiseDisplacement']:.2f})",
+            f"{numbers['OutlierVolumes']} outlier volume{'s' * (numbers['OutlierVolumes'] != 1)}",
+        ]
     line = "   ·   ".join(
         (
             f"TR {data.tr:g} s",
             f"{len(data.confounds)} volumes ({minutes:.1f} min)",
-            f"mean FD {numbers['MeanFramewiseDisplacement']:.2f} mm"
-            f" (max {numbers['MaxFramewiseDisplacement']:.2f})",
-            f"{numbers['OutlierVolumes']} outlier volume{'s' * (numbers['OutlierVolumes'] != 1)}",
+            *motion,
             f"{covered:.0%} of {len(data.coverage)} {data.atlas} parcels covered",
         )
     )
-    figure.text(0.012, 0.971, data.recording_id, fontsize=15, fontweight="bold", va="center")
-    figure.text(0.012, 0.945, line, fontsize=10, color=MUTED, va="center")
+    tall = figure.get_figheight()
+    style = {"va": "center", "x": 0.012, "s": data.recording_id}
+    figure.text(y=1 - 0.34 / tall, fontsize=15, fontweight="bold", **style)
+    figure.text(y=1 - 0.64 / tall, fontsize=10, color=MUTED, **{**style, "s": line})
 
 
 def draw_trace(
@@ -186,7 +218,7 @@ def draw_carpet(axes: Axes, data: QCData, carpet: NDArray[np.floating], title: s
     for height, words in (
         (0.93, "black to white:"),
         (0.84, f"±{_GREY_RANGE:g} SD"),
-        (0.75, "before denoising"),
+        (0.75, data.scale),
     ):
         _note(axes, height, words, MUTED)
 
@@ -205,9 +237,9 @@ def draw_tissue_bar(axes: Axes, tissue: NDArray[np.int8]) -> None:
     axes.axis("off")
 
 
-def draw_mosaic(axes: Axes, data: QCData) -> None:
+def draw_mosaic(axes: Axes, reference: Reference) -> None:
     """Axial slices of the reference image with the outline of the brain mask."""
-    slices, ratio = axial_slices(data.boldref, data.mask, data.affine, count=9)
+    slices, ratio = axial_slices(reference.image, reference.mask, reference.affine, count=9)
     gap = np.zeros((slices[0].image.shape[0], 2), dtype=np.float32)
     image = np.hstack([part for cut in slices for part in (cut.image, gap)][:-1])
     mask = np.hstack([part for cut in slices for part in (cut.mask, gap > 0)][:-1])

@@ -21,6 +21,7 @@ class Finished:
     failed_stage: str = ""  # the stage that gave it up; empty when it is whole
     failed_why: str = ""
     mean_fd: float = float("nan")  # mm
+    motion_known: bool = True  # else the rule on mean_fd does not apply
     share_parcels: float = float("nan")  # share of the parcels that have a series
     n_left: int | None = None  # volumes left by scrubbing; None: as many as the raw run has
     timeseries: str = ""  # relative to the study
@@ -133,7 +134,7 @@ def _quality_reasons(found: Finished, quality: Quality) -> list[str]:
     They are not the recording's, so that equal reasons can be counted.
     """
     reasons = []
-    if not found.mean_fd <= quality.max_mean_fd_mm:
+    if found.motion_known and not found.mean_fd <= quality.max_mean_fd_mm:
         reasons.append(f"mean FD above {quality.max_mean_fd_mm:g} mm")
     if not found.share_parcels >= quality.min_parcels:
         reasons.append(f"parcels with a series below {quality.min_parcels:.0%}")

@@ -19,7 +19,7 @@ from brainlm.dag import Dag
 from brainlm.errors import DataError
 from brainlm.files import read_json
 from brainlm.provenance import is_tombstone
-from brainlm.report.qc import QCData, draw_qc, shrink
+from brainlm.report.qc import QCData, Reference, draw_qc, shrink
 from brainlm.report.slices import axial_slices, canonical
 from brainlm.report.style import to_png
 
@@ -118,12 +118,13 @@ def made_up(volumes: int = 100, tr: float = 2.0) -> QCData:
         confounds=confounds,
         fd_threshold=0.5,
         dvars_threshold=1.5,
-        carpet_before=random.normal(size=(1200, volumes)).astype(np.float16),
-        carpet_after=random.normal(size=(1200, volumes)).astype(np.float16),
+        carpets={
+            f"Carpet {when} denoising": random.normal(size=(1200, volumes)).astype(np.float16)
+            for when in ("before", "after")
+        },
         tissue=np.repeat(np.array([1, 2, 3], np.int8), (600, 400, 200)),
-        boldref=head,
-        mask=head > 0,
-        affine=affine,
+        scale="before denoising",
+        reference=Reference(head, head > 0, affine),
         coverage=np.array([1.0, 0.6, 0.5, 0.2]),
         min_coverage=0.5,
         atlas="A424",
@@ -147,6 +148,17 @@ def test_a_recording_without_outliers_has_none():
     data = QCData(**{**data.__dict__, "confounds": kept})
     assert len(data.outliers) == 0
     assert draw_qc(data).axes
+
+
+def test_what_is_not_known_has_no_panel():
+    whole = made_up()
+    parcels = {**whole.__dict__, "carpets": {"Parcels": np.zeros((4, 100))}, "reference": None}
+    data = QCData(**{**parcels, "tissue": np.zeros(4, np.int8), "motion_known": False})
+    figure = draw_qc(data)
+    assert {axes.get_title("left") for axes in figure.axes} - {""} == {"Parcels"}
+    assert any("head motion not known" in text.get_text() for text in figure.texts)
+    assert data.summary() == {"ParcelsCovered": 0.75}
+    assert to_png(figure)
 
 
 def test_panels_show_the_data_in_seconds_mm_and_degrees():
@@ -192,7 +204,7 @@ def test_command_draws_and_notes_sources(finished):
     sidecar = read_json(path.with_suffix(".json"))
     assert sidecar["OutlierVolumes"] == 1
     assert sidecar["Stage"] == "qc-figure"
-    assert len(sidecar["Sources"]) == 5
+    assert len(sidecar["Sources"]) == 6
     first = path.read_bytes()
     qc_figure([name], study=finished.study.root)
     assert path.read_bytes() == first

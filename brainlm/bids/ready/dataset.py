@@ -1,0 +1,104 @@
+"""Reading a whole dataset of another pipeline into the recordings table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ...config import Config
+from ...errors import InputError
+from ..dataset import dataset_name
+from ..participants import read_participants
+from ..table import Limits
+from .choice import Wanted
+from .detect import chosen_layout
+from .run import Kind, ReadyRun
+from .table import Measure, Progress, check_found, ready_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What can be read of each layout; the first is what `auto` takes.
+READABLE: dict[str, tuple[Kind, ...]] = {
+    "fmriprep": ("volume",),
+    "xcpd": ("volume", "dense", "parcels"),
+    "hcp": ("volume", "dense"),
+    "ukb": ("volume",),
+    "tables": ("parcels",),
+}
+
+
+def read_ready(
+    root: Path,
+    config: Config,
+    study: Path,
+    *,
+    participants: Path | None,
+    measure: Measure,
+    full: bool,
+    threads: int,
+    progress: Progress,
+) -> tuple[pd.DataFrame, list[str]]:
+    """The recordings table of the dataset at `root`, and notes about the dataset as a whole.
+
+    `participants` is a table of labels that lies elsewhere than in the dataset; `measure` reads
+    what is no 4-D image; relative paths of the config start at `study`.
+    """
+    layout = chosen_layout(root, config.derivatives.layout)
+    kind = chosen_kind(layout, config.derivatives.read, root)
+    runs = find_runs(root, config, study, layout, kind)
+    check_found(runs, root, layout, kind)
+    people = read_participants(participants or root / "participants.tsv")
+    name, notes = dataset_name(root)
+    table = ready_table(
+        runs,
+        root,
+        people,
+        Limits(**config.eligibility.model_dump()),
+        name,
+        measure=measure,
+        default_tr=config.derivatives.tr,
+        full=full,
+        threads=threads,
+        progress=progress,
+    )
+    return table, [*notes, *people.notes]
+
+
+def chosen_kind(layout: str, asked: str, root: Path) -> Kind:
+    """What to read of a layout: what the config asks for, if it can be read."""
+    can = READABLE[layout]
+    if asked != "auto" and asked not in can:
+        raise InputError(
+            f"Of layout {layout}, {' or '.join(can)} can be read, not {asked}",
+            file=root,
+            fix="set derivatives.read accordingly. fMRIPrep's CIFTI series are not denoised: "
+            "give XCP-D's, or read volumes",
+        )
+    return can[0] if asked == "auto" else cast(Kind, asked)
+
+
+def find_runs(root: Path, config: Config, study: Path, layout: str, kind: Kind) -> list[ReadyRun]:
+    """All runs of the dataset."""
+    space, options = config.space, config.derivatives
+    wanted = Wanted(space.template, space.resolution_mm, any_space=options.space_ok)
+    if layout == "fmriprep":
+        from . import fmriprep
+
+        aroma = study / options.aroma_dir if options.aroma_dir else None
+        return fmriprep.find_runs(root, wanted, aroma=aroma)
+    if layout == "xcpd":
+        from . import xcpd
+
+        return xcpd.find_runs(root, wanted, kind, config.atlas.name)
+    if layout == "hcp":
+        from . import hcp
+
+        return hcp.find_runs(root, kind)
+    if layout == "ukb":
+        from . import ukb
+
+        return ukb.find_runs(root)
+    from . import tables
+
+    return tables.find_runs(root)

@@ -1,0 +1,144 @@
+"""The files of another pipeline that belong to a recording, wherever they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._stage import RecordingRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..bids.ready.run import Kind, ReadyRun
+    from ..bids.ready.table import Length
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a recording starts from, by role (see `brainlm.bids.ready.run.ReadyRun`)."""
+
+    root: Path
+    files: Mapping[str, str]  # relative to root, or absolute
+    fingerprints: Mapping[str, str]
+    by: Mapping[str, str]  # step -> who did it
+    layout: str
+    kind: str
+    space: str | None
+    cleaned: bool
+
+    def path(self, role: str) -> Path | None:
+        """The file of that role, if there is one."""
+        return self.root / self.files[role] if role in self.files else None
+
+
+def ready_of(run: RecordingRun) -> Ready:
+    """The recording's files: as onboarding listed them, or as fMRIPrep has just written them."""
+    from ..errors import InputError
+
+    recording = run.recording
+    if recording.layout is not None:
+        return Ready(
+            run.bids_dir,
+            recording.ready,
+            recording.ready_sha256,
+            recording.ready_about["by"],
+            recording.layout,
+            str(recording.kind),
+            recording.ready_about["space"],
+            recording.ready_about["cleaned"],
+        )
+    if run.params["engine"] == "fmriprep":
+        return _of_fmriprep(run)
+    raise InputError(
+        f"{recording.id} is a raw run: there is nothing of another pipeline to take over",
+        file=run.study.path("recordings"),
+        fix="engine: native preprocesses raw runs; for derivatives onboard their folder",
+    )
+
+
+def take(run: RecordingRun, ready: Ready, role: str) -> Path | None:
+    """The file of that role, noted as a source and the same as when it was onboarded."""
+    path = ready.path(role)
+    if path is None:
+        return None
+    if not ready.fingerprints:
+        return run.source(path)
+    from ..errors import DataError
+    from ..provenance import still_is
+
+    fingerprint = ready.fingerprints.get(role, "")
+    relative = ready.files[role]
+    try:
+        same = not fingerprint or still_is(path, fingerprint)
+    except FileNotFoundError:
+        raise DataError("The file is not there", file=path, fix="restore it") from None
+    if not same:
+        raise DataError(
+            "The file has changed since it was onboarded",
+            file=path,
+            fix="run `brainlm onboard` again, then the workflow",
+        )
+    name = f"elsewhere::{path.name}" if Path(relative).is_absolute() else f"bids::{relative}"
+    run.sources[name] = fingerprint or "not hashed"
+    return path
+
+
+def about_of(ready: Ready) -> dict[str, Any]:
+    """What a sidecar says of where the data come from."""
+    about: dict[str, Any] = {"Layout": ready.layout, "ProcessedBy": dict(sorted(ready.by.items()))}
+    if ready.space is not None:
+        about["SpaceOfSource"] = ready.space
+    return about
+
+
+def _of_fmriprep(run: RecordingRun) -> Ready:
+    """What fMRIPrep wrote for this raw run in the study."""
+    from ..bids.ready.choice import Wanted
+    from ..bids.ready.fmriprep import find_runs
+    from ..errors import DataError
+
+    recording, space = run.recording, run.params["space"]
+    run.input("fmriprep_manifest", job=recording.fmriprep_job(run.params["fmriprep"]["level"]))
+    root = run.study.root / "derivatives" / "fmriprep"
+    wanted = Wanted(space["template"], space["resolution_mm"])
+    runs = find_runs(root, wanted, subject=f"sub-{recording.entities['sub']}")
+    found: ReadyRun | None = next((r for r in runs if r.recording_id == recording.id), None)
+    if found is None or found.faults:
+        why = "; ".join(found.faults) if found else "there is no preprocessed series of it"
+        raise DataError(
+            f"fMRIPrep left nothing to go on with for this run: {why}",
+            file=root,
+            fix=f"look into derivatives/fmriprep/sub-{recording.entities['sub']}.html",
+        )
+    return Ready(root, found.files, {}, found.by, "fmriprep", found.kind, found.space, False)
+
+
+def measure(kind: Kind, path: Path, names: list[str]) -> Length:
+    """Length of a dense series, or of a table of parcels that are called `names`."""
+    from ..bids.ready.table import Length
+    from ..errors import BrainLMError
+
+    try:
+        if kind == "dense":
+            from ..parcellate.cifti import open_dtseries
+
+            series = open_dtseries(path)
+            return Length(series.n_times, series.tr)
+        from ..parcellate.ready import read_parcels
+
+        table = read_parcels(path, names)
+        return Length(len(table.series), notes=list(table.notes))
+    except BrainLMError as error:
+        return Length(None, faults=[error.what])
+
+
+def parcel_names_of(atlas: str) -> list[str]:
+    """The names of a registered atlas' parcels, in order."""
+    from ..atlas.registry import find_atlas
+    from ..atlas.table import read_table
+
+    table: pd.DataFrame = read_table(find_atlas(atlas).table)
+    return [str(name) for name in table["name"]]
