@@ -5,10 +5,9 @@ the voxel size, the first axis counted from its end where the image is stored fr
 (the determinant of its affine is positive). A *relative* field on the grid of the reference (the
 template) holds, at the point `p` of the reference, the move `u` to the point `p + u` of the run;
 an *absolute* one holds `p + u` itself. FEAT's `example_func2standard_warp` holds the whole way, the
-affine included. What a field says about the world therefore depends on the two images' headers
-(Jenkinson et al. 2012, NeuroImage 62:782); nitransforms 25 takes a field for world mm with one axis
-turned, whatever the run, which is right only where both images begin at the same place, so that we
-read it ourselves.
+affine included. What a field says about the world therefore depends on both images' headers
+(Jenkinson et al. 2012, NeuroImage 62:782). nitransforms 25.1 takes a field for world mm with one
+axis turned, whatever the run (59 mm off in our tests' warp), so that we read it ourselves.
 
 The way is split as the pipeline keeps its own normalisations: a template point `x` lies at
 `matrix @ (x + d(x))`. The matrix is the best affine for the whole field and goes on where the field
