@@ -66,6 +66,17 @@ def params_from_pose(pose: Array, center: Array) -> Array:
     return np.array([*shift, rot_x, rot_y, rot_z])
 
 
+def framewise_displacement(params: Array, radius_mm: float) -> Array:
+    """FD (T,) of Power et al. 2012 (NeuroImage 59:2142); the first volume's is NaN.
+
+    The sum of the absolute changes of the three shifts (mm) and of the three rotations,
+    taken as arcs on a sphere of `radius_mm`.
+    """
+    change = np.abs(np.diff(params, axis=0))
+    moved = change[:, :3].sum(axis=1) + radius_mm * change[:, 3:].sum(axis=1)
+    return np.concatenate([[np.nan], moved])
+
+
 def template_grid(
     affine: Array, shape: Sequence[int], zoom: float, *, with_origin: bool = False
 ) -> tuple[Array, tuple]:

@@ -15,7 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..geometry import MOTION_NAMES, Array, grid_center, params_from_pose
+from ..geometry import (
+    MOTION_NAMES,
+    Array,
+    framewise_displacement,
+    grid_center,
+    params_from_pose,
+)
 from ..series import HeldSeries
 from ..threads import map_in_order
 from .alignment import Alignment, align
@@ -97,17 +103,6 @@ def estimate_motion(
         converged=np.array([found.converged for found in final]),
         unsteady=unsteady,
     )
-
-
-def framewise_displacement(params: Array, radius_mm: float) -> Array:
-    """FD (T,) of Power et al. 2012 (NeuroImage 59:2142); the first volume's is NaN.
-
-    The sum of the absolute changes of the three shifts (mm) and of the three rotations,
-    taken as arcs on a sphere of `radius_mm`.
-    """
-    change = np.abs(np.diff(params, axis=0))
-    moved = change[:, :3].sum(axis=1) + radius_mm * change[:, 3:].sum(axis=1)
-    return np.concatenate([[np.nan], moved])
 
 
 def rms_displacement(poses: Array, center: Array, radius_mm: float = RMS_RADIUS_MM) -> Array:

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from brainlm.geometry import pose_from_params
-from brainlm.preproc.motion import framewise_displacement, rms_displacement
+from brainlm.geometry import framewise_displacement, pose_from_params
+from brainlm.preproc.motion import rms_displacement
 
 
 def test_framewise_displacement_by_hand() -> None:
