@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,6 +20,10 @@ from ..files import atomic_path, write_text
 from ..layout import Study
 from ..masks import mask_problems
 from ..resources import share_dir
+from .ready.dataset import has_space
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SNAKEFILE = """\
 # Made by `brainlm onboard`: the workflow of the installed brainlm, run on this study.
@@ -87,7 +91,7 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
     if not path.exists():
         defaults = {"name": bids_dir.name, "bids_dir": _path_from(study.root, bids_dir)}
         config = parse_config(merge(defaults, changes), source="--set")
-        space = available_space(find_atlas(config.atlas.name), config.space.template)
+        space = _space_for(config, bids_dir)
         chosen = merge({"space": {"template": space}}, changes)
         config = parse_config(merge(defaults, chosen), source="--set")
         masks = "template" if mask_problems(config.space.template, False) else "aroma"
@@ -108,6 +112,32 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
             fix="edit that file instead, then run `brainlm onboard` again without --set",
         )
     return config
+
+
+def _space_for(config: Config, bids_dir: Path) -> str:
+    """The template of a new study: the atlas's own, where it or data in it are here."""
+    atlas = find_atlas(config.atlas.name)
+    if (
+        config.engine == "derivatives"
+        and atlas.space is not None
+        and has_space(bids_dir, config.derivatives, atlas.space)
+    ):
+        return atlas.space
+    return available_space(atlas, config.space.template)
+
+
+def fitting_config(
+    study: Study, config: Config, changes: dict[str, Any], table: pd.DataFrame
+) -> Config:
+    """The config of a new study; runs that are all denoised already are passed on as given."""
+    said = "method" in changes.get("denoise", {})
+    if said or study.path("config").exists() or config.engine != "derivatives":
+        return config
+    about = table["ready_about"][table["eligible"]].dropna()
+    if about.empty or not about.str.contains('"cleaned": true').all():
+        return config
+    content = merge(config.model_dump(mode="json"), {"denoise": {"method": "fix"}})
+    return parse_config(content, source="--set")
 
 
 def set_up_study(study: Study, config: Config, dataset: str) -> None:

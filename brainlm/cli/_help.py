@@ -22,7 +22,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "parcellate",
         "resample-to-parcels",
     ),
-    "Files of other pipelines": ("parcellate-file",),
+    "Files of other pipelines": ("adopt", "adopt-parcels", "parcellate-file"),
     "The cohort": ("prepare-atlas", "cohort", "scale", "shards"),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
     "To look at": ("qc-figure", "report", "audit"),

@@ -94,6 +94,39 @@ def about_of(ready: Ready) -> dict[str, Any]:
     return about
 
 
+def motion_of(
+    run: RecordingRun, ready: Ready, confounds: pd.DataFrame | None, n_volumes: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The motion table, a row for each volume that was acquired, and what its sidecar says.
+
+    `n_volumes` is the series' length; a pipeline that censors leaves fewer than were acquired.
+    """
+    from ..bids.ready.motion import read_motion
+    from ..preproc.adopted_tables import motion_from_confounds, unknown_motion
+    from ..preproc.censored import kept_volumes
+
+    about: dict[str, Any] = {**about_of(ready), "MotionKnown": True}
+    if confounds is not None:
+        return motion_from_confounds(confounds), about
+    path = take(run, ready, "motion")
+    outliers = take(run, ready, "outliers")
+    kept, n_acquired = None, n_volumes
+    if outliers is not None:
+        kept, n_acquired = kept_volumes(outliers, n_volumes)
+    if kept is not None:
+        gone = sorted(set(range(n_acquired)) - set(kept))
+        about |= {"Scrubbing": "censor", "KeptVolumes": kept, "CensoredVolumes": gone}
+    if path is None:
+        return unknown_motion(n_acquired), about | {"MotionKnown": False}
+    return read_motion(path, n_acquired, rms=take(run, ready, "rms")), about
+
+
+def kept_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a sidecar's fields, those about volumes that the series no longer has."""
+    names = ("Scrubbing", "KeptVolumes", "CensoredVolumes")
+    return {name: about[name] for name in names if name in about}
+
+
 def _of_fmriprep(run: RecordingRun) -> Ready:
     """What fMRIPrep wrote for this raw run in the study."""
     from ..bids.ready.choice import Wanted

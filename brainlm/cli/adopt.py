@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ._ready import Ready, about_of, ready_of, take
+from ._ready import Ready, about_of, kept_of, motion_of, ready_of, take
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -50,6 +50,7 @@ def adopt(
     are computed from the series and their motion parameters. Sidecars say who did which step.
     """
     pin_libraries()
+    from ..preproc.tables import write_motion
     from ..series import open_series
 
     with recording_stage(
@@ -66,12 +67,9 @@ def adopt(
         assert path is not None
         series = open_series(path)
         table = _their_confounds(run, ready, series.shape[3])
-        motion, known = _motion(run, ready, table, series.shape[3])
-        adopted = _open(run, ready, series)
-        mask = _write_images(run, ready, adopted)
-        from ..preproc.tables import write_motion
-
-        with run.output("motion", about={**about_of(ready), "MotionKnown": known}) as place:
+        motion, about_motion = motion_of(run, ready, table, series.shape[3])
+        mask = _write_images(run, ready, _open(run, ready, series), kept_of(about_motion))
+        with run.output("motion", about=about_motion) as place:
             write_motion(place, motion)
         _write_confounds(run, ready, table, mask, mem_gb)
 
@@ -87,9 +85,9 @@ def _open(run: RecordingRun, ready: Ready, series: Series) -> Adopted:
     warp = take(run, ready, "warp")
     way = None
     if warp is not None:
-        from ..preproc.fnirt import way_through
+        from ..preproc.fnirt import read_fnirt_field
 
-        way = way_through(warp, series, template)
+        way = read_fnirt_field(warp, series).to_run
     return Adopted(
         series,
         Grid(template.affine, template.data > 0.5),
@@ -99,7 +97,9 @@ def _open(run: RecordingRun, ready: Ready, series: Series) -> Adopted:
     )
 
 
-def _write_images(run: RecordingRun, ready: Ready, adopted: Adopted) -> NDArray:
+def _write_images(
+    run: RecordingRun, ready: Ready, adopted: Adopted, kept: dict[str, Any]
+) -> NDArray:
     """Write the series, its mask and its mean; return the mask (x, y, z)."""
     import numpy as np
 
@@ -114,7 +114,7 @@ def _write_images(run: RecordingRun, ready: Ready, adopted: Adopted) -> NDArray:
         "Interpolated": adopted.moved,
     }
     further = {"RepetitionTime": tr, "SkullStripped": True, "AlreadyDenoised": ready.cleaned}
-    with run.output("preproc_bold", about={**about, **further}) as path:
+    with run.output("preproc_bold", about={**about, **further, **kept}) as path:
         write_series(path, adopted.volumes(), adopted.shape, affine, tr=tr)
         mask = adopted.mask(adopted.series.path)
     share = round(float(mask.sum() / adopted.grid.brain.sum()), 4)
@@ -134,21 +134,6 @@ def _their_confounds(run: RecordingRun, ready: Ready, n_volumes: int) -> pd.Data
     if path is None:
         return None
     return by_tissue(read_confounds(path, n_volumes), read_json_or_empty(path.with_suffix(".json")))
-
-
-def _motion(
-    run: RecordingRun, ready: Ready, confounds: pd.DataFrame | None, n_volumes: int
-) -> tuple[pd.DataFrame, bool]:
-    """The motion table (T rows), and whether anything is known of the head's motion."""
-    from ..bids.ready.motion import read_motion, unknown_motion
-    from ..preproc.adopted_tables import motion_from_confounds
-
-    if confounds is not None:
-        return motion_from_confounds(confounds), True
-    path = take(run, ready, "motion")
-    if path is None:
-        return unknown_motion(n_volumes), False
-    return read_motion(path, ready.layout, n_volumes), True
 
 
 def _write_confounds(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ._console import say
-from ._ready import Ready, about_of, ready_of, take
+from ._ready import Ready, about_of, kept_of, motion_of, ready_of, take
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -65,7 +65,7 @@ def adopt_parcels(
         result, further = (_from_dense if ready.kind == "dense" else _from_table)(
             run, ready, source, table
         )
-        motion, about_motion = _motion(run, ready, len(result.series))
+        motion, about_motion = motion_of(run, ready, None, len(result.series))
         dropped = int((result.coverage < run.params["parcellate"]["min_coverage"]).sum())
         about: dict[str, Any] = {
             **about_of(ready),
@@ -73,7 +73,7 @@ def adopt_parcels(
             "Atlas": run.params["atlas"]["name"],
             "ParcelsBelowMinCoverage": dropped,
             **further,
-            **about_motion,
+            **kept_of(about_motion),
         }
         with run.output("motion", about=about_motion) as path:
             write_motion(path, motion)
@@ -144,22 +144,3 @@ def _from_table(
         "TableNotes": list(found.notes),
         "CoverageFrom": "not known: a parcel counts as covered where it has a series",
     }
-
-
-def _motion(run: RecordingRun, ready: Ready, n_rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The motion table of the raw run, and which of its volumes the series still has."""
-    from ..bids.ready.motion import read_motion, unknown_motion
-    from ..preproc.censored import kept_volumes
-
-    path = take(run, ready, "motion")
-    if path is None:
-        return unknown_motion(n_rows), {"MotionKnown": False}
-    outliers = take(run, ready, "outliers")
-    if outliers is None:
-        return read_motion(path, ready.layout, n_rows), {"MotionKnown": True}
-    kept, n_raw = kept_volumes(outliers, n_rows)
-    about: dict[str, Any] = {"MotionKnown": True}
-    if kept is not None:
-        gone = sorted(set(range(n_raw)) - set(kept))
-        about |= {"Scrubbing": "censor", "KeptVolumes": kept, "CensoredVolumes": gone}
-    return read_motion(path, ready.layout, n_raw), about

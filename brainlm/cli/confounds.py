@@ -21,6 +21,7 @@ from ._stage import (
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
 
@@ -66,15 +67,18 @@ def write_confounds(
     run: RecordingRun, series: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
     """Compute and write the confounds of a run from its voxels (T, n) in `mask` (x, y, z)."""
-    import numpy as np
     import pandas as pd
 
     from ..preproc.confounds import confounds_table, tissue_voxels
     from ..preproc.tables import write_confounds as write_table
+    from ..provenance import read_sidecar
     from ..tissues import load_tissues
 
     options, space, tr = run.params["confounds"], run.params["space"], run.recording.tr
-    motion = pd.read_csv(run.input("motion"), sep="\t", na_values="n/a")
+    source = run.input("motion")
+    motion = pd.read_csv(source, sep="\t", na_values="n/a")
+    if (kept := read_sidecar(source).get("KeptVolumes")) is not None:
+        motion = motion.iloc[kept].reset_index(drop=True)
     tissues = load_tissues(run.template(), space["resolution_mm"])
     voxels = tissue_voxels(tissues, mask)
     table, components = confounds_table(series, motion, voxels, tr=tr, **options)
@@ -83,7 +87,13 @@ def write_confounds(
         "RepetitionTime": tr,
         "VoxelsAveraged": {name: len(chosen) for name, chosen in voxels.items()},
         "OutlierVolumes": sum(name.startswith("motion_outlier") for name in table.columns),
-        "MeanFramewiseDisplacement": float(np.nanmean(table["framewise_displacement"])),
+        "MeanFramewiseDisplacement": _mean_fd(table),
     }
     with run.output("confounds", about=about) as path:
         write_table(path, table)
+
+
+def _mean_fd(table: pd.DataFrame) -> float | None:
+    """Mean FD, mm; none where nothing is known of the head's motion."""
+    known = table["framewise_displacement"].dropna()
+    return float(known.mean()) if len(known) else None

@@ -14,6 +14,17 @@ from ._stage import ThreadsOption
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..config import Config
+    from ..errors import InputError
+
+
+class Engine(StrEnum):
+    """Who preprocesses."""
+
+    native = "native"
+    fmriprep = "fmriprep"
+    derivatives = "derivatives"
+
 
 class HashMode(StrEnum):
     """How thoroughly the raw files are read."""
@@ -28,7 +39,10 @@ def register(app: typer.Typer) -> None:
 
 
 def onboard(
-    bids_dir: Annotated[Path, typer.Argument(help="the BIDS dataset; it is only read")],
+    bids_dir: Annotated[
+        Path,
+        typer.Argument(help="the BIDS dataset, or another pipeline's output; it is only read"),
+    ],
     study: Annotated[Path, typer.Option("--study", help="the study folder to make or refresh")],
     hash_mode: Annotated[
         HashMode,
@@ -46,6 +60,18 @@ def onboard(
         typer.Option("--set", help="key=value for the new config, e.g. seed=3; may be repeated"),
     ] = None,
     threads: ThreadsOption = 1,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="the same as --set engine=...: native preprocesses here, fmriprep in its "
+            "container, derivatives reads what fMRIPrep, XCP-D, HCP, UK Biobank or your own "
+            "tables left"
+        ),
+    ] = None,
+    participants: Annotated[
+        Path | None,
+        typer.Option(help="table of labels that lies elsewhere than in the dataset (derivatives)"),
+    ] = None,
 ) -> None:
     """Look through a BIDS dataset and set up a study folder for it.
 
@@ -54,22 +80,21 @@ def onboard(
     says why not, `notes` what was repaired or assumed. Also config/config.yaml with every
     option explained, a Snakefile and profiles. Run it again whenever the dataset changes:
     your config is kept, and only what changed is processed anew.
+
+    With --engine derivatives the folder holds what another pipeline has preprocessed, denoised
+    or reduced to parcels: docs/engines.md.
     """
-    from ..atlas.fetch import atlas_problems
-    from ..atlas.registry import find_atlas
-    from ..bids.dataset import read_dataset, table_bytes
+    from ..bids.dataset import table_bytes
     from ..bids.study import (
+        fitting_config,
         merge,
         parse_settings,
         set_up_study,
         study_config,
         write_bytes_if_changed,
     )
-    from ..bids.table import Limits
     from ..errors import InputError
     from ..layout import Study
-    from ..masks import mask_problems
-    from ..templates import template_problem
 
     source, place = bids_dir.resolve(), Study(study.resolve())
     if not source.is_dir():
@@ -83,15 +108,12 @@ def onboard(
     changes = parse_settings(settings or [])
     if atlas is not None:
         changes = merge(changes, {"atlas": {"name": atlas}})
+    if engine is not None:
+        changes = merge(changes, {"engine": engine.value})
     config = study_config(place, source, changes)
-    atlas_entry = find_atlas(config.atlas.name)
-    table, dataset_notes = read_dataset(
-        source,
-        Limits(**config.eligibility.model_dump()),
-        full=hash_mode is HashMode.full,
-        threads=threads,
-        progress=progress,
-    )
+    full = hash_mode is HashMode.full
+    table, dataset_notes = _read(source, config, place.root, participants, full, threads)
+    config = fitting_config(place, config, changes, table)
     set_up_study(place, config, str(table["dataset"].iloc[0]))
     parquet, tsv = table_bytes(table)
     write_bytes_if_changed(place.path("recordings"), parquet)
@@ -103,14 +125,78 @@ def onboard(
     if not table["eligible"].any():
         warn("no recording is eligible, so there is nothing to run yet")
         return
-    for problem in atlas_problems(atlas_entry, config.space.template, config.atlas.space_ok):
+    for problem in _problems(config, table):
         warn(f"before the first run: {problem}")
-    if config.denoise.method == "aroma" and config.ica.masks == "aroma":
-        for problem in mask_problems(config.space.template, config.ica.masks_space_ok):
-            warn(f"before the first run: {problem}")
-    if (absent := template_problem(config.space.template)) is not None:
-        warn(f"before the first run: {absent}")
     say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")
+
+
+def _problems(config: Config, table: pd.DataFrame) -> list[str]:
+    """What is still to be done before the first run."""
+    from ..atlas.fetch import atlas_problems
+    from ..atlas.registry import find_atlas
+    from ..masks import mask_problems
+    from ..templates import template_problem
+
+    atlas, space = find_atlas(config.atlas.name), config.space.template
+    kinds = set(table["kind"].dropna())
+    if "parcels" in kinds:
+        return []
+    found: list[InputError | None]
+    if "dense" in kinds:
+        from ..atlas.fetch import dense_problem
+
+        found = [dense_problem(atlas)]
+    else:
+        found = [*atlas_problems(atlas, space, config.atlas.space_ok), template_problem(space)]
+    if config.denoise.method == "aroma" and config.ica.masks == "aroma" and not kinds - {"volume"}:
+        found += mask_problems(space, config.ica.masks_space_ok)
+    told = [str(problem) for problem in found if problem is not None]
+    cleaned = table["ready_about"].str.contains('"cleaned": true').fillna(False)
+    if cleaned.any() and kinds == {"volume"} and config.denoise.method not in ("fix", "none"):
+        told.append(
+            f"{int(cleaned.sum())} runs are denoised already: set denoise.method: fix, unless "
+            f"{config.denoise.method} is meant to come on top"
+        )
+    return told
+
+
+def _read(
+    source: Path, config: Config, study: Path, participants: Path | None, full: bool, threads: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """The recordings table, of raw runs or of those that another pipeline preprocessed."""
+    from ..bids.dataset import read_dataset
+    from ..bids.ready.dataset import read_ready
+    from ..bids.ready.detect import detect_layout
+    from ..bids.table import Limits
+    from ..errors import InputError
+    from ._ready import measure, parcel_names_of
+
+    if config.engine == "derivatives":
+        names = parcel_names_of(config.atlas.name)
+        return read_ready(
+            source,
+            config,
+            study,
+            participants=participants,
+            measure=lambda kind, path: measure(kind, path, names),
+            full=full,
+            threads=threads,
+            progress=progress,
+        )
+    if participants is not None:
+        raise InputError(
+            "--participants is for derivatives",
+            fix="a BIDS dataset has its own participants.tsv",
+        )
+    layout = detect_layout(source)
+    if layout is not None and not any(source.glob("sub-*/**/*_bold.json")):
+        raise InputError(
+            f"This folder holds no raw BIDS runs, but files of layout {layout}",
+            file=source,
+            fix="add --engine derivatives",
+        )
+    limits = Limits(**config.eligibility.model_dump())
+    return read_dataset(source, limits, full=full, threads=threads, progress=progress)
 
 
 def _summarise(table: pd.DataFrame) -> None:

@@ -55,8 +55,7 @@ class Adopted:
         """
         self.series, self.grid, self._order = series, grid, order
         candidates = np.argwhere(_reach(grid, brain is not None)).T
-        homogeneous = np.vstack([candidates, np.ones(candidates.shape[1])])
-        points = (grid.affine @ homogeneous)[:3]
+        points: Array = grid.affine[:3, :3] @ candidates + grid.affine[:3, 3:]
         if way is not None:
             points = way(points)
         kept = np.isfinite(points).all(axis=0)

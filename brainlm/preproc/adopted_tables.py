@@ -49,7 +49,7 @@ def by_tissue(table: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
     """
     if any(str(name).startswith(("c_comp_cor_", "w_comp_cor_")) for name in table):
         return table
-    names = {}
+    names: dict[str, str] = {}
     for tissue, letter in (("CSF", "c"), ("WM", "w")):
         theirs = [
             str(name)
@@ -68,3 +68,9 @@ def motion_from_confounds(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("framewise_displacement", "rmsd"):
         motion[name] = table.get(name, np.nan)
     return motion.join(table.filter(regex="^non_steady_state_outlier"))
+
+
+def unknown_motion(n_volumes: int) -> pd.DataFrame:
+    """A motion table (T rows) that says of every parameter that it is not known."""
+    names = [*MOTION_NAMES, "framewise_displacement", "rmsd"]
+    return pd.DataFrame(np.nan, index=range(n_volumes), columns=names)

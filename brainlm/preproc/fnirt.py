@@ -30,7 +30,6 @@ from ..geometry import Array
 from ..images import READ_ERRORS, unreadable
 from ..series import Series
 from ..warps import Warp
-from .resample import Resampler, StandardGrid
 
 #: NIfTI intent codes that FSL gives its files.
 _FIELD = 2006
@@ -56,17 +55,10 @@ class RunToTemplate:
     warp: Warp  # on the grid of FSL's field
     absolute: bool  # whether the file held coordinates instead of moves
 
-    def points(self, affine: Array, shape: Sequence[int]) -> Array:
-        """World coordinates (n, 3) in the run of every voxel of a grid, in C order."""
-        indices = np.reshape(np.indices(tuple(shape[:3]), dtype=float), (3, -1))
-        points = affine[:3, :3] @ indices + affine[:3, 3:]
+    def to_run(self, points: Array) -> Array:
+        """World points (3, n) of the template, mm, as world points of the run."""
         moved = points + self.warp.at(points)
-        return (self.matrix[:3, :3] @ moved + self.matrix[:3, 3:]).T
-
-    def resampler(self, series: Series, grid: StandardGrid, order: int) -> Resampler:
-        """Bring a motion-corrected run to `grid`, each volume interpolated once."""
-        still = np.tile(np.eye(4), (series.shape[3], 1, 1))
-        return Resampler(series, still, self.matrix, grid, order=order, warp=self.warp)
+        return np.asarray(self.matrix[:3, :3] @ moved + self.matrix[:3, 3:])
 
 
 def fsl_from_voxel(shape: Sequence[int], affine: Array, zooms: Sequence[float]) -> Array:

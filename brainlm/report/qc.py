@@ -147,9 +147,9 @@ def draw_title(figure: Figure, data: QCData) -> None:
         )
     )
     tall = figure.get_figheight()
-    style = {"va": "center", "x": 0.012, "s": data.recording_id}
-    figure.text(y=1 - 0.34 / tall, fontsize=15, fontweight="bold", **style)
-    figure.text(y=1 - 0.64 / tall, fontsize=10, color=MUTED, **{**style, "s": line})
+    name = data.recording_id
+    figure.text(0.012, 1 - 0.34 / tall, name, fontsize=15, fontweight="bold", va="center")
+    figure.text(0.012, 1 - 0.64 / tall, line, fontsize=10, color=MUTED, va="center")
 
 
 def draw_trace(

@@ -12,8 +12,8 @@ import pytest
 from brainlm.errors import DataError, InputError
 from brainlm.geometry import pose_from_params
 from brainlm.images import write_image
-from brainlm.preproc.fnirt import fsl_from_voxel, read_fnirt_field
-from brainlm.preproc.resample import StandardGrid
+from brainlm.preproc.adopt import Adopted, Grid
+from brainlm.preproc.fnirt import RunToTemplate, fsl_from_voxel, read_fnirt_field
 from brainlm.series import open_series
 
 #: From the template to the run's world, before the waves.
@@ -31,6 +31,11 @@ def grid(order: str, zooms: tuple[float, ...], shape: tuple[int, ...], center=(0
     affine = np.diag([-zooms[0] if order == "LAS" else zooms[0], *zooms[1:], 1.0])
     affine[:3, 3] = np.array(center) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return affine
+
+
+def points_of(found: RunToTemplate, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """World coordinates (n, 3) in the run of every voxel of a grid, in C order."""
+    return found.to_run((voxels_of(shape) @ affine[:3, :3].T + affine[:3, 3]).T).T
 
 
 def voxels_of(shape: tuple[int, ...]) -> np.ndarray:
@@ -91,7 +96,7 @@ def test_a_field_of_zeros_joins_the_corners_of_the_two_images(
     path = write_field(tmp_path / "w.nii.gz", np.zeros((4, 4, 4, 3)), ref)
     found = read_fnirt_field(path, open_series(tmp_path / "run.nii.gz"))
     expected = run @ [first, 0, 0, 1]
-    np.testing.assert_allclose(found.points(ref, (4, 4, 4))[0], expected[:3], atol=1e-5)
+    np.testing.assert_allclose(points_of(found, ref, (4, 4, 4))[0], expected[:3], atol=1e-5)
 
 
 @pytest.mark.parametrize("run_order", ["LAS", "RAS"])
@@ -103,10 +108,10 @@ def test_a_known_warp_comes_out_in_world_mm(tmp_path, ref_order, run_order):
     assert np.abs(found.warp.displacement).max() < 12  # the affine is in the matrix
     other = grid("RAS", (5, 3, 6), (24, 40, 20))  # another grid than the field's, inside it
     points = voxels_of((24, 40, 20)) @ other[:3, :3].T + other[:3, 3]
-    error = np.linalg.norm(found.points(other, (24, 40, 20)) - truth(points), axis=1)
+    error = np.linalg.norm(points_of(found, other, (24, 40, 20)) - truth(points), axis=1)
     assert error.max() < 0.12  # linear between knots of 4 mm: waves of 4 mm bend by that much
     on_grid = np.linalg.norm(
-        found.points(nib.load(path).affine, (40, 48, 40))
+        points_of(found, nib.load(path).affine, (40, 48, 40))
         - truth(
             voxels_of((40, 48, 40)) @ nib.load(path).affine[:3, :3].T + nib.load(path).affine[:3, 3]
         ),
@@ -124,7 +129,7 @@ def test_absolute_and_relative_fields_are_told_apart_as_fsl_does(tmp_path, inten
         here = np.array([[10.0, -20, 30]])
         at = np.eye(4)
         at[:3, 3] = here[0]
-        np.testing.assert_allclose(found.points(at, (1, 1, 1)), truth(here), atol=0.1)
+        np.testing.assert_allclose(points_of(found, at, (1, 1, 1)), truth(here), atol=0.1)
 
 
 def test_beyond_the_field_the_affine_goes_on(tmp_path):
@@ -133,8 +138,8 @@ def test_beyond_the_field_the_affine_goes_on(tmp_path):
     at = np.eye(4)
     at[:3, 3] = 0, -18, 200
     expected = found.matrix @ at[:, 3]
-    np.testing.assert_allclose(found.points(at, (1, 1, 1))[0], expected[:3])
-    assert np.linalg.norm(found.points(at, (1, 1, 1)) - truth(at[:3, 3][None])) < 12
+    np.testing.assert_allclose(points_of(found, at, (1, 1, 1))[0], expected[:3])
+    assert np.linalg.norm(points_of(found, at, (1, 1, 1)) - truth(at[:3, 3][None])) < 12
 
 
 @pytest.mark.parametrize("run_order", ["LAS", "RAS"])
@@ -155,13 +160,14 @@ def test_a_run_is_brought_to_the_template_volume_by_volume(tmp_path, run_order):
     target = grid("RAS", (4, 4, 4), shape)
     brain = np.zeros(shape, dtype=bool)
     brain[3:-3, 3:-3, 3:-3] = True
-    resampler = read_fnirt_field(path, run).resampler(run, StandardGrid(target, brain), order=3)
-    volumes = np.stack(list(resampler.volumes()), axis=-1)
+    way = read_fnirt_field(path, run).to_run
+    adopted = Adopted(run, Grid(target, brain), None, order=3, way=way)
+    volumes = np.stack(list(adopted.volumes()), axis=-1)
     points = voxels_of(shape) @ target[:3, :3].T + target[:3, 3]
     expected = pattern(truth(points)).reshape(shape)
     np.testing.assert_allclose(volumes[brain][:, 0], expected[brain], atol=1.5)
     np.testing.assert_allclose(volumes[brain][:, 1], expected[brain] + 10, atol=1.5)
-    assert (resampler.mask() == brain).all()
+    assert (adopted.mask(path) == brain).all()
 
 
 @pytest.mark.parametrize("code", [2007, 2008, 2009, 2016])

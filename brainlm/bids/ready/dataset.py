@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ...config import Config
+from ...config import Config, Derivatives
 from ...errors import InputError
 from ..dataset import dataset_name
 from ..participants import read_participants
@@ -76,6 +76,16 @@ def chosen_kind(layout: str, asked: str, root: Path) -> Kind:
             "give XCP-D's, or read volumes",
         )
     return can[0] if asked == "auto" else cast(Kind, asked)
+
+
+def has_space(root: Path, options: Derivatives, space: str) -> bool:
+    """Whether the dataset's series lie in that template space, as far as their names tell."""
+    layout = chosen_layout(root, options.layout)
+    if chosen_kind(layout, options.read, root) != "volume":
+        return True  # parcels and grayordinates are the atlas' own
+    if layout in ("hcp", "ukb"):
+        return space == "MNI152NLin6Asym"
+    return any(root.glob(f"sub-*/**/*_space-{space}_*bold.nii*"))
 
 
 def find_runs(root: Path, config: Config, study: Path, layout: str, kind: Kind) -> list[ReadyRun]:
