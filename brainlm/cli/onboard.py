@@ -189,7 +189,7 @@ def _read(
             fix="a BIDS dataset has its own participants.tsv",
         )
     layout = detect_layout(source)
-    if layout is not None and not any(source.glob("sub-*/**/*_bold.json")):
+    if layout in ("fmriprep", "xcpd") or (layout and not any(source.glob("sub-*/**/*_bold.nii*"))):
         raise InputError(
             f"This folder holds no raw BIDS runs, but files of layout {layout}",
             file=source,

@@ -58,7 +58,7 @@ class Adopted:
         points: Array = grid.affine[:3, :3] @ candidates + grid.affine[:3, 3:]
         if way is not None:
             points = way(points)
-        kept = np.isfinite(points).all(axis=0)
+        kept: Mask = np.asarray(np.isfinite(points).all(axis=0))
         kept[kept] = inside(_to_voxels(series.affine, points[:, kept]), series.shape)
         if brain is not None:
             kept[kept] = _nearest(brain, points[:, kept]) > 0.5
@@ -106,7 +106,7 @@ class Adopted:
                 fix="make it anew with the pipeline that wrote it, or exclude the run",
             )
         mask = self._spread((varies & self._finite).astype(np.float32)) > 0
-        share = mask.sum() / self.grid.brain.sum()
+        share = (mask & self.grid.brain).sum() / self.grid.brain.sum()
         if share < _LEAST_BRAIN:
             raise DataError(
                 f"Only {share:.0%} of the template's brain holds data that vary",
