@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..images import unreadable
 
-_READ_ERRORS = (ValueError, TypeError, EOFError, NotImplementedError, OSError, zlib.error)
+_READ_ERRORS = (ValueError, TypeError, EOFError, OSError, zlib.error)
 _MISSING = frozenset({"", "n/a", "na", "nan", "null"})
 #: What the column of volume numbers is called, where it is called anything.
 _COUNTERS = frozenset({"", "index", "volume", "time", "frame", "unnamed: 0"})
@@ -50,12 +50,13 @@ def load(path: Path) -> Table:
         if not start:
             raise DataError("The file is empty", file=path, fix="copy it anew from its source")
         if start == _HDF5:
-            raise DataError(
-                "This is HDF5 (MATLAB's v7.3), which is not read", file=path, fix=_PLAIN
-            )
+            raise NotImplementedError
         table = reader(path)
     except FileNotFoundError:
         raise DataError("The table does not exist", file=path, fix="restore it") from None
+    except NotImplementedError:  # scipy's answer to MATLAB's v7.3
+        what = "This is HDF5 (MATLAB's v7.3), which is not read"
+        raise DataError(what, file=path, fix=_PLAIN) from None
     except _READ_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(error, path) from error
