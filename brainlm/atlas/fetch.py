@@ -8,12 +8,12 @@ from ..errors import InputError
 from ..fetch import Pinned, cache_dir, fetch
 from ..provenance import sha256_file
 from ..templates import TEMPLATES, is_here
-from .registry import APPROXIMATE, Atlas, find_atlas
+from .registry import APPROXIMATE, DENSE, Atlas, find_atlas
 
 
 def cached_path(atlas: Atlas) -> Path:
     """Where the image of `atlas` lies, or will lie once fetched."""
-    return atlas.path or cache_dir("atlases") / f"{atlas.name}.nii.gz"
+    return atlas.path or cache_dir("atlases") / f"{atlas.name}{atlas.extension}"
 
 
 def available_atlas(name: str = "A424") -> str:
@@ -33,11 +33,14 @@ def locate(atlas: Atlas) -> Path:
     if not path.exists():
         if atlas.path:
             raise InputError(f"The image of atlas {atlas.name} does not exist", file=path)
+        stand_in = (
+            f", or set atlas.name: {APPROXIMATE} in config/config.yaml to go on with the stand-in"
+        )
         raise InputError(
             f"Atlas {atlas.name} is not on this machine yet",
             file=path,
-            fix=f"`brainlm atlas get {atlas.name}` where there is a network, or set "
-            f"atlas.name: {APPROXIMATE} in config/config.yaml to go on with the stand-in",
+            fix=f"`brainlm atlas get {atlas.name}` where there is a network"
+            + ("" if atlas.extension == DENSE else stand_in),
         )
     if atlas.sha256 and sha256_file(path) != atlas.sha256:
         raise InputError(
@@ -50,6 +53,13 @@ def locate(atlas: Atlas) -> Path:
 
 def atlas_problems(atlas: Atlas, template: str, space_ok: bool) -> list[InputError]:
     """What keeps `atlas` from being used with data in `template`: nothing, one thing or two."""
+    if atlas.extension == DENSE:
+        return [
+            InputError(
+                f"Atlas {atlas.name} labels grayordinates, the data is normalised in volumes",
+                fix="set atlas.name in config/config.yaml to an atlas with an image",
+            )
+        ]
     problems = []
     if atlas.space not in (None, template) and not space_ok:
         problems.append(

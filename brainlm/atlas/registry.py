@@ -14,6 +14,8 @@ from ..resources import share_dir
 
 #: The name of the stand-in that is built here and never fetched.
 APPROXIMATE = "A424approx"
+#: How the names of CIFTI label files end.
+DENSE = ".dlabel.nii"
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,18 @@ class Atlas:
     path: Path | None = None  # an atlas of the user's own, on this disk
     sha256: str | None = None
     built: bool = False
+    dense: str | None = None  # name of the atlas that holds the same parcels on grayordinates
 
     @property
     def answers_to(self) -> tuple[str, ...]:
         """Its name and its other names."""
         return (self.name, *self.aliases)
+
+    @property
+    def extension(self) -> str:
+        """`.dlabel.nii` for labels of grayordinates, `.nii.gz` for an image of voxels."""
+        source = self.url or (self.path.name if self.path else "")
+        return DENSE if source.endswith(DENSE) else ".nii.gz"
 
 
 def read_registry(path: str | Path) -> tuple[Atlas, ...]:
@@ -91,6 +100,19 @@ def find_atlas(name: str) -> Atlas:
         f"There is no atlas called {name!r}",
         fix=f"choose of {', '.join(atlases)}, or register your own with BRAINLM_REGISTRY",
     )
+
+
+def find_dense(name: str) -> Atlas:
+    """The atlas for dense series that goes by `name`: its own, or that of the image's parcels."""
+    atlas = find_atlas(name)
+    if atlas.extension == DENSE:
+        return atlas
+    if atlas.dense is None:
+        raise InputError(
+            f"Atlas {atlas.name} has no labels for grayordinates",
+            fix="take another one, or give a .dlabel.nii file",
+        )
+    return find_atlas(atlas.dense)
 
 
 def _parse(entry: dict[str, Any], registry: Path) -> Atlas:

@@ -13,10 +13,11 @@ from brainlm.atlas import available_atlas, load_table, read_table
 from brainlm.atlas.build import GREY_MATTER, approximate_labels
 from brainlm.atlas.fetch import cached_path, get_atlas, locate
 from brainlm.atlas.labels import read_labels, resample_labels, same_grid
-from brainlm.atlas.registry import Atlas, find_atlas, load_registry
+from brainlm.atlas.registry import Atlas, find_atlas, find_dense, load_registry
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.errors import InputError, ResourceError
 from brainlm.images import Image, load_template, write_image
+from brainlm.parcellate.cifti import read_dlabel
 from brainlm.provenance import read_sidecar, sha256_file
 from brainlm.stages import params_to_json
 
@@ -161,6 +162,21 @@ def test_the_registry_is_pinned_to_a_commit_and_checksums(shared_data):
     assert find_atlas("AAL-424") == find_atlas("A424")
 
 
+def test_the_atlas_of_grayordinates_is_pinned_and_goes_by_the_name_of_the_image(shared_data):
+    dense = find_dense("A424")
+    assert dense == find_dense("A424dense") == find_dense("AAL-424") == find_atlas("A424-dense")
+    assert "b591d88d0efffc0f059c73dfca1f293554795af1" in dense.url
+    published = shared_data / "A424" / "A424.dlabel.nii"
+    assert dense.url.endswith(f"/{published.name}") and sha256_file(published) == dense.sha256
+    assert (dense.space, dense.n_labels) == ("fsLR", 424)
+    assert get_atlas(dense, str(published)) == cached_path(dense) == locate(find_dense("A424"))
+    assert cached_path(dense).name == "A424dense.dlabel.nii"
+    labels = read_dlabel(cached_path(dense))
+    assert [labels.names[n] for n in range(1, 425)] == read_table(dense.table)["name"].tolist()
+    with pytest.raises(InputError, match="A424thin has no labels for grayordinates"):
+        find_dense("A424thin")
+
+
 @pytest.fixture
 def serve():
     with serving() as start:
@@ -198,6 +214,15 @@ def test_get_downloads_once(serve):
     assert fetch(_atlas(url)) == path
     assert handler.asked == 1
     assert _kept() == [path]
+
+
+def test_labels_of_grayordinates_keep_their_extension(serve):
+    url, handler = serve()
+    atlas = _atlas(url.replace("atlas.nii.gz", "A424.dlabel.nii"))
+    path = fetch(atlas)
+    assert path.name == "tested.dlabel.nii" and path.read_bytes() == b"labels"
+    assert fetch(atlas) == locate(atlas) == path
+    assert handler.asked == 1
 
 
 def test_get_tries_again_when_the_failure_may_pass(serve):
@@ -321,6 +346,14 @@ def test_prepare_atlas_without_the_real_one_says_how_to_get_it(tmp_path):
 def test_prepare_atlas_refuses_another_space(tmp_path):
     with pytest.raises(InputError, match=r"MNI152NLin6Asym.*MNI152NLin2009aSym"):
         prepare_atlas(tmp_path, _params("A424"))
+
+
+def test_prepare_atlas_refuses_labels_of_grayordinates(tmp_path):
+    with pytest.raises(InputError, match="A424dense labels grayordinates"):
+        prepare_atlas(tmp_path, _params("A424dense", space_ok=True))
+    with pytest.raises(InputError, match="not on this machine") as caught:
+        locate(find_dense("A424"))
+    assert caught.value.fix == "`brainlm atlas get A424dense` where there is a network"
 
 
 def test_prepare_atlas_moves_an_atlas_of_the_user(tmp_path, monkeypatch):
