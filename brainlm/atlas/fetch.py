@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..fetch import Pinned, cache_dir, fetch
 from ..provenance import sha256_file
 from ..templates import TEMPLATES, is_here
-from .registry import APPROXIMATE, DENSE, Atlas, find_atlas
+from .registry import APPROXIMATE, DENSE, Atlas, find_atlas, find_dense
 
 
 def cached_path(atlas: Atlas) -> Path:
@@ -49,6 +49,15 @@ def locate(atlas: Atlas) -> Path:
             fix="delete it and get it anew" if atlas.url else "correct sha256 in your registry",
         )
     return path
+
+
+def dense_problem(name: str) -> InputError | None:
+    """What keeps the atlas called `name` from being used with dense series, if anything does."""
+    try:
+        locate(find_dense(name))
+    except InputError as problem:
+        return problem
+    return None
 
 
 def atlas_problems(atlas: Atlas, template: str, space_ok: bool) -> list[InputError]:

@@ -109,11 +109,11 @@ def _from_dense(
 
 def _dense_labels(run: RecordingRun) -> Path:
     """The atlas' labels of grayordinates, noted as a source."""
-    from ..atlas.fetch import locate_dense
-    from ..atlas.registry import find_atlas
+    from ..atlas.fetch import locate
+    from ..atlas.registry import find_dense
     from ..provenance import sha256_file
 
-    path = locate_dense(find_atlas(run.params["atlas"]["name"]))
+    path = locate(find_dense(run.params["atlas"]["name"]))
     run.sources[f"atlas::{path.name}"] = sha256_file(path)
     return path
 
@@ -129,7 +129,7 @@ def _from_table(
 
     names = table["name"].tolist()
     found = read_parcels(source, names)
-    there = np.isfinite(found.series[0]).astype(np.int64)
+    there = found.covered.astype(np.int64)
     coverage = take(run, ready, "coverage")
     if coverage is not None:
         share = read_coverage(coverage, names)

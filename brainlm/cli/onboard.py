@@ -132,7 +132,7 @@ def onboard(
 
 def _problems(config: Config, table: pd.DataFrame) -> list[str]:
     """What is still to be done before the first run."""
-    from ..atlas.fetch import atlas_problems
+    from ..atlas.fetch import atlas_problems, dense_problem
     from ..atlas.registry import find_atlas
     from ..masks import mask_problems
     from ..templates import template_problem
@@ -143,9 +143,7 @@ def _problems(config: Config, table: pd.DataFrame) -> list[str]:
         return []
     found: list[InputError | None]
     if "dense" in kinds:
-        from ..atlas.fetch import dense_problem
-
-        found = [dense_problem(atlas)]
+        found = [dense_problem(atlas.name)]
     else:
         found = [*atlas_problems(atlas, space, config.atlas.space_ok), template_problem(space)]
     if config.denoise.method == "aroma" and config.ica.masks == "aroma" and not kinds - {"volume"}:

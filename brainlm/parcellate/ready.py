@@ -57,6 +57,30 @@ def read_parcels(
     return ReadyParcels(series, tuple(notes))
 
 
+def read_coverage(path: str | Path, parcels: Sequence[str]) -> NDArray[np.float64]:
+    """The usable share (parcels,) of each parcel, of XCP-D's table: columns Node and coverage."""
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, sep="\t", na_values="n/a").set_index("Node")["coverage"]
+        share = table.reindex(list(parcels)).to_numpy(dtype=float)
+    except (ValueError, KeyError, UnicodeDecodeError):
+        raise DataError(
+            "This is no table of coverage with the columns Node and coverage, each parcel once",
+            file=path,
+            fix="make it anew with XCP-D, or take it away",
+        ) from None
+    if (absent := np.flatnonzero(np.isnan(share))).size:
+        raise DataError(
+            f"The table does not say the coverage of {len(absent)} parcels (first: "
+            f"{parcels[absent[0]]})",
+            file=path,
+            fix="make it anew with XCP-D, or take it away",
+        )
+    return share
+
+
 def _by_name(
     table: Table, parcels: Sequence[str], path: Path, notes: list[str]
 ) -> NDArray[np.float64] | None:

@@ -40,7 +40,7 @@ def test_a_cleaned_run_with_all_its_files(tmp_path):
         "rms": f"{folder}/Movement_RelativeRMS.txt",
     }
     assert run.by["denoising"] == "FSL FIX (high-pass 2000 s)"
-    assert set(run.by) == {"motion", "distortion", "normalization", "denoising"}
+    assert set(run.by) == {"motion", "distortion", "normalisation", "denoising"}
     assert run.faults == () and run.tr is None
     assert run.notes == (f"{RUN}_hp2000_clean.nii.gz is used; also there: {RUN}.nii.gz",)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -104,11 +105,23 @@ def find_runs(root: Path, config: Config, study: Path, layout: str, kind: Kind) 
     if layout == "hcp":
         from . import hcp
 
-        return hcp.find_runs(root, kind)
+        if kind == "dense":
+            return hcp.find_runs(root, "dense")
+        return [_in_space(run, hcp.SPACE, wanted) for run in hcp.find_runs(root, "volume")]
     if layout == "ukb":
         from . import ukb
 
-        return ukb.find_runs(root)
+        return [_in_space(run, ukb.SPACE, wanted) for run in ukb.find_runs(root)]
     from . import tables
 
-    return tables.find_runs(root)
+    return tables.find_runs(root, atlas=config.atlas.name, default_tr=options.tr)
+
+
+def _in_space(run: ReadyRun, space: str, wanted: Wanted) -> ReadyRun:
+    """The run, with a fault where it lies (or its warp leads) elsewhere than the study reads."""
+    if space == wanted.space:
+        return run
+    if wanted.any_space:
+        note = f"read in {space} as if it were {wanted.space}: they differ by some mm"
+        return replace(run, notes=(*run.notes, note))
+    return replace(run, faults=(*run.faults, f"no series in {wanted.space}: it is in {space}"))

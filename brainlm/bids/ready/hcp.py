@@ -69,7 +69,7 @@ def _run(root: Path, subject: str, folder: Path, name: re.Match[str], kind: Kind
     if label != subject:
         notes.append(f"the folder {subject} is taken as subject {label}")
     files: dict[str, Path] = {}
-    by = dict.fromkeys(("motion", "distortion", "normalization"), _MINIMAL)
+    by = dict.fromkeys(("motion", "distortion", "normalisation"), _MINIMAL)
     if found := _series(folder, kind):
         series, said = found[0]
         files["series"] = series

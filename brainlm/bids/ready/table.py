@@ -193,8 +193,8 @@ def _time_step(
         tr = default_tr
         notes.append(f"no file tells its TR: {tr:g} s as derivatives.tr says")
     if tr is None:
-        fault = "no file tells its TR: set derivatives.tr, s"
-        return None, [fault], []
+        told = any("TR" in fault for fault in run.faults)
+        return None, [] if told else ["no file tells its TR: set derivatives.tr, s"], []
     found, faults, more = repetition_time(
         {"RepetitionTime": tr}, scan.header_tr, limits.tr_min, limits.tr_max
     )

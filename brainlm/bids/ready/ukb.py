@@ -20,6 +20,9 @@ from pathlib import Path
 from ...errors import InputError
 from .run import ReadyRun
 
+#: Where the warps lead.
+SPACE = "MNI152NLin6Asym"
+
 _FOLDER = re.compile(r"^(?P<eid>\d+)(_20227)?(_(?P<instance>\d)_(?P<array>\d+))?$")
 _ICA = Path("fMRI") / "rfMRI.ica"
 _PIPELINE = "UK Biobank brain imaging pipeline"
