@@ -45,7 +45,8 @@ def ica(
     """Find the independent components of one normalised run, and judge each by ICA-AROMA.
 
     Writes the courses (mixing), the maps where each component is active, and a table of the four
-    features of ICA-AROMA with the classification that follows from them. Nothing is taken out
+    features of ICA-AROMA with the classification that follows from them, or from your own
+    ica.rule or ica.classifier. Nothing is taken out
     of the run here: `brainlm denoise` does that, where denoise.method is aroma. To
     overrule a classification, copy the table to review/ in the study folder and edit it there
     (accepted or rejected): denoising and what follows run anew.
@@ -81,12 +82,16 @@ def write_components(
     import pandas as pd
 
     from ..denoise.judge import find_and_judge, write_metrics, write_mixing
+    from ..denoise.verdict import check_classifier, with_verdict
     from ..images import write_image
 
     options, tr = run.params["ica"], run.recording.tr
-    regions = _regions(run, mask)  # first: it says at once what is not there
+    # First what says at once that something is not there.
+    check_classifier(options, run.study.root)
+    regions = _regions(run, mask)
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
     found = find_and_judge(series, mask, affine, table, regions, tr=tr, options=options)
+    found = with_verdict(found, options, mask, affine, folder=run.study.root, tr=tr)
     about: dict[str, Any] = {"RepetitionTime": tr, **found.about()}
     with run.output("ica_mixing", about=about) as path:
         write_mixing(path, found.mixing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Judged:
 
     components: Components  # their maps are 0 where a component is not active
     metrics: pd.DataFrame  # one row for each: the features, and what the rule makes of them
+    judge: Mapping[str, Any] = field(default_factory=dict)  # who judged, if not ICA-AROMA's rule
 
     @property
     def mixing(self) -> pd.DataFrame:
@@ -40,6 +41,7 @@ class Judged:
             "Converged": self.components.converged,
             "VarianceExplained": round(self.components.kept, 4),
             "Rejected": int((self.metrics["classification"] == REJECTED).sum()),
+            **self.judge,
         }
 
     def volumes(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:

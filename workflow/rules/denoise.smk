@@ -24,6 +24,7 @@ rule find_components:
     params:
         options=study.options("ica"),
         code=study.code("ica"),
+        classifier=study.classifier_content(),
     message:
         "ica {wildcards.recording}"
     shell:
