@@ -46,6 +46,10 @@ def onboard(
         typer.Option("--set", help="key=value for the new config, e.g. seed=3; may be repeated"),
     ] = None,
     threads: ThreadsOption = 1,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="options of a new study that go together, e.g. xcpd-abcd; --set wins"),
+    ] = None,
 ) -> None:
     """Look through a BIDS dataset and set up a study folder for it.
 
@@ -66,6 +70,7 @@ def onboard(
         write_bytes_if_changed,
     )
     from ..bids.table import Limits
+    from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
     from ..masks import mask_problems
@@ -80,7 +85,7 @@ def onboard(
             file=study,
             fix="give another folder with --study",
         )
-    changes = parse_settings(settings or [])
+    changes = merge(load_study_preset(preset) if preset else {}, parse_settings(settings or []))
     if atlas is not None:
         changes = merge(changes, {"atlas": {"name": atlas}})
     config = study_config(place, source, changes)
