@@ -85,6 +85,7 @@ class Dag:
 
     def __init__(self, content: dict[str, Any], study: Path):
         """Validate the config `content` and read the recordings table of `study`."""
+        self.study = study
         self.config: Config = parse_config(content, source=study / TEMPLATES["config"])
         rows = read_rows(study / TEMPLATES["recordings"])
         self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
@@ -292,6 +293,12 @@ class Dag:
         """A digest of what onboarding knows of this T1w."""
         row = self.anats.get(wildcards.anat, {})
         return sha256_json([row.get("t1w"), row.get("t1w_sha256")])[:16]
+
+    def classifier_content(self) -> str:
+        """A digest of the files of the study that ica.classifier names; none: empty."""
+        command = self.config.ica.classifier if self.config.denoise.method == "aroma" else ()
+        files = [self.study / part for part in command if (self.study / part).is_file()]
+        return sha256_json([sha256_file(path) for path in files])[:16] if files else ""
 
     def atlas_content(self) -> str:
         """A digest of the atlas behind its name: its table and its image."""

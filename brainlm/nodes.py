@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 # Nipype asks a server for its newest version when it is imported, unless it is told not to.
 os.environ.setdefault("NO_ET", "1")
@@ -53,6 +53,10 @@ def option(section: str, key: str) -> Any:
     default = field.default
     if get_origin(field.annotation) is Literal:
         return traits.Enum(default, list(get_args(field.annotation)), **about)
+    if get_origin(field.annotation) is Union:
+        return traits.Any(default, **about)  # the config itself checks what it is given
+    if isinstance(default, str):
+        return traits.Str(default, **about)
     if isinstance(default, bool):
         return traits.Bool(default, **about)
     if isinstance(default, tuple):

@@ -68,7 +68,7 @@ STAGES: dict[str, Stage] = {
             "adopt-parcels", ("engine", "derivatives", "parcellate", "quality", "atlas", "space")
         ),
         Stage("confounds", ("confounds", "space")),
-        Stage("ica", ("ica", "space")),
+        Stage("ica", ("ica", "derivatives", "space")),
         Stage("denoise", ("denoise", "space")),
         Stage("parcellate", ("parcellate", "atlas", "space")),
         Stage(

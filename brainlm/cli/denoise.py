@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ._console import warn
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -40,18 +41,21 @@ def denoise(
     on_data_error: OnDataErrorOption = OnDataError.stop,
     mem_gb: MemoryOption = None,
 ) -> None:
-    """Take drifts, head motion and, if asked for, fast noise and spoilt volumes out of a run.
+    """Take drifts, noise and, if asked for, fast changes and spoilt volumes out of a run.
 
     Inside the brain mask, cosines slower than denoise.high_pass_s (or a Gaussian-weighted
     running line), cosines faster than denoise.low_pass_s, and the columns of denoise.method
     are removed so that nothing that was filtered comes back. Volumes before the steady state,
     and with denoise.scrub those with motion, have no say in the fit. The result keeps each
-    voxel's mean. Writes the 4-D series and a small sample of voxels before and after (the
+    voxel's mean. With denoise.method fix, the series is clean already: it is checked and passed
+    on. Writes the 4-D series and a small sample of voxels before and after (the
     carpet), from which the QC figure is drawn.
     """
     pin_libraries()
     from ..images import read_image
+    from ..provenance import read_sidecar
     from ..series import in_volumes, open_series, write_series
+    from ._ready import kept_of
 
     with recording_stage(
         "denoise",
@@ -63,13 +67,15 @@ def denoise(
         software=("nibabel", "nilearn", "numpy", "safetensors", "scipy"),
     ) as run:
         mask = read_image(run.input("mni_mask")).data > 0
-        bold = open_series(run.input("preproc_bold"))
+        source = run.input("preproc_bold")
+        bold = open_series(source)
         design = design_of(run, run.input("confounds"))
         series = bold.in_mask(mask, mem_gb)
         about = {
             "RepetitionTime": run.recording.tr,
             "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
+            **kept_of(read_sidecar(source)),
             **clean_and_sample(run, series, mask, design),
         }
         shape = (*mask.shape, len(design.volumes))
@@ -124,8 +130,11 @@ def clean_and_sample(
     labels = load_tissues(run.template(), space["resolution_mm"]).labels[mask]
     shown = carpet_voxels(series, labels, design.kept)
     before = series[:, shown]
+    given = run.params["denoise"]["method"] == "fix"
+    look = _look(run, series, design) if given else {}
     removed = clean(series, design)
     done: dict[str, Any] = {
+        **look,
         **design.about(run.params["denoise"]["scrub"]),
         "VarianceRemoved": round(removed, 4),
     }
@@ -133,3 +142,19 @@ def clean_and_sample(
     with run.output("carpet", about=about) as path:
         save_file(make_carpet(before, series[:, shown], labels[shown], design.kept), path)
     return done
+
+
+def _look(run: RecordingRun, series: NDArray[np.float32], design: Design) -> dict[str, Any]:
+    """How clean the voxels (T, n) look of a run that others have cleaned; a warning if not."""
+    import pandas as pd
+
+    from ..denoise.given import look_at_given
+
+    table = pd.read_csv(run.path("confounds"), sep="\t", na_values="n/a")
+    look = look_at_given(series, table, design.kept, run.recording.bold_path)
+    if not look.get("LooksCleaned", True):
+        warn(
+            f"{run.recording.id} does not look clean: motion explains "
+            f"{look['MotionVarianceShare']:.0%} of its variance. Is denoise.method: fix right?"
+        )
+    return look

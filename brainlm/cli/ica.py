@@ -23,9 +23,11 @@ from ._stage import (
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from ..denoise.aroma import Regions
+    from ..denoise.judge import Judged
 
 OUTPUTS = ("ica_mixing", "ica_maps", "aroma_metrics")
 
@@ -45,7 +47,8 @@ def ica(
     """Find the independent components of one normalised run, and judge each by ICA-AROMA.
 
     Writes the courses (mixing), the maps where each component is active, and a table of the four
-    features of ICA-AROMA with the classification that follows from them. Nothing is taken out
+    features of ICA-AROMA with the classification that follows from them, or from your own
+    ica.rule or ica.classifier. Nothing is taken out
     of the run here: `brainlm denoise` does that, where denoise.method is aroma. To
     overrule a classification, copy the table to review/ in the study folder and edit it there
     (accepted or rejected): denoising and what follows run anew.
@@ -81,12 +84,18 @@ def write_components(
     import pandas as pd
 
     from ..denoise.judge import find_and_judge, write_metrics, write_mixing
+    from ..denoise.verdict import check_classifier, with_verdict
     from ..images import write_image
 
     options, tr = run.params["ica"], run.recording.tr
-    regions = _regions(run, mask)  # first: it says at once what is not there
+    # First what says at once that something is not there.
+    check_classifier(options, run.study.root)
+    regions = _regions(run, mask)
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
-    found = find_and_judge(series, mask, affine, table, regions, tr=tr, options=options)
+    found = _reused(run, series, table, regions)
+    if found is None:
+        found = find_and_judge(series, mask, affine, table, regions, tr=tr, options=options)
+    found = with_verdict(found, options, mask, affine, folder=run.study.root, tr=tr)
     about: dict[str, Any] = {"RepetitionTime": tr, **found.about()}
     with run.output("ica_mixing", about=about) as path:
         write_mixing(path, found.mixing)
@@ -97,6 +106,23 @@ def write_components(
     if not about["Converged"]:
         say(f"Warning: the components of {run.recording.id} did not settle")
     say(f"{run.recording.id}: {about['Rejected']} of {about['Components']} components are noise")
+
+
+def _reused(
+    run: RecordingRun, series: NDArray[np.float32], table: pd.DataFrame, regions: Regions
+) -> Judged | None:
+    """The components that came with a preprocessed run, where they are wanted and there."""
+    from ..denoise.reused import reuse_components
+    from ._ready import ready_of, take
+
+    wanted = run.params.get("derivatives", {}).get("components") == "reuse"
+    if not wanted or "mixing" not in run.recording.ready:
+        return None
+    ready = ready_of(run)
+    mixing, verdict = take(run, ready, "mixing"), take(run, ready, "components")
+    assert mixing is not None and verdict is not None
+    seed, tr = run.params["ica"]["seed"], run.recording.tr
+    return reuse_components(series, table, regions, mixing, verdict, tr=tr, seed=seed)
 
 
 def _regions(run: RecordingRun, mask: NDArray[np.bool_]) -> Regions:

@@ -72,6 +72,10 @@ def onboard(
         Path | None,
         typer.Option(help="table of labels that lies elsewhere than in the dataset (derivatives)"),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="options of a new study that go together, e.g. xcpd-abcd; --set wins"),
+    ] = None,
 ) -> None:
     """Look through a BIDS dataset and set up a study folder for it.
 
@@ -93,6 +97,7 @@ def onboard(
         study_config,
         write_bytes_if_changed,
     )
+    from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
 
@@ -105,7 +110,7 @@ def onboard(
             file=study,
             fix="give another folder with --study",
         )
-    changes = parse_settings(settings or [])
+    changes = merge(load_study_preset(preset) if preset else {}, parse_settings(settings or []))
     if atlas is not None:
         changes = merge(changes, {"atlas": {"name": atlas}})
     if engine is not None:

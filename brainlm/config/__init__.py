@@ -11,8 +11,10 @@ from .files import (
     config_schema,
     load_config,
     load_preset,
+    load_study_preset,
     parse_config,
     read_schema,
+    study_presets,
     to_commented_yaml,
 )
 from .learning import (
@@ -63,7 +65,9 @@ __all__ = [
     "config_schema",
     "load_config",
     "load_preset",
+    "load_study_preset",
     "parse_config",
     "read_schema",
+    "study_presets",
     "to_commented_yaml",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .base import NonNegative, OrOff, Positive, Section, Share
+from .rule import parse_rule
 
 
 class Ica(Section):
@@ -31,17 +32,44 @@ class Ica(Section):
         description="use the published masks although they were drawn in another MNI space "
         "(MNI152NLin6Asym) than the data's",
     )
+    rule: str = Field(
+        "",
+        description="your own rule for noise in place of ICA-AROMA's, on edge_fract, csf_fract, "
+        "max_RP_corr, HFC and variance_explained, e.g. 'HFC > 0.4 or csf_fract > 0.1'",
+    )
+    classifier: tuple[str, ...] = Field(
+        (),
+        description="your own program in place of ICA-AROMA's rule, e.g. [python, judge.py]; run "
+        "in the study folder, see docs/denoising.md",
+    )
     seed: Annotated[int, Field(ge=0)] = Field(1, description="of the search and of resamplings")
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Ica:
+        if self.rule and self.classifier:
+            raise ValueError("rule and classifier exclude each other")
+        if self.rule:
+            parse_rule(self.rule)
+        return self
+
+
+Method = Literal["none", "motion6", "motion24", "36p", "acompcor", "acompcor50", "aroma", "fix"]
 
 
 class Denoise(Section):
     """Temporal filtering, scrubbing and nuisance regression, in one least-squares fit."""
 
-    method: Literal["none", "motion6", "motion24", "36p", "acompcor", "aroma"] = Field(
+    method: Method = Field(
         "aroma",
-        description="none; 6 motion parameters; 24 (with derivatives and squares); 36p: 24 and "
-        "white matter, CSF and global signal expanded alike; acompcor: 24 and 5 + 5 components "
-        "of white matter and CSF; aroma: independent components that ICA-AROMA takes for noise",
+        description="none: the filter alone; 6 motion parameters; 24 (with derivatives and "
+        "squares); 36p: 24 and white matter, CSF and global signal expanded alike; acompcor: 24 "
+        "and 5 + 5 components of white matter and CSF; acompcor50: as many as explain half of "
+        "their variance; aroma: independent components that ICA-AROMA takes for noise; fix: the "
+        "series is clean already (FIX), it is checked and passed on without any filter",
+    )
+    mean_signals: tuple[Literal["global_signal", "csf", "white_matter"], ...] = Field(
+        (),
+        description="mean signals that are fitted besides, e.g. [global_signal] with aroma or none",
     )
     aroma: Literal["nonaggressive", "aggressive", "orthogonal"] = Field(
         "nonaggressive",
@@ -78,6 +106,12 @@ class Denoise(Section):
     def _a_band_is_left(self) -> Denoise:
         if self.low_pass_s and self.high_pass_s and self.low_pass_s >= self.high_pass_s:
             raise ValueError("low_pass_s must be shorter than high_pass_s, to leave a band")
+        return self
+
+    @model_validator(mode="after")
+    def _clean_is_clean(self) -> Denoise:
+        if self.method == "fix" and self.mean_signals:
+            raise ValueError("method fix takes nothing out: mean_signals go with another method")
         return self
 
 

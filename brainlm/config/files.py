@@ -72,6 +72,21 @@ def load_preset(model: Model) -> dict[str, Any]:
     return {**preset, **model.overrides}
 
 
+def study_presets() -> list[str]:
+    """The names of the presets for a new study."""
+    return sorted(entry.stem for entry in (share_dir() / "config" / "presets").glob("*.yaml"))
+
+
+def load_study_preset(name: str) -> dict[str, Any]:
+    """The options that a preset for a new study sets, by section."""
+    if name not in study_presets():
+        raise InputError(
+            f"There is no preset called {name!r}", fix=f"choose of {', '.join(study_presets())}"
+        )
+    path = share_dir() / "config" / "presets" / f"{name}.yaml"
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
 def to_commented_yaml(config: Config) -> str:
     """The config as YAML, each key under its help text."""
     lines = [

@@ -115,7 +115,8 @@ class Confounds(Section):
     high_pass_s: NonNegative = Field(
         100.0, description="cut-off period of the cosine columns, s; denoise makes its own"
     )
-    compcor_components: Annotated[int, Field(ge=0)] = Field(
+    compcor_components: Annotated[int, Field(ge=0)] | Literal["half"] = Field(
         10,
-        description="most components of each CompCor kind; fewer if they explain half the variance",
+        description="most components of each CompCor kind, fewer if they explain half of the "
+        "variance; half: as many as do (denoise.method acompcor50 needs that)",
     )

@@ -63,6 +63,8 @@ class Config(Section):
     def _the_method_has_its_columns(self) -> Config:
         if self.denoise.method == "acompcor" and not self.confounds.compcor_components:
             raise ValueError("denoise.method acompcor needs confounds.compcor_components above 0")
+        if self.denoise.method == "acompcor50" and self.confounds.compcor_components != "half":
+            raise ValueError("denoise.method acompcor50 needs confounds.compcor_components: half")
         return self
 
     @model_validator(mode="after")

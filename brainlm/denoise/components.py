@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..config.rule import FEATURES
 from ..errors import DataError, InputError
 from .aroma import CSF_THRESHOLD, FREQUENCY_THRESHOLD, motion_side
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 
-#: What is measured of a component, each about 0 to 1, and by how much it may differ between
-#: machines or in a spreadsheet. Another component differs by far more in one of them.
-FEATURES = ("edge_fract", "csf_fract", "max_RP_corr", "HFC", "variance_explained")
+#: By how much a feature may differ between machines or in a spreadsheet. Another component
+#: differs by far more in one of them.
 _SAME = 0.02
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..temporal import cosine_drifts
 from .filters import fast_cosines, running_line, sigma_volumes
-from .regressors import nuisance_columns
+from .regressors import mean_columns, nuisance_columns
 from .scrub import filling_weights, mean_weights, spoilt_volumes, unsteady_volumes
 
 Array = NDArray[np.float64]
@@ -59,9 +59,15 @@ class Design:
             "SlowCosines": self.drifts,
             "FastCosines": self.fast,
             "NonSteadyStateVolumes": int((~self.kept & ~self.spoilt).sum()),
-            "DegreesOfFreedom": round(self.freedom, 2),
+            # What a series had lost before it came to us nobody knows.
+            **({} if self.fits_nothing else {"DegreesOfFreedom": round(self.freedom, 2)}),
             **about_scrubbing(scrub, self),
         }
+
+    @property
+    def fits_nothing(self) -> bool:
+        """Whether the kept volumes stay exactly as they are."""
+        return self.trend is None and self.shared is None and not self.basis.shape[1]
 
     @property
     def volumes(self) -> NDArray[np.intp]:
@@ -122,18 +128,24 @@ def make_design(
             pad=options["scrub_pad"],
         )
     kept = ~unsteady_volumes(confounds)
+    if options["method"] == "fix" and scrub in ("off", "mark"):
+        kept[:] = True  # passed on as given, settling volumes included
     if scrub in ("censor", "interpolate"):
         kept &= ~spoilt
         check_kept(int(kept.sum()), count, file)
+    if options["method"] == "fix":
+        return _untouched(kept, spoilt, scrub)
     nuisance = nuisance_columns(confounds, options["method"])
     if components is not None:
         nuisance = components.mixing.loc[:, components.rejected]
+    means = mean_columns(confounds, options["mean_signals"], nuisance)
     gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0
     trend = running_line(kept, sigma_volumes(options["high_pass_s"], tr)) if gaussian else None
     slow = cosine_drifts(count, tr, 0 if gaussian else options["high_pass_s"])
     fast = fast_cosines(count, tr, options["low_pass_s"])
     columns = _without_trend(nuisance.to_numpy(dtype=float)[kept], trend)
     filters = [np.ones((len(columns), 1)), slow[kept], fast[kept]]
+    filters.append(_without_trend(means.to_numpy(dtype=float)[kept], trend))
     shared = None
     if components is not None and options["aroma"] != "aggressive":
         signal = components.mixing.loc[:, ~components.rejected].to_numpy(dtype=float)[kept]
@@ -144,22 +156,41 @@ def make_design(
         elif signal.size:
             columns = columns - signal @ np.linalg.lstsq(signal, columns, rcond=None)[0]
     basis = orthonormal(np.hstack([*filters, columns]))
-    fill = None
-    if scrub != "censor":
-        fill = filling_weights(kept) if scrub == "interpolate" else mean_weights(kept)
     design = Design(
         kept=kept,
         spoilt=spoilt,
         trend=trend,
         basis=basis,
         shared=shared,
-        fill=fill,
-        names=tuple(str(name) for name in nuisance.columns),
+        fill=_fill(kept, scrub),
+        names=tuple(str(name) for name in [*nuisance.columns, *means.columns]),
         drifts=slow.shape[1],
         fast=fast.shape[1],
     )
     check_freedom(len(basis), design.freedom, file, fast=design.fast, scrub=scrub)
     return design
+
+
+def _untouched(kept: Mask, spoilt: Mask, scrub: str) -> Design:
+    """The design of a series that is clean already: nothing is fitted, not even its mean."""
+    return Design(
+        kept=kept,
+        spoilt=spoilt,
+        trend=None,
+        basis=np.zeros((int(kept.sum()), 0)),
+        shared=None,
+        fill=_fill(kept, scrub),
+        names=(),
+        drifts=0,
+        fast=0,
+    )
+
+
+def _fill(kept: Mask, scrub: str) -> Array | None:
+    """What takes the place of the volumes (T,) that are not `kept`; None: they go."""
+    if scrub == "censor":
+        return None
+    return filling_weights(kept) if scrub == "interpolate" else mean_weights(kept)
 
 
 def _without_trend(columns: Array, trend: Array | None) -> Array:

@@ -25,6 +25,8 @@ class _FindComponentsInputs(_NormalisedRun):
     components = option("ica", "components")
     masks = option("ica", "masks")
     masks_space_ok = option("ica", "masks_space_ok")
+    rule = option("ica", "rule")
+    classifier = option("ica", "classifier")
     seed = option("ica", "seed")
 
 
@@ -49,6 +51,8 @@ class _DenoiseInputs(_NormalisedRun):
         exists=True, requires=["ica_mixing"], desc="for method aroma; edit it to overrule it"
     )
     method = option("denoise", "method")
+    mean_signals = option("denoise", "mean_signals")
+    compcor_components = option("confounds", "compcor_components")
     aroma = option("denoise", "aroma")
     high_pass = option("denoise", "high_pass")
     high_pass_s = option("denoise", "high_pass_s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .components import REJECTED, classified, component_names
 from .design import orthonormal
 from .ica import Components, spatial_ica
 from .mixture import active_probability
+from .regressors import known_columns
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Judged:
 
     components: Components  # their maps are 0 where a component is not active
     metrics: pd.DataFrame  # one row for each: the features, and what the rule makes of them
+    judge: Mapping[str, Any] = field(default_factory=dict)  # who judged, if not ICA-AROMA's rule
 
     @property
     def mixing(self) -> pd.DataFrame:
@@ -40,6 +42,7 @@ class Judged:
             "Converged": self.components.converged,
             "VarianceExplained": round(self.components.kept, 4),
             "Rejected": int((self.metrics["classification"] == REJECTED).sum()),
+            **self.judge,
         }
 
     def volumes(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -73,18 +76,23 @@ def find_and_judge(
         components=options["components"] or None,
         seed=options["seed"],
     )
+    return judged(found, table, regions, tr=tr, seed=options["seed"])
+
+
+def judged(
+    found: Components, table: pd.DataFrame, regions: Regions, *, tr: float, seed: int
+) -> Judged:
+    """Components with their features and ICA-AROMA's verdict; maps keep what is active."""
     for values in found.maps:
         values[active_probability(values) <= 0.5] = 0
-    motion = table[list(MOTION_NAMES)].to_numpy(dtype=float)
+    motion = known_columns(table, MOTION_NAMES).to_numpy(dtype=float)
     edge, csf = spatial_fractions(found.maps, regions)
     features = pd.DataFrame(
         {
             "component": component_names(len(found.maps)),
             "edge_fract": edge,
             "csf_fract": csf,
-            "max_RP_corr": motion_correlation(
-                found.mixing, motion, subsets(len(motion), options["seed"])
-            ),
+            "max_RP_corr": motion_correlation(found.mixing, motion, subsets(len(motion), seed)),
             "HFC": high_frequency_content(found.mixing, tr),
             "variance_explained": found.explained,
         }

@@ -18,13 +18,17 @@ def clean(series: NDArray[np.float32], design: Design) -> float:
     basis, all over the kept volumes alone, and gets its mean back, so that percent signal
     change can still be computed. The other volumes are filled from the cleaned ones, or become
     NaN where the design has them go. Constant voxels stay as they are. The variance is that of
-    all voxels over the kept volumes. Work goes block by block, so there is no second copy.
+    all voxels over the kept volumes. Work goes block by block, so there is no second copy. Where
+    the design fits nothing, the kept volumes stay to the last bit.
     """
     left, total = 0.0, 0.0
     kept, others = np.flatnonzero(design.kept), np.flatnonzero(~design.kept)
     for begin in range(0, series.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         values = series[kept, block].astype(np.float64)
+        if design.fits_nothing:
+            series[others, block] = np.nan if design.fill is None else design.fill @ values
+            continue
         constant = values.min(axis=0) == values.max(axis=0)
         mean = values.mean(axis=0)
         values -= mean

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
 
 import pandas as pd
 
+from ..config.cleaning import Method
+from ..errors import DataError
 from ..geometry import MOTION_NAMES
-
-Method = Literal["none", "motion6", "motion24", "36p", "acompcor", "aroma"]
 
 _EXPANSION = ("", "_derivative1", "_power2", "_derivative1_power2")
 _SIGNALS = ("global_signal", "csf", "white_matter")
@@ -22,20 +22,45 @@ def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
     `motion24` are the six motion parameters, their backward differences and the squares of both.
     `36p` adds global signal, CSF and white matter, expanded alike (Satterthwaite et al. 2013,
     NeuroImage 64:240; Ciric et al. 2017, NeuroImage 154:174). `acompcor` adds the five leading
-    components of CSF and of white matter, or as many as the table has.
+    components of CSF and of white matter, or as many as the table has; `acompcor50` all of the
+    table, which are those that explain half of the tissue's variance (Muschelli et al. 2014,
+    NeuroImage 96:22) where confounds.compcor_components is `half`.
     """
-    if method in ("none", "aroma"):
+    if method in ("none", "aroma", "fix"):
         return confounds[[]]
     names = list(MOTION_NAMES) if method == "motion6" else _expanded(MOTION_NAMES)
     if method == "36p":
         names += _expanded(_SIGNALS)
-    if method == "acompcor":
-        names += [
-            name
-            for tissue in "cw"
-            for name in confounds.filter(regex=f"^{tissue}_comp_cor_").columns[:_COMPONENTS]
-        ]
-    return confounds[names].fillna(0.0)
+    if method in ("acompcor", "acompcor50"):
+        most = _COMPONENTS if method == "acompcor" else None
+        for tissue in "cw":
+            found = confounds.filter(regex=f"^{tissue}_comp_cor_").columns[:most]
+            names += list(found) if len(found) else [f"{tissue}_comp_cor_00"]
+    return known_columns(confounds, names).fillna(0.0)
+
+
+def mean_columns(
+    confounds: pd.DataFrame, wanted: Sequence[str], beside: pd.DataFrame
+) -> pd.DataFrame:
+    """The mean signals (T, m) that are `wanted`, but for those that stand `beside` them already."""
+    return known_columns(confounds, [name for name in wanted if name not in beside.columns])
+
+
+def known_columns(confounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """These columns of the confounds; it is an error if one is absent, or nowhere a number.
+
+    Tables of other pipelines may lack some, and nothing may be known of the head's motion. A 0 in
+    their place would pass for a run without motion.
+    """
+    absent = [name for name in names if name not in confounds]
+    unknown = [name for name in names if name in confounds and confounds[name].isna().all()]
+    if absent or unknown:
+        what = f"lack {', '.join(absent)}" if absent else f"do not know {', '.join(unknown)}"
+        raise DataError(
+            f"The confounds of this run {what}, which the denoising asked for needs",
+            fix="choose another denoise.method (fix or none need no confounds)",
+        )
+    return confounds[list(names)]
 
 
 def _expanded(names: tuple[str, ...]) -> list[str]:

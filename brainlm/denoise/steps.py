@@ -19,9 +19,11 @@ from ..series import in_volumes, open_series, write_series
 from ..tissues import tissues_on
 from .components import read_mixing, read_noise
 from .design import Noise, make_design
+from .given import look_at_given
 from .judge import find_and_judge, write_metrics, write_mixing
 from .regions import chosen_regions
 from .regression import clean
+from .verdict import check_classifier, with_verdict
 
 Answer = dict[str, Any]
 
@@ -33,6 +35,7 @@ def find_components(
     image = read_image(mni_mask)
     mask = image.data > 0
     options, template = config.ica.model_dump(), config.space.template
+    check_classifier(options, folder)
     tissues = tissues_on(image, template, mni_mask)
     found = find_and_judge(
         open_series(preproc_bold).in_mask(mask),
@@ -43,6 +46,7 @@ def find_components(
         tr=tr,
         options=options,
     )
+    found = with_verdict(found, options, mask, image.affine, folder=folder, tr=tr)
     files = {
         "ica_mixing": folder / "ica_mixing.tsv",
         "ica_maps": folder / "ica_components.nii.gz",
@@ -77,17 +81,14 @@ def denoise(
         mixing = read_mixing(Path(ica_mixing))
         components = Noise(mixing, read_noise(Path(aroma_metrics), list(mixing.columns)))
     bold, mask = open_series(preproc_bold), read_image(mni_mask).data > 0
-    design = make_design(
-        pd.read_csv(confounds, sep="\t", na_values="n/a"),
-        tr=tr,
-        options=options,
-        file=Path(preproc_bold),
-        components=components,
-    )
+    table, file = pd.read_csv(confounds, sep="\t", na_values="n/a"), Path(preproc_bold)
+    design = make_design(table, tr=tr, options=options, file=file, components=components)
     series = bold.in_mask(mask)
+    given = options["method"] == "fix"
+    look = look_at_given(series, table, design.kept, file) if given else {}
     removed = clean(series, design)
     path = folder / "denoised_bold.nii.gz"
     volumes = in_volumes(series, mask, design.volumes)
     write_series(path, volumes, (*mask.shape, len(design.volumes)), bold.affine, tr=tr)
-    about = {**design.about(options["scrub"]), "VarianceRemoved": round(removed, 4)}
+    about = {**look, **design.about(options["scrub"]), "VarianceRemoved": round(removed, 4)}
     return {"denoised_bold": str(path), "about": about}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def confounds_table(
     fd_threshold_mm: float,
     dvars_threshold: float,
     high_pass_s: float,
-    compcor_components: int,
+    compcor_components: int | Literal["half"],
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     """All confounds of a run, and what is to be said of each CompCor column.
 
@@ -61,9 +61,8 @@ def confounds_table(
     drifts = cosine_drifts(len(series), tr, high_pass_s)
     for number, cosine in enumerate(drifts.T):
         columns[f"cosine{number:02d}"] = cosine
-    components, about = compcor_columns(
-        series, tissues, drifts, unsteady=start, most=compcor_components
-    )
+    most = len(series) if compcor_components == "half" else compcor_components
+    components, about = compcor_columns(series, tissues, drifts, unsteady=start, most=most)
     columns |= components
     columns |= {str(name): unsteady[name].to_numpy(dtype=int) for name in unsteady}
     outliers = outlier_volumes(fd > fd_threshold_mm, standardised > dvars_threshold, unsteady=start)

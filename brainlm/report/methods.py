@@ -9,6 +9,8 @@ from .gather import Findings
 
 #: Stages that denoise -> their name in sidecars.
 _DENOISING = ("denoise", "resample-to-parcels")
+#: And those that judge components.
+_SEEKING = ("ica", "resample-to-parcels")
 
 _REGRESSORS = {
     "motion6": "the six head-motion parameters",
@@ -19,7 +21,12 @@ _REGRESSORS = {
     "acompcor": "the six head-motion parameters, their backward differences and the squares of "
     "both (24 columns), and the leading five principal components each of CSF and of white "
     "matter (aCompCor)",
+    "acompcor50": "the six head-motion parameters, their backward differences and the squares of "
+    "both (24 columns), and as many principal components of CSF and of white matter as explain "
+    "half of the variance of each (aCompCor50)",
 }
+
+_MEANS = {"global_signal": "the brain", "csf": "CSF", "white_matter": "white matter"}
 
 _AROMA = {
     "nonaggressive": "Of a joint fit of all components, what the noise components explained was "
@@ -46,6 +53,17 @@ _REFERENCES: dict[str, tuple[str, str]] = {
         "aCompCor",
         "Behzadi Y, et al. A component based noise correction method (CompCor) for BOLD and "
         "perfusion based fMRI. NeuroImage 37:90-101, 2007.",
+    ),
+    "acompcor50": (
+        "aCompCor50",
+        "Muschelli J, et al. Reduction of motion-related artifacts in resting state fMRI using "
+        "aCompCor. NeuroImage 96:22-35, 2014.",
+    ),
+    "fix": (
+        "FIX",
+        "Salimi-Khorshidi G, et al. Automatic denoising of functional MRI data: combining "
+        "independent component analysis and hierarchical fusion of classifiers. NeuroImage "
+        "90:449-468, 2014.",
     ),
     "aroma": (
         "ICA-AROMA",
@@ -78,7 +96,10 @@ def methods(findings: Findings) -> list[str]:
     options = denoising_options(findings)
     if not options:
         return []
-    sentences = [_components(options), _fit(options), _scrubbing(options)]
+    done = findings.provenance.parameters
+    seeking = (done[stage]["ica"] for stage in _SEEKING if "ica" in done.get(stage, {}))
+    ica: Mapping[str, Any] = next(seeking, {})
+    sentences = [_components(options, ica), _fit(options), _scrubbing(options)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -86,29 +107,42 @@ def denoising_references(findings: Findings) -> list[tuple[str, str]]:
     """What to cite for the denoising that was done: (for what, reference)."""
     options = denoising_options(findings)
     keys = [options.get("method", "")]
-    if options.get("high_pass_s") or options.get("low_pass_s"):
+    filtered = options.get("high_pass_s") or options.get("low_pass_s")
+    if filtered and options.get("method") != "fix":
         keys.append("filter")
     if options.get("scrub", "off") != "off":
         keys.append("scrub")
     return [_REFERENCES[key] for key in keys if key in _REFERENCES]
 
 
-def _components(options: Mapping[str, Any]) -> str:
+def _components(options: Mapping[str, Any], ica: Mapping[str, Any]) -> str:
     if options.get("method") != "aroma":
         return ""
+    judge = "the features and thresholds of ICA-AROMA"
+    if ica.get("rule"):
+        judge = f"a rule of the study's own on the features of ICA-AROMA ({ica['rule']})"
+    if ica.get("classifier"):
+        judge = f"a program of the study's own ({' '.join(ica['classifier'])})"
     return (
-        "Each run was decomposed by spatial ICA, and its components were classified by the "
-        "features and thresholds of ICA-AROMA or, where a table in review/ says otherwise, by "
-        f"eye. {_AROMA[options['aroma']]}"
+        f"Each run was decomposed by spatial ICA, and its components were classified by {judge} "
+        f"or, where a table in review/ says otherwise, by eye. {_AROMA[options['aroma']]}"
     )
 
 
 def _fit(options: Mapping[str, Any]) -> str:
+    if options.get("method") == "fix":
+        return (
+            "The series had been cleaned before (FIX): they were checked and passed on without "
+            "any filter or regression."
+        )
     slow, fast = options.get("high_pass_s", 0), options.get("low_pass_s", 0)
     gaussian = options.get("high_pass") == "gaussian" and slow
     terms = []
     if options.get("method") in _REGRESSORS:
         terms.append(_REGRESSORS[options["method"]])
+    if options.get("mean_signals"):
+        means = [_MEANS[name] for name in options["mean_signals"]]
+        terms.append(f"the mean signal of {' and of '.join(means)}")
     if slow and not gaussian:
         terms.append(f"discrete cosines with periods of {slow:g} s or more")
     if fast:

@@ -47,7 +47,7 @@ def limits(findings: Findings) -> list[str]:
             f"Susceptibility distortion is left as it is in {distorted} of {runs} runs: near the "
             "sinuses and the ears their parcels see tissue from some millimetres away."
         )
-    if denoising_options(findings).get("method") != "aroma":
+    if denoising_options(findings).get("method") not in ("aroma", "fix"):
         found.append("Denoising is by regression, without independent components (ICA-AROMA).")
     found += [
         "Fine-tuning trains one model for each label with fixed settings; there is no search "

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from brainlm.cli.onboard import HashMode, onboard
-from brainlm.config import Config, load_config
+from brainlm.config import Config, load_config, load_study_preset, parse_config, study_presets
 from brainlm.errors import InputError
 from brainlm.recordings import COLUMNS, load_recording, load_recording_of_anat, read_table
 
@@ -113,6 +113,22 @@ def test_a_new_study_takes_the_space_of_its_atlas_where_that_is_here(
     monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "none"))
     run(bids, tmp_path / "asked", "eligibility.min_volumes=10", "space.template=MNI152NLin6Asym")
     assert "brainlm template get MNI152NLin6Asym" in capsys.readouterr().err
+
+
+def test_a_preset_sets_what_goes_together_and_a_setting_overrules_it(bids, tmp_path):
+    study = tmp_path / "study"
+    with pytest.raises(InputError, match="no preset called 'xcpd'") as told:
+        onboard(bids, study, preset="xcpd")
+    assert told.value.fix == f"choose of {', '.join(study_presets())}"
+    assert not study.exists()
+    settings = ["eligibility.min_volumes=10", "denoise.scrub_fd_mm=0.4"]
+    onboard(bids, study, settings=settings, preset="xcpd-abcd")
+    made = load_config(study / "config" / "config.yaml").denoise
+    assert (made.method, made.low_pass_s, made.scrub) == ("36p", 12.5, "interpolate")
+    assert made.scrub_fd_mm == 0.4
+    onboard(bids, study, preset="xcpd-abcd", settings=settings)  # it holds that already
+    for name in study_presets():
+        parse_config(load_study_preset(name), source=name)
 
 
 def test_an_existing_config_is_kept(bids, tmp_path):

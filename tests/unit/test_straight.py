@@ -19,8 +19,10 @@ from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.cli.resample import resample
 from brainlm.cli.resample_to_parcels import resample_to_parcels
 from brainlm.files import write_json
+from brainlm.images import read_image
 from brainlm.layout import Study
 from brainlm.provenance import sidecar_path
+from brainlm.series import open_series
 
 from .synthetic_head import bytes_below, centered_affine
 from .synthetic_registered import fields_of, registered_study
@@ -59,13 +61,14 @@ def paths(study: Study, identifier: str) -> dict[str, Path]:
     return {kind: study.path(kind, **fields) for kind in (*KINDS, "preproc_bold", "denoised_bold")}
 
 
+FIX = "denoise: {method: fix}"
 EIGENVARIATE = "parcellate: {estimator: eigenvariate}\n"
 
 
 @pytest.mark.parametrize(
     "options",
-    ["", PLAIN, CENSORING + EIGENVARIATE],
-    ids=["aroma", "plain", "censoring, eigenvariate"],
+    ["", PLAIN, CENSORING + EIGENVARIATE, FIX],
+    ids=["aroma", "plain", "censoring, eigenvariate", "fix"],
 )
 def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> None:
     study, identifier = prepared
@@ -77,6 +80,12 @@ def test_both_ways_give_the_same(prepared: tuple[Study, str], options: str) -> N
     by_files = {kind: files[kind].read_bytes() for kind in KINDS}
     abouts = {kind: json.loads(sidecar_path(files[kind]).read_text()) for kind in KINDS}
     series = pd.read_parquet(files["timeseries"])
+    if options == FIX:
+        mask = read_image(files["mni_mask"]).data > 0
+        given = open_series(files["preproc_bold"]).in_mask(mask)
+        np.testing.assert_array_equal(open_series(files["denoised_bold"]).in_mask(mask), given)
+        assert abouts["carpet"]["Denoising"] == "fix: passed on as given"
+        assert abouts["carpet"]["LooksCleaned"] is False  # nobody took its motion out
     for path in files.values():
         path.unlink()
         sidecar_path(path).unlink()

@@ -1,4 +1,5 @@
 # Nuisance regression and temporal filtering of the normalised series.
+from brainlm.dag_ready import reused_components
 
 
 # Asked for only where denoise.method is aroma.
@@ -7,6 +8,7 @@ rule find_components:
         preproc_bold=study.pattern("preproc_bold"),
         mni_mask=study.pattern("mni_mask"),
         confounds=study.pattern("confounds"),
+        reused=lambda wildcards: reused_components(study, wildcards),
     output:
         ica_mixing=study.pattern("ica_mixing"),
         ica_maps=study.pattern("ica_maps"),
@@ -24,6 +26,7 @@ rule find_components:
     params:
         options=study.options("ica"),
         code=study.code("ica"),
+        classifier=study.classifier_content(),
     message:
         "ica {wildcards.recording}"
     shell:

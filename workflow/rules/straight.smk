@@ -37,6 +37,7 @@ rule resample_to_parcels:
         options=study.options("resample-to-parcels"),
         code=study.code("resample-to-parcels"),
         content=study.content,
+        classifier=study.classifier_content(),
     message:
         "resample-to-parcels {wildcards.recording}"
     shell:
