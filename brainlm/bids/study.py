@@ -20,7 +20,9 @@ from ..files import atomic_path, write_text
 from ..layout import Study
 from ..masks import mask_problems
 from ..resources import share_dir
-from .ready.dataset import has_space
+from ..templates import TEMPLATES
+from .ready.dataset import chosen_kind, has_space
+from .ready.detect import chosen_layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,12 +119,13 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
 def _space_for(config: Config, bids_dir: Path) -> str:
     """The template of a new study: the atlas's own, where it or data in it are here."""
     atlas = find_atlas(config.atlas.name)
-    if (
-        config.engine == "derivatives"
-        and atlas.space is not None
-        and has_space(bids_dir, config.derivatives, atlas.space)
-    ):
-        return atlas.space
+    if config.engine == "derivatives":
+        options = config.derivatives
+        kind = chosen_kind(chosen_layout(bids_dir, options.layout), options.read, bids_dir)
+        if kind == "dense":
+            return "fsLR"
+        if atlas.space in TEMPLATES and has_space(bids_dir, options, str(atlas.space)):
+            return str(atlas.space)
     return available_space(atlas, config.space.template)
 
 

@@ -22,10 +22,11 @@ class Eligibility(Section):
 class Space(Section):
     """The standard space in which parcels are read."""
 
-    template: Literal["MNI152NLin2009aSym", "MNI152NLin6Asym"] = Field(
+    template: Literal["MNI152NLin2009aSym", "MNI152NLin6Asym", "fsLR"] = Field(
         "MNI152NLin2009aSym",
         description="template to normalise to; MNI152NLin6Asym is A424's own space and must be "
-        "fetched (`brainlm template get`), the other one ships with nilearn",
+        "fetched (`brainlm template get`), MNI152NLin2009aSym ships with nilearn; fsLR: for CIFTI "
+        "dense series alone",
     )
     resolution_mm: Positive = Field(2.0, description="voxel size of the normalised series, mm")
 

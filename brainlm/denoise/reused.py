@@ -32,7 +32,7 @@ def reuse_components(
     tr: float,
     seed: int,
 ) -> Judged:
-    """Their courses and their verdict; maps and features are ours, of the voxels `series` (T, n)."""
+    """Their courses and verdict; maps and features are ours, of the voxels `series` (T, n)."""
     mixing = read_their_mixing(mixing_file, len(series))
     noise = read_their_noise(verdict_file, mixing.shape[1])
     maps, explained, kept = maps_of(series, mixing)

@@ -49,8 +49,11 @@ def read_ready(
     kind = chosen_kind(layout, config.derivatives.read, root)
     runs = find_runs(root, config, study, layout, kind)
     check_found(runs, root, layout, kind)
+    if participants is not None and not participants.is_file():
+        raise InputError("The table of participants does not exist", file=participants)
     people = read_participants(participants or root / "participants.tsv")
     name, notes = dataset_name(root)
+    notes = notes if layout in ("fmriprep", "xcpd") else []  # BIDS asks it of these
     table = ready_table(
         runs,
         root,
