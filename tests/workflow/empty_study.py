@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,11 @@ from brainlm.config import Config, Target, to_commented_yaml
 from brainlm.recordings import COLUMNS
 
 
-def make_study(folder: Path, n_recordings: int) -> None:
-    """Write a study of `n_recordings` one-run subjects whose raw files are empty."""
+def make_study(folder: Path, n_recordings: int, kind: str | None = None) -> None:
+    """Write a study of `n_recordings` one-run subjects whose raw files are empty.
+
+    With a `kind` (volume, dense, parcels) another pipeline has preprocessed them.
+    """
     rows = []
     for number in range(n_recordings):
         subject = f"{number:06d}"
@@ -40,11 +44,22 @@ def make_study(folder: Path, n_recordings: int) -> None:
                 "eligible": True,
             }
         )
+        if kind is not None:
+            rows[-1] |= {
+                "layout": "xcpd",
+                "kind": kind,
+                "ready": json.dumps({"series": bold, "motion": t1w}),
+                "ready_sha256": json.dumps({"series": "0", "motion": "1"}),
+                "ready_about": json.dumps({"by": {}, "cleaned": True, "space": None}),
+                "t1w": None,
+                "anat_id": None,
+            }
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype(COLUMNS)
     (folder / "onboarding").mkdir(parents=True, exist_ok=True)
     table.to_parquet(folder / "onboarding" / "recordings.parquet", index=False)
     (folder / "config").mkdir(exist_ok=True)
-    config = Config(finetune={"targets": (Target(name="age"),)})
+    engine = "native" if kind is None else "derivatives"
+    config = Config(finetune={"targets": (Target(name="age"),)}, engine=engine)
     (folder / "config" / "config.yaml").write_text(to_commented_yaml(config))
 
 

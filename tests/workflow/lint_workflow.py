@@ -13,13 +13,18 @@ if __name__ == "__main__":
     sys.path.insert(0, str(share_dir()))
     from tests.workflow.empty_study import make_study
 
-    with tempfile.TemporaryDirectory() as folder:
-        make_study(Path(folder), 2)
-        snakefile = share_dir() / "Snakefile"
-        command = [sys.executable, "-m", "snakemake", "--lint", "--snakefile", str(snakefile)]
-        ways = ([], ["--config", "resample={output: parcels}"])
-        sys.exit(
-            max(
-                subprocess.run([*command, *way], cwd=folder, check=False).returncode for way in ways
-            )
-        )
+    failed = 0
+    for kind, settings in (
+        (None, []),
+        (None, ["resample={output: parcels}"]),
+        (None, ["engine=fmriprep"]),
+        ("volume", []),
+        ("parcels", []),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            make_study(Path(folder), 2, kind)
+            snakefile = share_dir() / "Snakefile"
+            command = [sys.executable, "-m", "snakemake", "--lint", "--snakefile", str(snakefile)]
+            config = ["--config", *settings] if settings else []
+            failed |= subprocess.run([*command, *config], cwd=folder, check=False).returncode
+    sys.exit(failed)

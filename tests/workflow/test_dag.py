@@ -255,3 +255,39 @@ def _dag(study: Path) -> Dag:
     import yaml
 
     return Dag(yaml.safe_load((study / "config" / "config.yaml").read_text()), study)
+
+
+# --- runs that another pipeline preprocessed ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "rules"),
+    [
+        ("volume", "denoise={method: fix}", {"adopt_bold", "denoise_bold", "parcellate_bold"}),
+        (
+            "volume",
+            "denoise={method: aroma}",
+            {"adopt_bold", "find_components", "denoise_bold", "parcellate_bold"},
+        ),
+        ("dense", "denoise={method: fix}", {"adopt_parcels"}),
+        ("parcels", "denoise={method: fix}", {"adopt_parcels"}),
+    ],
+)
+def test_runs_of_other_pipelines_are_adopted(
+    tmp_path: Path, kind: str, settings: str, rules: set[str]
+) -> None:
+    make_study(tmp_path, 3, kind)
+    planned = counts(snakemake(tmp_path, "--config", settings))
+    assert {rule for rule, number in planned.items() if number == 3} == rules
+    atlas = "prepare_atlas" if kind == "volume" else "prepare_atlas_table"
+    for rule in (atlas, "select_cohort", "fit_scaler", "write_shards", "write_report", "draw_qc"):
+        assert planned[rule] == 1, rule
+
+
+def test_an_engine_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> None:
+    make_study(tmp_path, 2, "volume")
+    output = snakemake(tmp_path, "--config", "engine=native")
+    assert "holds runs that another pipeline preprocessed, which engine: native" in output
+    make_study(tmp_path / "raw", 2)
+    output = snakemake(tmp_path / "raw", "--config", "engine=derivatives")
+    assert "holds raw runs, which engine: derivatives does not start from" in output
