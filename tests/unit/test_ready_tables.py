@@ -68,6 +68,7 @@ def test_several_parcellations_of_a_run(tmp_path):
     put(tmp_path, f"{stem}-A424_stat-mean_timeseries.tsv", f"{stem}-Tian_stat-mean_timeseries.tsv")
     (run,) = find_runs(tmp_path)
     assert "several tables are of this recording" in run.faults[0]
+    assert "seg-A424" in run.files["series"]
     (run,) = find_runs(tmp_path, atlas="Tian")
     assert run.faults == () and "seg-Tian" in run.files["series"]
 
@@ -199,7 +200,7 @@ def test_what_pandas_adds_is_left_out(tmp_path):
         "names.csv": lambda path: frame.set_axis(NAMES, axis=1).to_csv(path),
         "turned.csv": lambda path: frame.T.to_csv(path),
         "index.parquet": lambda path: (
-            frame.set_axis(NAMES, axis=1).set_index(np.arange(9) * 2).to_parquet(path)
+            frame.set_axis(NAMES, axis=1).set_index(np.arange(9) ** 2).to_parquet(path)
         ),
     }
     for name, make in cases.items():
