@@ -46,6 +46,8 @@ _COEFFICIENTS = {
 _FIT_POINTS = 24
 #: Change of volume by the affine that no pair of heads has.
 _SMALLEST, _LARGEST = 0.2, 5.0
+#: Share of a volume's voxels that filters and cleaning may leave below 0.
+_MOST_NEGATIVE = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class RunToTemplate:
 
     def resampler(self, series: Series, grid: StandardGrid, order: int) -> Resampler:
         """Bring a motion-corrected run to `grid`, each volume interpolated once."""
+        _check_level(series)
         still = np.tile(np.eye(4), (series.shape[3], 1, 1))
         return Resampler(series, still, self.matrix, grid, order=order, warp=self.warp)
 
@@ -158,6 +161,18 @@ def _best_affine(points: Array, moved: Array) -> Array:
     if rank == 4:
         matrix[:3] = found.T
     return matrix
+
+
+def _check_level(series: Series) -> None:
+    """Refuse a run without its mean level: `Resampler` holds that MR values are never negative."""
+    first = next(iter(series.volumes()))
+    shown = first[first != 0]
+    if shown.size and (shown < 0).mean() > _MOST_NEGATIVE:
+        raise DataError(
+            "Voxels of the run vary around 0: its mean image has been taken out",
+            file=series.path,
+            fix="add it: `fslmaths RUN -add MEAN OUT`, MEAN being that of the run before cleaning",
+        )
 
 
 def _check_matrix(matrix: Array, path: str | Path) -> None:

@@ -148,7 +148,7 @@ def test_a_run_is_brought_to_the_template_volume_by_volume(tmp_path, run_order):
     path, run = make(tmp_path, "LAS", run_order)
     world = voxels_of(run.shape[:3]) @ run.affine[:3, :3].T + run.affine[:3, 3]
     volume = pattern(world).reshape(run.shape[:3])
-    data = np.stack([volume, volume + 10, volume * 2], axis=-1).astype(np.float32)
+    data = np.stack([volume, volume + 10, volume + 50], axis=-1).astype(np.float32)
     write_image(tmp_path / "run.nii.gz", data, run.affine, tr=0.7)
     run = open_series(tmp_path / "run.nii.gz")
     shape = (20, 24, 20)
@@ -162,6 +162,9 @@ def test_a_run_is_brought_to_the_template_volume_by_volume(tmp_path, run_order):
     np.testing.assert_allclose(volumes[brain][:, 0], expected[brain], atol=1.5)
     np.testing.assert_allclose(volumes[brain][:, 1], expected[brain] + 10, atol=1.5)
     assert (resampler.mask() == brain).all()
+    write_image(tmp_path / "run.nii.gz", data - data.mean(axis=-1, keepdims=True), run.affine)
+    with pytest.raises(DataError, match="its mean image has been taken out"):
+        read_fnirt_field(path, run).resampler(run, StandardGrid(target, brain), order=3)
 
 
 @pytest.mark.parametrize("code", [2007, 2008, 2009, 2016])

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from brainlm.bids.ready.tables import find_runs
 from brainlm.errors import DataError, InputError
-from brainlm.parcellate.ready import read_parcels
+from brainlm.parcellate.ready import read_coverage, read_parcels
 
 NAMES = [f"P{number}" for number in range(6)]
 SERIES = np.random.default_rng(0).normal(100, 3, (9, 6))
@@ -311,3 +311,24 @@ def test_files_that_are_no_tables(tmp_path):
         with pytest.raises(DataError, match=fault) as caught:
             read_parcels(tmp_path / name, NAMES)
         assert caught.value.file == str(tmp_path / name)
+
+
+def test_coverage_by_name_from_xcpd_and_from_us(tmp_path):
+    share = [1.0, 0.5, 0.0, 0.25, 1.0, 0.75]
+    order = [5, 3, 1, 0, 2, 4]
+    for key in ("Node", "name"):
+        table = pd.DataFrame({key: NAMES, "n_voxels": 4, "coverage": share}).iloc[order]
+        table.loc[2, "coverage"] = np.nan  # no voxel at all
+        table.to_csv(tmp_path / "c.tsv", sep="\t", index=False, na_rep="n/a")
+        np.testing.assert_array_equal(read_coverage(tmp_path / "c.tsv", NAMES), share)
+    for text, fault in (
+        ("Node\tshare\nP0\t1\n", "has the columns Node and coverage"),
+        ("Node\tcoverage\nP0\t1\n", "lacks 5 parcels"),
+        ("Node\tcoverage\n" + "".join(f"{n}\t7\n" for n in NAMES), "between 0 and 1"),
+        ("", "not a table"),
+    ):
+        (tmp_path / "c.tsv").write_text(text)
+        with pytest.raises(DataError, match=fault):
+            read_coverage(tmp_path / "c.tsv", NAMES)
+    with pytest.raises(DataError, match="does not exist"):
+        read_coverage(tmp_path / "none.tsv", NAMES)
