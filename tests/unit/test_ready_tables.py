@@ -198,6 +198,7 @@ def test_what_pandas_adds_is_left_out(tmp_path):
         "header.csv": lambda path: frame.to_csv(path, index=False),
         "both.csv": lambda path: frame.to_csv(path),
         "names.csv": lambda path: frame.set_axis(NAMES, axis=1).to_csv(path),
+        "named.csv": lambda path: frame.to_csv(path, index_label="volume"),
         "turned.csv": lambda path: frame.T.to_csv(path),
         "index.parquet": lambda path: (
             frame.set_axis(NAMES, axis=1).set_index(np.arange(9) ** 2).to_parquet(path)
@@ -207,6 +208,18 @@ def test_what_pandas_adds_is_left_out(tmp_path):
         make(tmp_path / name)
         found = read_parcels(tmp_path / name, NAMES)
         np.testing.assert_allclose(found.series, SERIES, rtol=1e-7, err_msg=name)
+
+
+def test_columns_numbered_out_of_order_are_refused(tmp_path):
+    frame = pd.DataFrame(SERIES, columns=[str(n) for n in (1, 0, 2, 3, 4, 5)])
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    frame.to_csv(tmp_path / "beside.csv")
+    frame.to_csv(tmp_path / "named.csv", index_label="volume")
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.set_axis(list("246789"), axis=1).to_parquet(tmp_path / "labels.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError, match=r"columns are (numbered, but not|called by numbers)"):
+            read_parcels(path, NAMES)
 
 
 @pytest.mark.parametrize(
