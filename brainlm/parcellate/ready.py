@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DataError
@@ -58,27 +59,28 @@ def read_parcels(
 
 
 def read_coverage(path: str | Path, parcels: Sequence[str]) -> NDArray[np.float64]:
-    """The usable share (parcels,) of each parcel, of XCP-D's table: columns Node and coverage."""
-    import pandas as pd
+    """Covered share (0 to 1) of each of these `parcels`, from XCP-D's table of coverage or ours.
 
+    XCP-D's has the columns Node and coverage, ours name and coverage. What `min_coverage` makes of
+    the share is the caller's to say: XCP-D had a threshold of its own.
+    """
     path = Path(path)
     try:
-        table = pd.read_csv(path, sep="\t", na_values="n/a").set_index("Node")["coverage"]
-        share = table.reindex(list(parcels)).to_numpy(dtype=float)
-    except (ValueError, KeyError, UnicodeDecodeError):
-        raise DataError(
-            "This is no table of coverage with the columns Node and coverage, each parcel once",
-            file=path,
-            fix="make it anew with XCP-D, or take it away",
-        ) from None
-    if (absent := np.flatnonzero(np.isnan(share))).size:
-        raise DataError(
-            f"The table does not say the coverage of {len(absent)} parcels (first: "
-            f"{parcels[absent[0]]})",
-            file=path,
-            fix="make it anew with XCP-D, or take it away",
-        )
-    return share
+        table = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+    except FileNotFoundError:
+        raise DataError("The table of coverage does not exist", file=path) from None
+    except ValueError as error:
+        raise DataError(f"This is not a table: {error}", file=path) from None
+    key = next((column for column in ("Node", "name") if column in table), None)
+    if key is None or "coverage" not in table:
+        raise DataError("A table of coverage has the columns Node and coverage", file=path)
+    names = table[key].astype(str).tolist()
+    _check_names(names, parcels, path)
+    share = pd.to_numeric(table["coverage"], errors="coerce").fillna(0).to_numpy(dtype=float)
+    if ((share < 0) | (share > 1)).any():
+        raise DataError("Coverage lies between 0 and 1", file=path)
+    place = {name: row for row, name in enumerate(names)}
+    return share[[place[name] for name in parcels]]
 
 
 def _by_name(

@@ -74,7 +74,9 @@ def _text(path: Path) -> Table:
     width = len(cells[0])
     if uneven := [number for number, row in enumerate(cells, start=1) if len(row) != width]:
         raise ValueError(f"line {uneven[0]} has not {width} columns as the first one has")
-    head = cells[0] if any(not _is_number(cell) for cell in cells[0][1:] or cells[0]) else None
+    above = any(not _is_number(cell) for cell in cells[0][1:])
+    alone = not _is_number(cells[0][0]) and len(cells) > 1 and _is_number(cells[1][0])
+    head = cells[0] if above or alone else None
     body = cells[1:] if head else cells
     if not body:
         raise ValueError("there is nothing below its first line")
@@ -100,18 +102,32 @@ def _cells(path: Path) -> list[list[str]]:
 def _without_counters(values: NDArray[np.float64], head: list[str] | None) -> Table:
     """A table without what pandas adds: numbers of the columns above, of the rows beside it."""
     notes = []
-    if head is None and (_counts(values[0]) or (np.isnan(values[0, 0]) and _counts(values[0, 1:]))):
-        beside = bool(np.isnan(values[0, 0])) and _counts(values[1:, 0])
-        values = values[1:, int(beside) :]
-        notes.append("the first line numbers the columns and was left out")
-    elif head is not None and head[0].lower() in _COUNTERS:
+    if head is None:
+        beside = bool(np.isnan(values[0, 0]))
+        if _numbers_columns(values[0, int(beside) :]):
+            beside = beside and _counts(values[1:, 0])
+            values = values[1:, int(beside) :]
+            notes.append("the first line numbers the columns and was left out")
+        return Table(values, notes=tuple(notes))
+    if head[0].lower() in _COUNTERS:
         if head[0].lower() != "time" and not _counts(values[:, 0]):
             raise ValueError(f"its first column, {head[0]!r}, does not number the volumes")
         values, head = values[:, 1:], head[1:]
         notes.append("the first column numbers the volumes and was left out")
-    if head is not None and all(_is_number(name) for name in head):
-        head = None
+    if all(_is_number(name) for name in head):
+        if not _numbers_columns(_numbers([head], 0)[0]):
+            raise ValueError("its columns are called by numbers that are not 0, 1 ... or 1, 2 ...")
+        return Table(values, notes=tuple(notes))
     return Table(values, columns=head, notes=tuple(notes))
+
+
+def _numbers_columns(values: NDArray[np.float64]) -> bool:
+    """Whether a line only numbers the columns; out of order, it says that they stand otherwise."""
+    if _counts(values):
+        return True
+    if _counts(np.sort(values)):
+        raise ValueError("its columns are numbered, but not in order")
+    return False
 
 
 def _counts(values: NDArray[np.float64]) -> bool:

@@ -37,10 +37,8 @@ _COEFFICIENTS = {
     2007: "cubic spline coefficients",
     2008: "cosine coefficients",
     2009: "quadratic spline coefficients",
-    2016: "cubic spline coefficients of topup",
-    2017: "quadratic spline coefficients of topup",
-    2018: "a field map of topup",
 }
+_TOPUP = (2016, 2017, 2018)
 #: Points of the field along each axis from which its affine part is found.
 _FIT_POINTS = 24
 #: Change of volume by the affine that no pair of heads has.
@@ -105,10 +103,11 @@ def _read(path: Path) -> tuple[Array, Any, Array]:
                 "`convertwarp --ref=TEMPLATE --premat=FUNC2T1.mat --warp1=COEFFICIENTS "
                 "--out=FIELD` where they lead from the T1w; then give FIELD",
             )
-        if len(shape) != 4 or shape[3] != 3:
-            kind = "ITK's kind (ANTs)" if shape[3:] == (1, 3) else "no kind that FSL writes"
+        if len(shape) != 4 or shape[3] != 3 or code in _TOPUP:
+            whose = "a file of topup" if code in _TOPUP else f"an image of shape {shape}"
+            whose = "a field of ITK (ANTs)" if shape[3:] == (1, 3) else whose
             raise InputError(
-                f"This is no displacement field of FSL: its shape is {shape}, of {kind}",
+                f"This is no displacement field of FSL but {whose}",
                 file=path,
                 fix="give the field from FNIRT or convertwarp, such as "
                 "reg/example_func2standard_warp.nii.gz",

@@ -153,7 +153,7 @@ def test_a_run_is_brought_to_the_template_volume_by_volume(tmp_path, run_order):
     path, run = make(tmp_path, "LAS", run_order)
     world = voxels_of(run.shape[:3]) @ run.affine[:3, :3].T + run.affine[:3, 3]
     volume = pattern(world).reshape(run.shape[:3])
-    data = np.stack([volume, volume + 10, volume * 2], axis=-1).astype(np.float32)
+    data = np.stack([volume, volume + 10, volume + 50], axis=-1).astype(np.float32)
     write_image(tmp_path / "run.nii.gz", data, run.affine, tr=0.7)
     run = open_series(tmp_path / "run.nii.gz")
     shape = (20, 24, 20)
@@ -170,7 +170,7 @@ def test_a_run_is_brought_to_the_template_volume_by_volume(tmp_path, run_order):
     assert (adopted.mask(path) == brain).all()
 
 
-@pytest.mark.parametrize("code", [2007, 2008, 2009, 2016])
+@pytest.mark.parametrize("code", [2007, 2008, 2009])
 def test_coefficients_are_refused_with_the_command_that_helps(tmp_path, code):
     path, run = make(tmp_path, "LAS", "LAS", intent=code)
     with pytest.raises(InputError, match="coefficients") as caught:
@@ -183,8 +183,8 @@ def test_other_files_are_refused(tmp_path):
     good = nib.load(path)
     data = good.get_fdata()
     cases = [
-        (data[..., None, :], InputError, "ITK's kind"),
-        (data[..., 0], InputError, "no displacement field of FSL"),
+        (data[..., None, :], InputError, "but a field of ITK"),
+        (data[..., 0], InputError, "but an image of shape"),
         (np.where(data > 20, np.nan, data), DataError, "NaN or inf"),
     ]
     for content, kind, fault in cases:
@@ -192,6 +192,9 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(kind, match=fault) as caught:
             read_fnirt_field(path, run)
         assert caught.value.file == str(path)
+    write_field(path, data, good.affine, intent=2016)
+    with pytest.raises(InputError, match="but a file of topup"):
+        read_fnirt_field(path, run)
     x = np.indices(data.shape[:3])[0] * 4.0
     for factor, fault in ((-2.0, "swaps left and right"), (9.0, "times as large")):
         write_field(path, np.stack([x * factor, 0 * x, 0 * x], axis=-1), good.affine)

@@ -72,7 +72,7 @@ def test_which_series_is_taken(tmp_path, names, used, cleaned):
     [
         (["_Atlas_MSMAll_hp2000_clean", "_Atlas_hp2000_clean"], "_Atlas_MSMAll_hp2000_clean"),
         (["_Atlas", "_Atlas_hp2000_clean", "_Atlas_MSMAll"], "_Atlas_hp2000_clean"),
-        (["_Atlas_1.6mm_MSMAll_hp2000_clean", "_Atlas"], "_Atlas"),
+        (["_Atlas_1.6mm_MSMAll_hp2000_clean", "", "_Atlas"], "_Atlas"),
         (["_Atlas_MSMAll_hp0_clean_rclean_tclean"], "_Atlas_MSMAll_hp0_clean_rclean_tclean"),
     ],
 )

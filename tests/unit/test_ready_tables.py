@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from brainlm.bids.ready.tables import find_runs
 from brainlm.errors import DataError, InputError
-from brainlm.parcellate.ready import read_parcels
+from brainlm.parcellate.ready import read_coverage, read_parcels
 
 NAMES = [f"P{number}" for number in range(6)]
 SERIES = np.random.default_rng(0).normal(100, 3, (9, 6))
@@ -68,6 +68,7 @@ def test_several_parcellations_of_a_run(tmp_path):
     put(tmp_path, f"{stem}-A424_stat-mean_timeseries.tsv", f"{stem}-Tian_stat-mean_timeseries.tsv")
     (run,) = find_runs(tmp_path)
     assert "several tables are of this recording" in run.faults[0]
+    assert "seg-A424" in run.files["series"]
     (run,) = find_runs(tmp_path, atlas="Tian")
     assert run.faults == () and "seg-Tian" in run.files["series"]
 
@@ -197,15 +198,28 @@ def test_what_pandas_adds_is_left_out(tmp_path):
         "header.csv": lambda path: frame.to_csv(path, index=False),
         "both.csv": lambda path: frame.to_csv(path),
         "names.csv": lambda path: frame.set_axis(NAMES, axis=1).to_csv(path),
+        "named.csv": lambda path: frame.to_csv(path, index_label="volume"),
         "turned.csv": lambda path: frame.T.to_csv(path),
         "index.parquet": lambda path: (
-            frame.set_axis(NAMES, axis=1).set_index(np.arange(9) * 2).to_parquet(path)
+            frame.set_axis(NAMES, axis=1).set_index(np.arange(9) ** 2).to_parquet(path)
         ),
     }
     for name, make in cases.items():
         make(tmp_path / name)
         found = read_parcels(tmp_path / name, NAMES)
         np.testing.assert_allclose(found.series, SERIES, rtol=1e-7, err_msg=name)
+
+
+def test_columns_numbered_out_of_order_are_refused(tmp_path):
+    frame = pd.DataFrame(SERIES, columns=[str(n) for n in (1, 0, 2, 3, 4, 5)])
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    frame.to_csv(tmp_path / "beside.csv")
+    frame.to_csv(tmp_path / "named.csv", index_label="volume")
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.set_axis(list("246789"), axis=1).to_parquet(tmp_path / "labels.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError, match=r"columns are (numbered, but not|called by numbers)"):
+            read_parcels(path, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -310,3 +324,24 @@ def test_files_that_are_no_tables(tmp_path):
         with pytest.raises(DataError, match=fault) as caught:
             read_parcels(tmp_path / name, NAMES)
         assert caught.value.file == str(tmp_path / name)
+
+
+def test_coverage_by_name_from_xcpd_and_from_us(tmp_path):
+    share = [1.0, 0.5, 0.0, 0.25, 1.0, 0.75]
+    order = [5, 3, 1, 0, 2, 4]
+    for key in ("Node", "name"):
+        table = pd.DataFrame({key: NAMES, "n_voxels": 4, "coverage": share}).iloc[order]
+        table.loc[2, "coverage"] = np.nan  # no voxel at all
+        table.to_csv(tmp_path / "c.tsv", sep="\t", index=False, na_rep="n/a")
+        np.testing.assert_array_equal(read_coverage(tmp_path / "c.tsv", NAMES), share)
+    for text, fault in (
+        ("Node\tshare\nP0\t1\n", "has the columns Node and coverage"),
+        ("Node\tcoverage\nP0\t1\n", "lacks 5 parcels"),
+        ("Node\tcoverage\n" + "".join(f"{n}\t7\n" for n in NAMES), "between 0 and 1"),
+        ("", "not a table"),
+    ):
+        (tmp_path / "c.tsv").write_text(text)
+        with pytest.raises(DataError, match=fault):
+            read_coverage(tmp_path / "c.tsv", NAMES)
+    with pytest.raises(DataError, match="does not exist"):
+        read_coverage(tmp_path / "none.tsv", NAMES)

@@ -57,7 +57,8 @@ def find_runs(root: Path, kind: Kind = "volume") -> list[ReadyRun]:
         raise InputError(
             "No run in HCP's layout is here",
             file=root,
-            fix="give the folder that holds the subjects' folders, each with MNINonLinear/Results",
+            fix="give the folder that holds the subjects' folders, each with MNINonLinear/Results; "
+            "unpack the packages (.zip) first",
         )
     return sorted(runs, key=lambda run: run.recording_id)
 
