@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._console import progress, say, warn
+from ._console import progress, say
+from ._given_atlas import find_atlas_image, label_image, label_of, warn_of_tiny
 from ._single_thread import pin_libraries
 from .parcellate import TsvOption
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ..atlas.registry import Atlas
-    from ..images import Image
     from ..parcellate.extract import ParcelSeries
     from ..parcellate.stream import VolumeStream
 
@@ -120,7 +120,7 @@ def _dense(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
     result = dense_parcels(
         blocks, atlas.numbers, numbers, options["min_coverage"], options["estimator"]
     )
-    _report_tiny(parcels, dict(enumerate(np.bincount(atlas.numbers).tolist())))
+    warn_of_tiny(parcels, dict(enumerate(np.bincount(atlas.numbers).tolist())))
     return parcels, result, {"SamplingFrequency": 1 / series.tr}
 
 
@@ -131,12 +131,14 @@ def _volume(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
     from ..parcellate.extract import parcel_series
     from ..parcellate.stream import open_series
 
-    labels, parcels = _label_image(job)
+    labels, parcels = label_image(
+        job.atlas, job.table, job.series, space=job.space, space_ok=job.space_ok
+    )
     volumes = open_series(job.series)
     on_grid, moved = labels_on_grid(labels, volumes.affine, volumes.shape)
-    _report_tiny(parcels, label_sizes(on_grid))
+    warn_of_tiny(parcels, label_sizes(on_grid))
     result = parcel_series(
-        volumes,
+        replace(volumes, watch=partial(progress, what="volumes", total=volumes.n_volumes)),
         on_grid,
         _on_grid_of(volumes, job.mask) if job.mask else _seen(volumes),
         parcels["index"].to_numpy(),
@@ -145,69 +147,6 @@ def _volume(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
         weights=_on_grid_of(volumes, job.weights) if job.weights else None,
     )
     return parcels, result, {"AtlasMovedToDataGrid": moved}
-
-
-def _label_image(job: _Job) -> tuple[Image, pd.DataFrame]:
-    """The atlas image and its table, checked against each other and the series' space."""
-    from ..atlas.check import check_numbers, check_places
-    from ..atlas.labels import label_sizes, read_labels
-    from ..atlas.table import read_table
-    from ..errors import InputError
-
-    known, image = _find_atlas(job.atlas)
-    if not job.space_ok:
-        _check_space(job, known.space if known else None)
-    table = job.table or (known.table if known else None)
-    if table is None:
-        raise InputError("This atlas image is not registered", file=image, fix="give its --table")
-    parcels, labels = read_table(table), read_labels(image)
-    n_labels = known.n_labels if known and not job.table else len(parcels)
-    check_numbers(label_sizes(labels.data), parcels, n_labels, image)
-    check_places(labels, parcels, image)
-    return labels, parcels
-
-
-def _find_atlas(name: str) -> tuple[Atlas | None, Path]:
-    """The registered atlas of that name, or of that image, if it is one; and the image."""
-    from ..atlas.fetch import locate
-    from ..atlas.registry import find_atlas, load_registry
-    from ..errors import InputError
-    from ..provenance import sha256_file
-
-    path = Path(name)
-    if path.is_file():
-        digest = sha256_file(path)
-        return next((a for a in load_registry().values() if a.sha256 == digest), None), path
-    if name.endswith((".nii", ".nii.gz")):
-        raise InputError("The atlas image does not exist", file=path)
-    atlas = find_atlas(name)
-    if atlas.built:
-        raise InputError(
-            f"{atlas.name} is built for a study, not for a file",
-            fix="`brainlm atlas build`, then --atlas with its image and --table",
-        )
-    return atlas, locate(atlas)
-
-
-def _check_space(job: _Job, drawn_in: str | None) -> None:
-    """Refuse a series that lies in another space than the atlas, or nobody knows in which."""
-    from ..errors import InputError
-
-    said = re.search(r"_space-([A-Za-z0-9]+)", job.series.name)
-    space = job.space or (said[1] if said else None)
-    if drawn_in is None or space is None:
-        raise InputError(
-            f"In which space the {'atlas' if drawn_in is None else 'series'} lies is not known",
-            file=job.atlas if drawn_in is None else job.series,
-            fix="--space-ok if both lie in the same" + (", or say --space" if drawn_in else ""),
-        )
-    if space != drawn_in:
-        raise InputError(
-            f"The atlas is drawn in {drawn_in}, the series lies in {space}: the two differ by "
-            "some mm at places",
-            file=job.series,
-            fix="--space-ok to accept that",
-        )
 
 
 def _on_grid_of(volumes: VolumeStream, path: Path) -> NDArray:
@@ -227,13 +166,6 @@ def _seen(volumes: VolumeStream) -> NDArray:
 
     first = next(iter(volumes))
     return np.isfinite(first).reshape(volumes.shape, order="F")
-
-
-def _report_tiny(parcels: pd.DataFrame, sizes: dict[int, int]) -> None:
-    from ..atlas.check import one_voxel_parcels
-
-    if tiny := one_voxel_parcels(sizes, parcels):
-        warn(f"{len(tiny)} parcels are of one voxel: {', '.join(tiny)}")
 
 
 def _write(
@@ -256,7 +188,7 @@ def _write(
 
     kind, names = job.options["estimator"], parcels["name"].tolist()
     dropped = int(np.isnan(result.series[0]).sum())
-    about |= {"Atlas": _label_of(job.atlas), "ParcelsBelowMinCoverage": dropped}
+    about |= {"Atlas": label_of(job.atlas), "ParcelsBelowMinCoverage": dropped}
     stem = out / re.sub(
         r"(_desc-[A-Za-z0-9]+)?(_bold)?(\.dtseries)?\.nii(\.gz)?$", "", job.series.name
     )
@@ -277,14 +209,6 @@ def _write(
     )
 
 
-def _label_of(atlas: str) -> str:
-    """What file names call the atlas: letters and digits."""
-    name = Path(atlas).name
-    for extension in (".gz", ".nii", ".dlabel"):
-        name = name.removesuffix(extension)
-    return re.sub(r"[^A-Za-z0-9+]", "", name)
-
-
 @contextlib.contextmanager
 def _output(job: _Job, final: Path, about: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary path; then the sidecar and the file get their names."""
@@ -293,7 +217,9 @@ def _output(job: _Job, final: Path, about: dict[str, Any]) -> Iterator[Path]:
     from ..stages import module_digest
 
     given = {"series": job.series, "mask": job.mask, "weights": job.weights, "table": job.table}
-    given["atlas"] = Path(job.atlas) if Path(job.atlas).is_file() else _find_atlas(job.atlas)[1]
+    given["atlas"] = (
+        Path(job.atlas) if Path(job.atlas).is_file() else find_atlas_image(job.atlas)[1]
+    )
     with atomic_path(final) as temporary:
         yield temporary
         write_sidecar(

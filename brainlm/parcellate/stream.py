@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class VolumeStream:
     offset: int  # bytes before the first voxel
     slope: float | None  # None: the stored numbers are the values
     intercept: float
+    watch: Callable[[Iterable[NDArray]], Iterable[NDArray]] = iter  # sees each volume go by
 
     def __iter__(self) -> Iterator[NDArray]:
         """Yield each volume, (x * y * z,), first axis fastest (Fortran order).
@@ -47,7 +48,7 @@ class VolumeStream:
         slope, else float64 with slope and intercept applied. The buffer is used again for
         the next volume: copy what you keep.
         """
-        return map(self._scaled, self._stored())
+        return map(self._scaled, self.watch(self._stored()))
 
     def at(self, voxels: NDArray[np.intp]) -> Iterator[NDArray]:
         """Yield the values of these `voxels` (places in the flat volume) in each volume.
@@ -56,7 +57,7 @@ class VolumeStream:
         them from whole volumes. The buffer is used again: copy what you keep.
         """
         picked = np.empty(len(voxels), dtype=self.dtype)
-        for volume in self._stored():
+        for volume in self.watch(self._stored()):
             np.take(volume, voxels, out=picked, mode="clip")  # "raise" would copy
             yield self._scaled(picked)
 

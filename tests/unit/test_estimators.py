@@ -124,7 +124,7 @@ def test_the_stage_weighs_by_grey_matter_and_names_its_files_after_the_estimator
     from brainlm.cli.parcellate import parcellate
     from brainlm.layout import Study
 
-    from .test_parcellate import FIELDS, ID, _write, write_small_study
+    from .test_parcellate import FIELDS, ID, write_image_of, write_small_study
 
     share = load_template("MNI152NLin2009aSym", "GM", 8.0)
     study, params = Study(tmp_path), {"res": "8"}
@@ -138,7 +138,7 @@ def test_the_stage_weighs_by_grey_matter_and_names_its_files_after_the_estimator
         ("atlas_image", labels),
     ):
         entities = {} if kind == "atlas_image" else {"sub": "01", "task": "rest"}
-        _write(study, kind, content, share.affine, entities, **params)
+        write_image_of(study, kind, content, share.affine, entities, **params)
     parcellate(ID, study.root, text, tsv=True)
     fields = {**FIELDS, **params, "estimator": "weighted"}
     path = study.path("timeseries", **fields)

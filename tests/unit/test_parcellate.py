@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tracemalloc
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -208,9 +209,14 @@ def _params(zoom: float = 4.0, estimator: str = "mean") -> str:
 PARAMS = _params()
 
 
-def _write(study: Study, kind: str, data, affine, entities=ENTITIES, **fields) -> None:
+def write_image_of(study: Study, kind: str, data, affine, entities=ENTITIES, **fields) -> None:
+    """An image of the recording with its sidecar; `data` may be a file, which is linked."""
     path = study.path(kind, **{**FIELDS, **fields})
-    write_image(path, data, affine)
+    if isinstance(data, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(data)
+    else:
+        write_image(path, data, affine)
     write_sidecar(
         path, stage="x", code_digest="", entities=entities, sources={}, parameters={}, software={}
     )
@@ -247,9 +253,9 @@ def study(tmp_path):
     labels = np.repeat(np.arange(1, 5), 2)[:, None, None] * np.ones((8, 8, 8), int)
     mask = np.ones((8, 8, 8), np.uint8)
     mask[6:] = 0  # the fourth parcel is not covered
-    _write(study, "denoised_bold", data, affine)
-    _write(study, "mni_mask", mask, affine)
-    _write(study, "atlas_image", labels.astype(np.int16), affine, {})
+    write_image_of(study, "denoised_bold", data, affine)
+    write_image_of(study, "mni_mask", mask, affine)
+    write_image_of(study, "atlas_image", labels.astype(np.int16), affine, {})
     write_small_study(study, n_labels=4)
     return study, data, labels, affine
 
@@ -281,8 +287,8 @@ def test_a_different_grid_moves_the_labels_and_says_so(study):
     study, data, labels, affine = study
     flipped = affine.copy()
     flipped[0, 0], flipped[0, 3] = -4, 28
-    _write(study, "denoised_bold", data[::-1], flipped)
-    _write(study, "mni_mask", np.ones((8, 8, 8), np.uint8), flipped)
+    write_image_of(study, "denoised_bold", data[::-1], flipped)
+    write_image_of(study, "mni_mask", np.ones((8, 8, 8), np.uint8), flipped)
     parcellate(ID, study.root, PARAMS)
     path = study.path("timeseries", **FIELDS)
     assert read_sidecar(path)["AtlasMovedToDataGrid"] is True
@@ -294,14 +300,14 @@ def test_a_different_grid_moves_the_labels_and_says_so(study):
 
 def test_a_mask_on_another_grid_is_refused(study):
     study, _, _, affine = study
-    _write(study, "mni_mask", np.ones((8, 8, 7), np.uint8), affine)
+    write_image_of(study, "mni_mask", np.ones((8, 8, 7), np.uint8), affine)
     with pytest.raises(DataError, match="different grids"):
         parcellate(ID, study.root, PARAMS)
 
 
 def test_an_empty_mask_is_recorded_and_the_cohort_goes_on(study):
     study, _, _, affine = study
-    _write(study, "mni_mask", np.zeros((8, 8, 8), np.uint8), affine)
+    write_image_of(study, "mni_mask", np.zeros((8, 8, 8), np.uint8), affine)
     parcellate(ID, study.root, PARAMS, OnDataError.record)
     assert study.path("timeseries", **FIELDS).stat().st_size == 0
     assert study.path("coverage", **FIELDS).stat().st_size == 0
@@ -310,6 +316,6 @@ def test_an_empty_mask_is_recorded_and_the_cohort_goes_on(study):
 
 def test_another_subjects_series_is_refused(study):
     study, data, _, affine = study
-    _write(study, "denoised_bold", data, affine, {"sub": "02", "task": "rest"})
+    write_image_of(study, "denoised_bold", data, affine, {"sub": "02", "task": "rest"})
     with pytest.raises(DataError, match="not of"):
         parcellate(ID, study.root, PARAMS)
