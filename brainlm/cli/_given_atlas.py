@@ -59,6 +59,16 @@ def find_atlas_image(name: str) -> tuple[Atlas | None, Path]:
     return atlas, locate(atlas)
 
 
+def atlas_file(atlas: str, *, dense: bool) -> Path:
+    """The file of the atlas; for a dense series, the labels of its grayordinates."""
+    from ..atlas.fetch import locate
+    from ..atlas.registry import DENSE, find_dense
+
+    if dense and not atlas.endswith(DENSE):
+        return locate(find_dense(atlas))
+    return Path(atlas) if Path(atlas).is_file() else find_atlas_image(atlas)[1]
+
+
 def _check_space(atlas: str, series: Path, given: str | None, drawn_in: str | None) -> None:
     """Refuse a series that lies in another space than the atlas, or nobody knows in which."""
     from ..errors import InputError

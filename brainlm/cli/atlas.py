@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ._console import say
+
+if TYPE_CHECKING:
+    from ..atlas.registry import Atlas
 
 NameArg = Annotated[str, typer.Argument(help="a name from `brainlm atlas list`")]
 
@@ -77,7 +80,7 @@ def check(
     from ..atlas.check import check_numbers, check_places
     from ..atlas.fetch import locate
     from ..atlas.labels import label_sizes, read_labels
-    from ..atlas.registry import find_atlas, load_registry
+    from ..atlas.registry import DENSE, find_atlas, load_registry
     from ..errors import InputError
     from ..provenance import sha256_file
 
@@ -92,6 +95,9 @@ def check(
             raise InputError(f"{atlas.name} has no image to check", fix="`brainlm atlas build`")
         path = locate(atlas)
         digest = sha256_file(path)
+    if path.name.endswith(DENSE):
+        _check_dense(path, digest, atlas)
+        return
     labels = read_labels(path)
     sizes = label_sizes(labels.data)
     say(f"file           {path}")
@@ -112,6 +118,27 @@ def check(
     absent = table["name"][~table["index"].isin(sizes)].tolist()
     say(f"table          {len(table)} parcels; without a voxel: {', '.join(absent) or 'none'}")
     say(f"{atlas.name} is as it should be")
+
+
+def _check_dense(path: Path, digest: str, atlas: Atlas | None) -> None:
+    """Print what is on record about labels of grayordinates."""
+    import numpy as np
+
+    from ..atlas.check import check_numbers
+    from ..atlas.table import read_table
+    from ..parcellate.cifti import read_dlabel
+
+    labels = read_dlabel(path)
+    numbers, counts = np.unique(labels.numbers[labels.numbers > 0], return_counts=True)
+    sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    outside = int((labels.numbers == 0).sum())
+    say(f"file           {path}")
+    say(f"sha256         {digest}")
+    say(f"grayordinates  {len(labels.numbers):,}, {outside:,} of them in no parcel")
+    say(f"labels         {len(sizes)}; the smallest has {min(sizes.values(), default=0)}")
+    if atlas is not None:
+        check_numbers(sizes, read_table(atlas.table), atlas.n_labels, path)
+        say(f"{atlas.name} is as it should be")
 
 
 @atlas_app.command("build")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._console import progress, say
-from ._given_atlas import find_atlas_image, label_image, label_of, warn_of_tiny
+from ._given_atlas import atlas_file, label_image, label_of, warn_of_tiny
 from ._single_thread import pin_libraries
 from .parcellate import TsvOption
 
@@ -105,13 +105,9 @@ def _dense(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
     from ..errors import InputError
     from ..parcellate.cifti import check_models, dense_parcels, open_dtseries, read_dlabel
 
-    if not job.atlas.endswith(".dlabel.nii"):
-        raise InputError(
-            f"Atlas {job.atlas} has no labels for grayordinates", fix="give --atlas X.dlabel.nii"
-        )
     if job.mask or job.table or job.space:
         raise InputError("--mask, --table and --space are for NIfTI; CIFTI files hold their own")
-    atlas, series = read_dlabel(job.atlas), open_dtseries(job.series)
+    atlas, series = read_dlabel(atlas_file(job.atlas, dense=True)), open_dtseries(job.series)
     check_models(series, atlas)
     parcels = pd.DataFrame(sorted(atlas.names.items()), columns=["index", "name"])
     blocks = progress(series, "grayordinates", series.n_blocks)
@@ -217,9 +213,7 @@ def _output(job: _Job, final: Path, about: dict[str, Any]) -> Iterator[Path]:
     from ..stages import module_digest
 
     given = {"series": job.series, "mask": job.mask, "weights": job.weights, "table": job.table}
-    given["atlas"] = (
-        Path(job.atlas) if Path(job.atlas).is_file() else find_atlas_image(job.atlas)[1]
-    )
+    given["atlas"] = atlas_file(job.atlas, dense=job.series.name.endswith(_DENSE))
     with atomic_path(final) as temporary:
         yield temporary
         write_sidecar(

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 from nibabel.cifti2 import BrainModelAxis, Cifti2Header, Cifti2Image, LabelAxis, SeriesAxis
 
+from brainlm.atlas import load_table
+from brainlm.atlas.fetch import get_atlas
+from brainlm.atlas.registry import find_dense
 from brainlm.cli.parcellate_file import parcellate_file
 from brainlm.errors import BrainLMError, DataError, InputError
 from brainlm.images import write_image
@@ -96,8 +99,6 @@ def test_other_grayordinates_are_refused(pair, tmp_path, models, fault):
 
 
 def test_the_published_cifti_atlas_is_that_of_the_table(shared_data):
-    from brainlm.atlas import load_table
-
     atlas = read_dlabel(shared_data / "A424" / "A424.dlabel.nii")
     assert len(atlas.numbers) == 91_282 and (atlas.numbers == 0).sum() == 5_061
     assert dict(sorted(atlas.names.items())) == dict(enumerate(load_table()["name"], start=1))
@@ -118,6 +119,20 @@ def test_the_command_on_cifti(pair, tmp_path):
     )
     assert about["Entities"] == {"sub": "01", "task": "rest"}
     assert set(about["Sources"]) == {f"series::{series.name}", f"atlas::{atlas.name}"}
+
+
+def test_the_command_finds_the_registered_atlas_of_grayordinates(tmp_path, shared_data):
+    published = shared_data / "A424" / "A424.dlabel.nii"
+    models = read_dlabel(published).models
+    data = np.random.default_rng(0).normal(100, 1, (6, len(models))).astype(np.float32)
+    series = _series(tmp_path / "sub-1_task-rest.dtseries.nii", data, models)
+    with pytest.raises(InputError, match="A424dense is not on this machine"):
+        parcellate_file(series, "A424", tmp_path)
+    get_atlas(find_dense("A424"), str(published))
+    for name in ("A424", str(published)):
+        parcellate_file(series, name, tmp_path)
+    table = pd.read_parquet(tmp_path / "sub-1_task-rest_atlas-A424_stat-mean_timeseries.parquet")
+    assert list(table.columns) == load_table()["name"].tolist() and table.notna().all().all()
 
 
 @pytest.fixture
@@ -179,7 +194,6 @@ def test_swapped_and_fractional_and_missing_labels_are_refused(volume):
 
 
 def test_permuted_labels_of_the_real_atlas_are_found_out(shared_data):
-    from brainlm.atlas import load_table
     from brainlm.atlas.check import check_places
     from brainlm.atlas.labels import read_labels
     from brainlm.images import Image
@@ -217,7 +231,7 @@ def test_other_inputs_that_cannot_be_used(volume, pair, shared_data):
     with pytest.raises(DataError, match=r"35 grayordinates, the atlas 91,282"):
         parcellate_file(dense, str(shared_data / "A424" / "A424.dlabel.nii"), folder)
     with pytest.raises(InputError, match="no labels for grayordinates"):
-        parcellate_file(dense, "A424", folder)
+        parcellate_file(dense, "A424thin", folder)
     for broken in (dense, atlas):
         whole = broken.read_bytes()
         broken.write_bytes(whole[:-40])
