@@ -6,6 +6,7 @@ generated from these models; a test keeps them equal. An unknown key is an error
 
 from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
+from .engines import Containers, Fmriprep
 from .files import (
     config_schema,
     load_config,
@@ -40,11 +41,13 @@ __all__ = [
     "AtlasChoice",
     "Config",
     "Confounds",
+    "Containers",
     "Denoise",
     "Distortion",
     "Eligibility",
     "Evaluate",
     "Finetune",
+    "Fmriprep",
     "Ica",
     "Model",
     "Motion",
