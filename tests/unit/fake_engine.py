@@ -7,6 +7,7 @@ file that gets its arguments. It imports nothing but the standard library, to st
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -95,6 +96,12 @@ def main(arguments: list[str]) -> int:
         return int(os.environ.get("FAKE_IMAGE_CODE", "0"))
     if arguments[0] == "kill":
         return 0
+    if arguments[0] in ("version", "images"):  # fmriprep-docker asks these
+        print("27.0.0")
+        return 0
+    if "--entrypoint=free" in arguments:
+        print("Mem:  32000  1000  31000")
+        return 0
     mounts = _mounts(arguments)
     for source, _ in mounts.values():
         if not source.exists():
@@ -110,9 +117,7 @@ def main(arguments: list[str]) -> int:
     return _run(os.environ.get("FAKE_MODE", "ok"), data, out, subject, session, filters)
 
 
-def _run(
-    mode: str, data: Path, out: Path, subject: str, session: str | None, filters: dict
-) -> int:
+def _run(mode: str, data: Path, out: Path, subject: str, session: str | None, filters: dict) -> int:
     print(f"fMRIPrep stand-in: {mode}", flush=True)
     if mode == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -169,8 +174,9 @@ def _filters(inside: list[str], mounts: dict[str, tuple[Path, str]]) -> dict:
     if "--bids-filter-file" not in inside:
         return {}
     path = inside[inside.index("--bids-filter-file") + 1]
-    place = next(target for target in mounts if path.startswith(f"{target}/"))
-    content = json.loads((mounts[place][0] / path.removeprefix(f"{place}/")).read_text())
+    place = next(target for target in mounts if f"{path}/".startswith(f"{target}/"))
+    source = mounts[place][0] / path.removeprefix(place).lstrip("/")
+    content = json.loads(source.read_text())
     keys = {"session": "ses", "direction": "dir", "acquisition": "acq"}
     return {keys.get(name, name): values for name, values in content["bold"].items()}
 
@@ -178,7 +184,7 @@ def _filters(inside: list[str], mounts: dict[str, tuple[Path, str]]) -> dict:
 def _mounts(arguments: list[str]) -> dict[str, tuple[Path, str]]:
     """Target -> source and mode, of Apptainer's --bind and Docker's --volume."""
     found = {}
-    for flag, value in zip(arguments, arguments[1:], strict=False):
+    for flag, value in itertools.pairwise(arguments):
         if flag in ("--bind", "--volume", "-v"):
             source, target, *mode = value.split(":")
             found[target] = (Path(source), mode[0] if mode else "rw")

@@ -178,7 +178,7 @@ def test_what_a_job_lacks_is_told_before_anything_starts(
     config = study / "config/config.yaml"
     template = study.parent / "templateflow/tpl-MNI152NLin6Asym"
     (template / "tpl-MNI152NLin6Asym_res-02_T1w.nii.gz").write_text("")
-    with pytest.raises(InputError, match="lacks tpl-MNI152NLin6Asym.*_res-02_T1w"):
+    with pytest.raises(InputError, match=r"lacks tpl-MNI152NLin6Asym.*_res-02_T1w"):
         fmriprep("sub-01", study=study)
     monkeypatch.delenv("FS_LICENSE")
     with pytest.raises(InputError, match="No FreeSurfer licence was found"):
