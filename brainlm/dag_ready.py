@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from .dag import Dag
+from .fmriprep.jobs import job_of
+from .layout import TEMPLATES
 from .provenance import sha256_json
 
 #: Columns of the recordings table that, when they change, make such a recording's jobs stale.
@@ -15,7 +17,8 @@ _CONTENT = ("ready", "ready_sha256", "ready_about", "tr", "n_volumes")
 def ready_inputs(study: Dag, wildcards: Any) -> list[str]:
     """The files that a recording starts from, or what says that fMRIPrep has written them."""
     if study.config.engine == "fmriprep":
-        return [study.fmriprep_manifest(wildcards.recording)]
+        job = job_of(wildcards.recording, study.config.fmriprep.level)
+        return [TEMPLATES["fmriprep_manifest"].format(job=job)]
     files = json.loads(study.row(wildcards.recording)["ready"])
     return [str(study.config.bids_dir / path) for path in sorted(files.values())]
 

@@ -16,7 +16,7 @@ _GRID = "_space-{space}_res-{res}"
 
 #: Name of each kind of file -> its path below the study folder. The fields in braces are
 #: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
-#: (space, res, atlas, estimator) and, for models, `run` and `target`.
+#: (space, res, atlas, estimator) and, for models, `run` and `target`, for fMRIPrep `job`.
 TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
     "recordings": "onboarding/recordings.parquet",
@@ -50,6 +50,10 @@ TEMPLATES: dict[str, str] = {
     "coverage": _FUNC + _GRID + "_atlas-{atlas}_stat-coverage_timeseries.tsv",
     "timeseries_tsv": _FUNC + _GRID + "_seg-{atlas}_stat-{estimator}_timeseries.tsv",
     "coverage_tsv": _FUNC + _GRID + "_seg-{atlas}_stat-coverage_bold.tsv",
+    # one job of fMRIPrep: a subject or a session
+    "fmriprep_manifest": "derivatives/fmriprep-jobs/{job}.json",
+    "fmriprep_outputs": "derivatives/fmriprep",
+    "fmriprep_crashes": "qc/fmriprep/{job}",
     "qc_figure": "reports/figures/{recording}_qc.png",
     "qc_batch": "reports/figures/batch-{batch}.tsv",
     "failure": "qc/failures/{recording}.json",

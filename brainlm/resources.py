@@ -1,4 +1,4 @@
-"""Where the files that are not Python stand: workflow, default config, atlas registry."""
+"""Where the files that are not Python stand: workflow, default config, atlas registry, pins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def share_dir() -> Path:
-    """The folder with `Snakefile`, `workflow/`, `config/` and `atlases/`.
+    """The folder with `Snakefile`, `workflow/`, `config/`, `atlases/` and `containers/`.
 
     In a clone that is its root; in an installed wheel, `brainlm/_share`.
     """

@@ -34,6 +34,17 @@ GROUND_FLOOR = frozenset(
         "brainlm.cli",
         "brainlm.cli._stage",
         "brainlm.cli._console",
+        # Where and how fMRIPrep is run, and how its end is judged: not what it computes.
+        "brainlm.cli._job",
+        "brainlm.fmriprep.caches",
+        "brainlm.fmriprep.images",
+        "brainlm.fmriprep.license",
+        "brainlm.fmriprep.outcome",
+        "brainlm.fmriprep.outputs",
+        "brainlm.fmriprep.plan",
+        "brainlm.fmriprep.process",
+        "brainlm.fmriprep.report",
+        "brainlm.fmriprep.runtime",
     }
 )
 
@@ -56,6 +67,7 @@ STAGES: dict[str, Stage] = {
     stage.verb: stage
     for stage in (
         Stage("prepare-atlas", ("atlas", "space")),
+        Stage("fmriprep", ("fmriprep",), takes_seed=True),
         Stage("motion", ("motion",)),
         Stage("fieldmap", ("distortion", "normalize")),
         Stage("normalize-anat", ("normalize", "space")),
@@ -63,10 +75,8 @@ STAGES: dict[str, Stage] = {
         Stage("normalize-bold", ("distortion", "normalize", "space")),
         Stage("warp-bold", ("distortion", "normalize", "space")),
         Stage("resample", ("distortion", "normalize", "resample", "space")),
-        Stage("adopt", ("engine", "derivatives", "confounds", "space")),
-        Stage(
-            "adopt-parcels", ("engine", "derivatives", "parcellate", "quality", "atlas", "space")
-        ),
+        Stage("adopt", ("engine", "derivatives", "fmriprep", "confounds", "space")),
+        Stage("adopt-parcels", ("engine", "derivatives", "parcellate", "atlas", "space")),
         Stage("confounds", ("confounds", "space")),
         Stage("ica", ("ica", "derivatives", "space")),
         Stage("denoise", ("denoise", "space")),

@@ -23,6 +23,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "resample-to-parcels",
     ),
     "Files of other pipelines": ("adopt", "adopt-parcels", "parcellate-file"),
+    "fMRIPrep": ("containers", "fmriprep"),
     "The cohort": ("prepare-atlas", "cohort", "scale", "shards"),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
     "To look at": ("qc-figure", "report", "audit"),

@@ -77,11 +77,15 @@ def take(run: RecordingRun, ready: Ready, role: str) -> Path | None:
         raise DataError("The file is not there", file=path, fix="restore it") from None
     if not same:
         raise DataError(
-            "The file has changed since it was onboarded",
+            "The file has changed since it was onboarded (or made by fMRIPrep)",
             file=path,
             fix="run `brainlm onboard` again, then the workflow",
         )
-    name = f"elsewhere::{path.name}" if Path(relative).is_absolute() else f"bids::{relative}"
+    name = f"bids::{relative}"
+    if Path(relative).is_absolute():
+        name = f"elsewhere::{path.name}"
+    elif path.is_relative_to(run.study.root):
+        name = run.study.relative(path)
     run.sources[name] = fingerprint or "not hashed"
     return path
 
@@ -128,14 +132,20 @@ def kept_of(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_fmriprep(run: RecordingRun) -> Ready:
-    """What fMRIPrep wrote for this raw run in the study."""
+    """What fMRIPrep wrote for this raw run in the study, as the job's manifest lists it."""
     from ..bids.ready.choice import Wanted
     from ..bids.ready.fmriprep import find_runs
-    from ..errors import DataError
+    from ..errors import DataError, UpstreamError
+    from ..files import read_json
+    from ..fmriprep.jobs import job_of
+    from ..provenance import is_tombstone
 
     recording, space = run.recording, run.params["space"]
-    run.input("fmriprep_manifest", job=recording.fmriprep_job(run.params["fmriprep"]["level"]))
-    root = run.study.root / "derivatives" / "fmriprep"
+    job = job_of(recording.id, run.params["fmriprep"]["level"])
+    manifest = run.source(run.path("fmriprep_manifest", job=job))
+    if is_tombstone(manifest):
+        raise UpstreamError(f"fMRIPrep gave up on {job}", file=manifest)
+    root = run.path("fmriprep_outputs")
     wanted = Wanted(space["template"], space["resolution_mm"])
     runs = find_runs(root, wanted, subject=f"sub-{recording.entities['sub']}")
     found: ReadyRun | None = next((r for r in runs if r.recording_id == recording.id), None)
@@ -146,7 +156,9 @@ def _of_fmriprep(run: RecordingRun) -> Ready:
             file=root,
             fix=f"look into derivatives/fmriprep/sub-{recording.entities['sub']}.html",
         )
-    return Ready(root, found.files, {}, found.by, "fmriprep", found.kind, found.space, False)
+    listed = read_json(manifest)["Files"]
+    prints = {role: listed[path]["SHA256"] for role, path in found.files.items() if path in listed}
+    return Ready(root, found.files, prints, found.by, "fmriprep", found.kind, found.space, False)
 
 
 def measure(kind: Kind, path: Path, names: list[str]) -> Length:

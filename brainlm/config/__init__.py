@@ -7,6 +7,7 @@ generated from these models; a test keeps them equal. An unknown key is an error
 from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
+from .engines import Containers, Fmriprep
 from .files import (
     config_schema,
     load_config,
@@ -43,12 +44,14 @@ __all__ = [
     "AtlasChoice",
     "Config",
     "Confounds",
+    "Containers",
     "Denoise",
     "Derivatives",
     "Distortion",
     "Eligibility",
     "Evaluate",
     "Finetune",
+    "Fmriprep",
     "Ica",
     "Model",
     "Motion",

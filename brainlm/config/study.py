@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
+from .engines import Containers, Fmriprep
 from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Shards, Split
 from .preprocessing import (
     AtlasChoice,
@@ -35,6 +36,8 @@ class Config(Section):
         description="who preprocesses: native: this workflow; fmriprep: fMRIPrep in a container, "
         "run by this workflow; derivatives: somebody did already, and bids_dir holds their files",
     )
+    fmriprep: Fmriprep = Fmriprep()
+    containers: Containers = Containers()
     seed: int = Field(1, ge=0, description="of everything random: training, masks, bootstrap")
     eligibility: Eligibility = Eligibility()
     space: Space = Space()

@@ -20,6 +20,7 @@ FIELDS = {
     "run": "tiny",
     "target": "age",
     "batch": "0000",
+    "job": "sub-01",
     **Config().labels,
 }
 
