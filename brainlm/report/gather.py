@@ -46,6 +46,13 @@ class Provenance:
     parameters: dict[str, dict[str, Any]]  # stage -> options
     software: dict[str, list[str]]  # package -> versions
     hashes: list[tuple[str, str, str]]  # (what, path, SHA-256)
+    #: step -> other pipelines that did it, of runs that were adopted
+    processed_by: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether another pipeline preprocessed the runs."""
+        return bool({"adopt", "adopt-parcels"} & set(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -234,6 +241,7 @@ def _provenance(reader: _Reader, recordings: pd.DataFrame, targets: Sequence[str
     code: dict[str, set[str]] = {}
     software: dict[str, set[str]] = {}
     parameters: dict[str, dict[str, Any]] = {}
+    others: dict[str, set[str]] = {}
     for path in [*common.values(), *_recording_files(reader, recordings)]:
         sidecar = reader.read(sidecar_path(path), _json_object)
         if sidecar and "Stage" in sidecar:
@@ -242,6 +250,8 @@ def _provenance(reader: _Reader, recordings: pd.DataFrame, targets: Sequence[str
             parameters.setdefault(stage, sidecar.get("Parameters", {}))
             for package, version in sidecar.get("Software", {}).items():
                 software.setdefault(package, set()).add(str(version))
+            for step, pipeline in sidecar.get("ProcessedBy", {}).items():
+                others.setdefault(step, set()).add(str(pipeline))
     return Provenance(
         code={stage: sorted(found) for stage, found in code.items()},
         parameters=parameters,
@@ -251,6 +261,7 @@ def _provenance(reader: _Reader, recordings: pd.DataFrame, targets: Sequence[str
             for what, path in common.items()
             if path.exists() and not is_tombstone(path)
         ],
+        processed_by={step: sorted(found) for step, found in sorted(others.items())},
     )
 
 

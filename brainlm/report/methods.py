@@ -92,15 +92,30 @@ def denoising_options(findings: Findings) -> Mapping[str, Any]:
 
 
 def methods(findings: Findings) -> list[str]:
-    """Sentences about denoising; none before it has been done."""
+    """Sentences about what others had done, and about denoising; none before it has been done."""
     options = denoising_options(findings)
     if not options:
-        return []
+        return _done_by_others(findings)
     done = findings.provenance.parameters
     seeking = (done[stage]["ica"] for stage in _SEEKING if "ica" in done.get(stage, {}))
     ica: Mapping[str, Any] = next(seeking, {})
     sentences = [_components(options, ica), _fit(options), _scrubbing(options)]
-    return [sentence for sentence in sentences if sentence]
+    return [*_done_by_others(findings), *(sentence for sentence in sentences if sentence)]
+
+
+def _done_by_others(findings: Findings) -> list[str]:
+    """Which steps had been done before the data came to us, and by whom."""
+    steps_of: dict[str, list[str]] = {}
+    for step, pipelines in findings.provenance.processed_by.items():
+        steps_of.setdefault(" or ".join(pipelines), []).append(step)
+    if not steps_of:
+        return []
+    told = [f"{_listed(steps)} by {who}" for who, steps in sorted(steps_of.items())]
+    return [f"Not done by this workflow, but before: {'; '.join(told)}."]
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def denoising_references(findings: Findings) -> list[tuple[str, str]]:
@@ -156,7 +171,7 @@ def _fit(options: Mapping[str, Any]) -> str:
         )
     if not terms:
         return begin.strip() or "No filter and no nuisance regression was applied."
-    listed = terms[0] if len(terms) == 1 else f"{', '.join(terms[:-1])} and {terms[-1]}"
+    listed = _listed(terms)
     return (
         f"{begin}From each voxel's series {listed} were removed in one least-squares fit; the "
         "voxel's mean was kept. Volumes before the steady state had no part in it."

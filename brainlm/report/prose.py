@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..recordings import correction_of
-from ..templates import BUNDLED, find_template
+from ..templates import BUNDLED, TEMPLATES, find_template
 from .gather import Findings
 from .methods import denoising_options, denoising_references
 
@@ -13,6 +13,34 @@ from .methods import denoising_options, denoising_references
 FEW_SUBJECTS = 30
 #: Names in one sentence; the sidecars hold all.
 MOST_NAMED = 10
+
+#: How other pipelines' names begin, in small letters -> what to cite for them.
+_PIPELINES = (
+    (
+        "fmriprep",
+        "fMRIPrep",
+        "Esteban O, et al. fMRIPrep: a robust preprocessing pipeline for functional MRI. Nature "
+        "Methods 16:111-116, 2019.",
+    ),
+    (
+        "xcp",
+        "XCP-D",
+        "Mehta K, et al. XCP-D: A robust pipeline for the post-processing of fMRI data. Imaging "
+        "Neuroscience 2:1-26, 2024.",
+    ),
+    (
+        "hcp",
+        "The preprocessing of the Human Connectome Project",
+        "Glasser MF, et al. The minimal preprocessing pipelines for the Human Connectome Project. "
+        "NeuroImage 80:105-124, 2013.",
+    ),
+    (
+        "uk biobank",
+        "The preprocessing of UK Biobank",
+        "Alfaro-Almagro F, et al. Image processing and quality control for the first 10,000 brain "
+        "imaging datasets from UK Biobank. NeuroImage 166:400-424, 2018.",
+    ),
+)
 
 
 def limits(findings: Findings) -> list[str]:
@@ -36,18 +64,20 @@ def limits(findings: Findings) -> list[str]:
             f"{', '.join(findings.doubtful[:MOST_NAMED])}"
             f"{' and others' if len(findings.doubtful) > MOST_NAMED else ''}."
         )
-    if not is_nonlinear(findings):
+    native = not findings.provenance.adopted
+    if native and not is_nonlinear(findings):
         found.append(
             "Normalisation to the template is affine: cortical folds are not matched one to one, "
             "which blurs small parcels."
         )
     distorted, runs = _left_distorted(findings)
-    if distorted:
+    if native and distorted:
         found.append(
             f"Susceptibility distortion is left as it is in {distorted} of {runs} runs: near the "
             "sinuses and the ears their parcels see tissue from some millimetres away."
         )
-    if denoising_options(findings).get("method") not in ("aroma", "fix"):
+    cleaned = "denoising" in findings.provenance.processed_by
+    if not cleaned and denoising_options(findings).get("method") not in ("aroma", "fix"):
         found.append("Denoising is by regression, without independent components (ICA-AROMA).")
     found += [
         "Fine-tuning trains one model for each label with fixed settings; there is no search "
@@ -81,7 +111,9 @@ def _resampled(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _template_citations(name: str) -> list[tuple[str, str]]:
-    """A fetched template borrows its tissue maps from the bundled one."""
+    """A fetched template borrows its tissue maps from the bundled one; fsLR is no template."""
+    if name not in TEMPLATES:
+        return []
     found = [(f"The template, {name}", find_template(name).citation)]
     if name != BUNDLED:
         found.append(
@@ -109,6 +141,38 @@ def _test_subjects(findings: Findings) -> int | None:
     return int(findings.cohort.loc[test, "subject"].nunique())
 
 
+def _preprocessing_citations(findings: Findings) -> list[tuple[str, str]]:
+    """Of the tools that brought the runs to the template: ours, or those of other pipelines."""
+    if findings.provenance.adopted:
+        names = {name for found in findings.provenance.processed_by.values() for name in found}
+        return [
+            (what, reference)
+            for start, what, reference in _PIPELINES
+            if any(name.lower().startswith(start) for name in names)
+        ]
+    found = [
+        (
+            "Registration (ANTs)",
+            "Avants BB, et al. A reproducible evaluation of ANTs similarity metric performance "
+            "in brain image registration. NeuroImage 54:2033-2044, 2011.",
+        ),
+        (
+            "The boundary of the white matter in coregistration",
+            "Greve DN, Fischl B. Accurate and robust brain image alignment using boundary-based "
+            "registration. NeuroImage 48:63-72, 2009.",
+        ),
+    ]
+    if is_nonlinear(findings):
+        found.append(
+            (
+                "Nonlinear registration (SyN)",
+                "Avants BB, et al. Symmetric diffeomorphic image registration with "
+                "cross-correlation. Medical Image Analysis 12:26-41, 2008.",
+            )
+        )
+    return found
+
+
 def citations(findings: Findings) -> list[tuple[str, str]]:
     """What to cite for what was used: (for what, reference)."""
     found = [
@@ -127,28 +191,11 @@ def citations(findings: Findings) -> list[tuple[str, str]]:
             "Power JD, et al. Spurious but systematic correlations in functional connectivity "
             "MRI networks arise from subject motion. NeuroImage 59:2142-2154, 2012.",
         ),
-        (
-            "Registration (ANTs)",
-            "Avants BB, et al. A reproducible evaluation of ANTs similarity metric performance "
-            "in brain image registration. NeuroImage 54:2033-2044, 2011.",
-        ),
-        (
-            "The boundary of the white matter in coregistration",
-            "Greve DN, Fischl B. Accurate and robust brain image alignment using boundary-based "
-            "registration. NeuroImage 48:63-72, 2009.",
-        ),
+        *_preprocessing_citations(findings),
         *_template_citations(findings.template),
         (
             "The workflow engine",
             "Mölder F, et al. Sustainable data analysis with Snakemake. F1000Research 10:33, 2021.",
         ),
     ]
-    if is_nonlinear(findings):
-        found.append(
-            (
-                "Nonlinear registration (SyN)",
-                "Avants BB, et al. Symmetric diffeomorphic image registration with "
-                "cross-correlation. Medical Image Analysis 12:26-41, 2008.",
-            )
-        )
     return [*found[:3], *denoising_references(findings), *found[3:]]

@@ -161,6 +161,21 @@ def test_methods_say_what_was_done(finished, page):
     assert methods(replace(found, provenance=replace(found.provenance, parameters={}))) == []
 
 
+def test_what_others_did_is_told_and_cited(finished):
+    found = gather(finished.study, finished.fields, [], finished.config.name)
+    done = {"motion": ["fMRIPrep 25.1.3"], "resampling": ["fMRIPrep 25.1.3"]}
+    known = replace(found.provenance, processed_by=done, parameters={"adopt": {}})
+    theirs = replace(found, provenance=known)
+    assert methods(theirs)[0] == (
+        "Not done by this workflow, but before: motion and resampling by fMRIPrep 25.1.3."
+    )
+    assert not any("affine" in text or "istortion" in text for text in limits(theirs))
+    cited = dict(citations(theirs))
+    assert "Esteban" in cited["fMRIPrep"] and "Registration (ANTs)" not in cited
+    assert "Registration (ANTs)" in dict(citations(found))
+    assert "fMRIPrep" not in dict(citations(found))
+
+
 def test_an_atlas_of_another_space_is_told_and_its_template_cited(finished):
     found = gather(finished.study, finished.fields, [], "x")
     assert found.atlas_space is None
