@@ -42,9 +42,14 @@ else:
     include: "workflow/rules/adopt_parcels.smk"
 
 
-if study.config.resample.output == "parcels":
+if study.config.resample.output == "parcels" and study.kind == "volume":
+    if study.config.engine == "native":
 
-    include: "workflow/rules/straight.smk"
+        include: "workflow/rules/straight.smk"
+
+    else:
+
+        include: "workflow/rules/adopt_straight.smk"
 
 
 include: "workflow/rules/shards.smk"

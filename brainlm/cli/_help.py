@@ -22,7 +22,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "parcellate",
         "resample-to-parcels",
     ),
-    "Files of other pipelines": ("adopt", "adopt-parcels", "parcellate-file"),
+    "Files of other pipelines": (
+        "adopt",
+        "adopt-to-parcels",
+        "adopt-parcels",
+        "parcellate-file",
+    ),
     "fMRIPrep": ("containers", "fmriprep"),
     "The cohort": ("prepare-atlas", "cohort", "scale", "shards"),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,11 +22,11 @@ from ._stage import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
     from ..preproc.adopt import Adopted
-    from ..series import Series
 
 OUTPUTS = ("preproc_bold", "mni_mask", "mni_boldref", "motion", "confounds")
 
@@ -50,8 +51,7 @@ def adopt(
     are computed from the series and their motion parameters. Sidecars say who did which step.
     """
     pin_libraries()
-    from ..preproc.tables import write_motion
-    from ..series import open_series
+    from ..series import open_series, write_series
 
     with recording_stage(
         "adopt",
@@ -62,67 +62,112 @@ def adopt(
         outputs=OUTPUTS,
         software=("nibabel", "nilearn", "numpy", "pandas", "scipy"),
     ) as run:
-        ready = ready_of(run)
-        path = take(run, ready, "series")
-        assert path is not None
-        series = open_series(path)
-        table = _their_confounds(run, ready, series.shape[3])
-        motion, about_motion = motion_of(run, ready, table, series.shape[3])
-        mask = _write_images(run, ready, _open(run, ready, series), kept_of(about_motion))
-        with run.output("motion", about=about_motion) as place:
-            write_motion(place, motion)
-        _write_confounds(run, ready, table, mask, mem_gb)
+        opened = open_ready(run)
+        adopted = opened.adopted
+        with run.output("preproc_bold", about={**opened.about, **opened.of_series}) as path:
+            write_series(path, adopted.volumes(), adopted.shape, adopted.grid.affine, tr=opened.tr)
+            mask = adopted.mask()
+        opened.write_images(run, mask)
+        held = None
+        if opened.confounds is None:
+            held = open_series(run.path("preproc_bold")).in_mask(mask, mem_gb)
+        opened.write_tables(run, mask, held)
 
 
-def _open(run: RecordingRun, ready: Ready, series: Series) -> Adopted:
-    """The series' way onto the study's grid."""
+@dataclass(frozen=True)
+class Opened:
+    """A preprocessed run with its tables, ready to be brought onto the study's grid."""
+
+    adopted: Adopted
+    confounds: pd.DataFrame | None  # that came with it
+    motion: pd.DataFrame
+    about_motion: dict[str, Any]
+    about: dict[str, Any]  # where it comes from
+    cleaned: bool
+    resolution: str
+    tr: float  # s
+
+    @property
+    def of_series(self) -> dict[str, Any]:
+        """Sidecar fields of the series alone."""
+        return {
+            "RepetitionTime": self.tr,
+            "SkullStripped": True,
+            "AlreadyDenoised": self.cleaned,
+            "Resolution": self.resolution,
+            "Interpolated": self.adopted.moved,
+            **kept_of(self.about_motion),
+        }
+
+    def write_images(self, run: RecordingRun, mask: NDArray[np.bool_]) -> None:
+        """Write the brain mask (x, y, z) and the mean volume; all volumes have been seen."""
+        import numpy as np
+
+        from ..images import write_image
+
+        grid = self.adopted.grid
+        share = round(float((mask & grid.brain).sum() / grid.brain.sum()), 4)
+        about = {**self.about, "Resolution": self.resolution}
+        with run.output("mni_mask", about={**about, "ShareOfTemplateBrain": share}) as path:
+            write_image(path, mask.astype(np.uint8), grid.affine, in_mni=True, atomic=False)
+        with run.output("mni_boldref", about={**about, "Statistic": "mean over time"}) as path:
+            write_image(path, self.adopted.mean(), grid.affine, in_mni=True, atomic=False)
+
+    def write_tables(
+        self, run: RecordingRun, mask: NDArray[np.bool_], series: NDArray[np.float32] | None
+    ) -> None:
+        """Write the motion, and their confounds as they stand or our own of `series` (T, n)."""
+        from ..preproc.tables import write_confounds as write_table
+        from ..preproc.tables import write_motion
+        from .confounds import mean_fd, write_confounds
+
+        with run.output("motion", about=self.about_motion) as path:
+            write_motion(path, self.motion)
+        if self.confounds is None:
+            assert series is not None
+            write_confounds(run, series, mask)
+            return
+        fd = {"MeanFramewiseDisplacement": mean_fd(self.motion)}
+        with run.output("confounds", about={**self.about, "RepetitionTime": self.tr, **fd}) as path:
+            write_table(path, self.confounds)
+
+
+def open_ready(run: RecordingRun) -> Opened:
+    """Check the files of a preprocessed run, and find the way of its series onto the grid."""
     from ..images import load_template, read_image
     from ..preproc.adopt import Adopted, Grid
+    from ..series import open_series
 
-    space = run.params["space"]
+    ready = ready_of(run)
+    source = take(run, ready, "series")
+    assert source is not None
+    series, space = open_series(source), run.params["space"]
+    confounds = _their_confounds(run, ready, series.shape[3])
+    motion, about_motion = motion_of(run, ready, confounds, series.shape[3])
     template = load_template(run.template(), "brain", space["resolution_mm"])
-    brain = take(run, ready, "mask")
-    warp = take(run, ready, "warp")
+    brain, warp = take(run, ready, "mask"), take(run, ready, "warp")
     way = None
     if warp is not None:
         from ..preproc.fnirt import read_fnirt_field
 
         way = read_fnirt_field(warp, series).to_run
-    return Adopted(
+    adopted = Adopted(
         series,
         Grid(template.affine, template.data > 0.5),
         None if brain is None else read_image(brain),
         order=run.params["derivatives"]["order"],
         way=way,
     )
-
-
-def _write_images(
-    run: RecordingRun, ready: Ready, adopted: Adopted, kept: dict[str, Any]
-) -> NDArray:
-    """Write the series, its mask and its mean; return the mask (x, y, z)."""
-    import numpy as np
-
-    from ..images import write_image
-    from ..series import write_series
-
-    tr, affine = run.recording.tr, adopted.grid.affine
-    resolution = f"{run.params['space']['resolution_mm']:g} mm isotropic"
-    about: dict[str, Any] = {
-        **about_of(ready),
-        "Resolution": resolution,
-        "Interpolated": adopted.moved,
-    }
-    further = {"RepetitionTime": tr, "SkullStripped": True, "AlreadyDenoised": ready.cleaned}
-    with run.output("preproc_bold", about={**about, **further, **kept}) as path:
-        write_series(path, adopted.volumes(), adopted.shape, affine, tr=tr)
-        mask = adopted.mask(adopted.series.path)
-    share = round(float(mask.sum() / adopted.grid.brain.sum()), 4)
-    with run.output("mni_mask", about={**about, "ShareOfTemplateBrain": share}) as path:
-        write_image(path, mask.astype(np.uint8), affine, in_mni=True, atomic=False)
-    with run.output("mni_boldref", about={**about, "Statistic": "mean over time"}) as path:
-        write_image(path, adopted.mean(), affine, in_mni=True, atomic=False)
-    return mask
+    return Opened(
+        adopted,
+        confounds,
+        motion,
+        about_motion,
+        about_of(ready),
+        ready.cleaned,
+        f"{space['resolution_mm']:g} mm isotropic",
+        run.recording.tr,
+    )
 
 
 def _their_confounds(run: RecordingRun, ready: Ready, n_volumes: int) -> pd.DataFrame | None:
@@ -134,31 +179,3 @@ def _their_confounds(run: RecordingRun, ready: Ready, n_volumes: int) -> pd.Data
     if path is None:
         return None
     return by_tissue(read_confounds(path, n_volumes), read_json_or_empty(path.with_suffix(".json")))
-
-
-def _write_confounds(
-    run: RecordingRun,
-    ready: Ready,
-    table: pd.DataFrame | None,
-    mask: NDArray,
-    mem_gb: float | None,
-) -> None:
-    """Write fMRIPrep's confounds as they stand, or our own of the adopted series."""
-    import numpy as np
-
-    from ..preproc.tables import write_confounds as write_table
-    from ..series import open_series
-    from .confounds import write_confounds
-
-    if table is None:
-        series = open_series(run.path("preproc_bold")).in_mask(mask, mem_gb)
-        write_confounds(run, series, mask)
-        return
-    fd = table.get("framewise_displacement")
-    about = {
-        **about_of(ready),
-        "RepetitionTime": run.recording.tr,
-        "MeanFramewiseDisplacement": None if fd is None else float(np.nanmean(fd)),
-    }
-    with run.output("confounds", about=about) as path:
-        write_table(path, table)

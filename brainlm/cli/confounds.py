@@ -87,13 +87,13 @@ def write_confounds(
         "RepetitionTime": tr,
         "VoxelsAveraged": {name: len(chosen) for name, chosen in voxels.items()},
         "OutlierVolumes": sum(name.startswith("motion_outlier") for name in table.columns),
-        "MeanFramewiseDisplacement": _mean_fd(table),
+        "MeanFramewiseDisplacement": mean_fd(table),
     }
     with run.output("confounds", about=about) as path:
         write_table(path, table)
 
 
-def _mean_fd(table: pd.DataFrame) -> float | None:
+def mean_fd(table: pd.DataFrame) -> float | None:
     """Mean FD, mm; none where nothing is known of the head's motion."""
     known = table["framewise_displacement"].dropna()
     return float(known.mean()) if len(known) else None

@@ -19,6 +19,7 @@ from ._stage import (
     ThreadsOption,
     recording_stage,
 )
+from ._straight import SOFTWARE, outputs_with_components, to_parcels
 
 _OUTPUTS = ("mni_mask", "confounds", "carpet", "timeseries", "coverage")
 
@@ -46,11 +47,7 @@ def resample_to_parcels(
     pin_libraries()
     from ..preproc.brain_series import brain_series
     from ..preproc.checks import check_mask
-    from ..series import in_volumes
     from .confounds import write_confounds
-    from .denoise import clean_and_sample, design_of
-    from .ica import write_components
-    from .parcellate import scrubbing_of, write_parcels
     from .resample import open_resampler, write_mask
 
     with recording_stage(
@@ -60,32 +57,15 @@ def resample_to_parcels(
         params,
         on_data_error,
         outputs=_outputs,
-        software=(
-            "nibabel",
-            "nilearn",
-            "numpy",
-            "pandas",
-            "pyarrow",
-            "safetensors",
-            "python-picard",
-            "scipy",
-        ),
+        software=SOFTWARE,
     ) as run:
         resampler, timing = open_resampler(run)
         series, mask = brain_series(resampler, threads, mem_gb)
         check_mask(mask, run.recording.bold_path)
         write_mask(run, mask, resampler.grid)
         write_confounds(run, series, mask)
-        if run.params["denoise"]["method"] == "aroma":
-            write_components(run, series, mask, resampler.grid.affine, run.path("confounds"))
-        design = design_of(run, run.path("confounds"))
-        done = clean_and_sample(run, series, mask, design)
-        volumes = (volume.ravel(order="F") for volume in in_volumes(series, mask, design.volumes))
-        further = {**timing, **scrubbing_of(done)}
-        write_parcels(run, volumes, mask, resampler.grid.affine, further)
+        to_parcels(run, series, mask, resampler.grid.affine, timing)
 
 
 def _outputs(params: Mapping[str, Any]) -> tuple[str, ...]:
-    from .ica import OUTPUTS
-
-    return (*_OUTPUTS, *(OUTPUTS if params["denoise"]["method"] == "aroma" else ()))
+    return outputs_with_components(params, *_OUTPUTS)

@@ -72,8 +72,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _the_engine_can_do_it(self) -> Config:
-        if self.engine != "native" and self.resample.output == "parcels":
-            raise ValueError("resample.output parcels is for engine native")
         if self.engine != "derivatives" and self.space.template == "fsLR":
             raise ValueError(
                 "space.template fsLR is for dense series, which engine derivatives reads"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from ..errors import DataError
 from ..geometry import Array
 from ..images import Image
 from ..series import Series, Volume
+from ..threads import map_in_order
 from .pyramid import inside, sample, spline_coefficients, voxel_sizes
 
 Mask = NDArray[np.bool_]
@@ -79,11 +79,17 @@ class Adopted:
         x, y, z = self.grid.brain.shape
         return (x, y, z, self.series.shape[3])
 
-    def volumes(self) -> Iterator[Volume]:
+    @property
+    def reach(self) -> Mask:
+        """The voxels (x, y, z) that may turn out to be usable."""
+        reach: Mask = np.zeros(self.grid.brain.shape, dtype=bool)
+        reach[self._places] = True
+        return reach
+
+    def volumes(self, threads: int = 1) -> Iterator[Volume]:
         """Yield each volume on the grid: (x, y, z) float32, 0 outside the brain."""
         first: Volume | None = None
-        for volume in self.series.volumes():
-            values = self._on_grid(volume)
+        for values in map_in_order(self._on_grid, self.series.volumes(), threads):
             finite = np.isfinite(values)
             self._finite &= finite
             values = np.where(finite, values, 0).astype(np.float32)
@@ -95,8 +101,9 @@ class Adopted:
             yield self._spread(values)
         self._first = first
 
-    def mask(self, file: Path) -> Mask:
-        """Brain voxels (x, y, z) that hold a number at all times and vary; `file` is blamed."""
+    def mask(self) -> Mask:
+        """Brain voxels (x, y, z) that hold a number at all times and vary."""
+        file = self.series.path
         mean = self._sum / self._count
         varies = self._squares / self._count - mean**2 > 0
         if (lost := float(1 - self._finite.mean()) if self._finite.size else 0.0) > _MOST_LOST:

@@ -102,6 +102,11 @@ class Resampler:
         """Shape (x, y, z, T) of the result."""
         return (*self.wanted.shape, self.series.shape[3])
 
+    @property
+    def reach(self) -> Mask:
+        """The voxels (x, y, z) that may turn out to be usable."""
+        return self.grid.brain
+
     def volumes(self, threads: int = 1) -> Iterator[Volume]:
         """Yield each volume on the grid: (x, y, z) float32, 0 outside the field of view."""
         first = None

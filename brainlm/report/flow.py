@@ -64,7 +64,7 @@ def _preparation(findings: Findings) -> list[tuple[str, Progress]]:
     if "adopt-parcels" in ran:
         return [("Adopt parcels", done["adopt-parcels"])]
     cleaned = [("Denoise", done["denoise"]), ("Parcellate", done["parcellate"])]
-    if "adopt" in ran:
+    if findings.provenance.adopted:
         return [("Adopt", done["adopt"]), *cleaned]
     return [
         ("Motion", done["motion"]),

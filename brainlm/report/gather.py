@@ -52,7 +52,7 @@ class Provenance:
     @property
     def adopted(self) -> bool:
         """Whether another pipeline preprocessed the runs."""
-        return bool({"adopt", "adopt-parcels"} & set(self.parameters))
+        return any(stage.startswith("adopt") for stage in self.parameters)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ LASTING = {
     "denoise": "carpet",
     "parcellate": "timeseries",
     "resample-to-parcels": "timeseries",
+    "adopt-to-parcels": "timeseries",
     "adopt-parcels": "timeseries",
     "qc-figure": "qc_figure",
 }

@@ -8,9 +8,9 @@ from typing import Any
 from .gather import Findings
 
 #: Stages that denoise -> their name in sidecars.
-_DENOISING = ("denoise", "resample-to-parcels")
+_DENOISING = ("denoise", "resample-to-parcels", "adopt-to-parcels")
 #: And those that judge components.
-_SEEKING = ("ica", "resample-to-parcels")
+_SEEKING = ("ica", "resample-to-parcels", "adopt-to-parcels")
 
 _REGRESSORS = {
     "motion6": "the six head-motion parameters",

@@ -15,6 +15,7 @@ from nibabel.cifti2 import BrainModelAxis, Cifti2Header, Cifti2Image, LabelAxis,
 from brainlm.atlas.table import load_table
 from brainlm.cli.adopt import adopt
 from brainlm.cli.adopt_parcels import adopt_parcels
+from brainlm.cli.adopt_to_parcels import adopt_to_parcels
 from brainlm.cli.denoise import denoise
 from brainlm.cli.ica import ica
 from brainlm.cli.onboard import Engine, onboard
@@ -108,6 +109,28 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     np.testing.assert_array_equal(nib.load(taken.path("denoised_bold", XCPD)).get_fdata(), before)
     qc_figure([XCPD], root)
     assert taken.about("qc_figure", XCPD)["MeanFramewiseDisplacement"] > 0
+
+
+STRAIGHT = ("mni_mask", "mni_boldref", "motion", "confounds", "carpet", "timeseries", "coverage")
+
+
+@pytest.mark.parametrize("method", ["fix", "aroma"])
+def test_straight_to_parcels_gives_the_same(tmp_path: Path, method: str) -> None:
+    root = xcpd(tmp_path / "xcpd", filled=False)
+    taken = Taken(root, *VOLUMES, f"denoise.method={method}", "ica.components=4")
+    study = taken.study.root
+    prepare_atlas(study)
+    for stage in (adopt, *((ica,) if method == "aroma" else ()), denoise, parcellate):
+        stage(XCPD, study)
+    kinds = (*STRAIGHT, *(("ica_mixing", "aroma_metrics") if method == "aroma" else ()))
+    before = {kind: taken.path(kind, XCPD).read_bytes() for kind in kinds}
+    kept = taken.about("timeseries", XCPD)["CensoredVolumes"]
+    for kind in (*kinds, "preproc_bold", "denoised_bold"):
+        taken.path(kind, XCPD).unlink()
+    adopt_to_parcels(XCPD, study)
+    assert {kind: taken.path(kind, XCPD).read_bytes() for kind in kinds} == before
+    assert taken.about("timeseries", XCPD)["CensoredVolumes"] == kept == CENSORED
+    assert not taken.path("preproc_bold", XCPD).exists()
 
 
 def test_censored_volumes_that_do_not_add_up_are_refused(tmp_path: Path) -> None:

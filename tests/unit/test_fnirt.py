@@ -167,7 +167,7 @@ def test_a_run_is_brought_to_the_template_volume_by_volume(tmp_path, run_order):
     expected = pattern(truth(points)).reshape(shape)
     np.testing.assert_allclose(volumes[brain][:, 0], expected[brain], atol=1.5)
     np.testing.assert_allclose(volumes[brain][:, 1], expected[brain] + 10, atol=1.5)
-    assert (adopted.mask(path) == brain).all()
+    assert (adopted.mask() == brain).all()
 
 
 @pytest.mark.parametrize("code", [2007, 2008, 2009])

@@ -54,7 +54,9 @@ def test_stages_do_not_share_more_than_they_should() -> None:
         names.discard("phantom-check")  # its ceiling goes the whole way with the truth
     assert owners["brainlm.preproc.motion"] == {"motion"}
     assert owners["brainlm.preproc.resample"] == {"resample", "resample-to-parcels"}
-    assert owners["brainlm.denoise.regression"] == {"denoise", "resample-to-parcels"}
+    straight = {"resample-to-parcels", "adopt-to-parcels"}
+    assert owners["brainlm.denoise.regression"] == {"denoise", *straight}
+    assert owners["brainlm.preproc.adopt"] == {"adopt", "adopt-to-parcels"}
     assert "motion" not in owners["brainlm.model.mae"]
 
 

@@ -269,7 +269,9 @@ def _dag(study: Path) -> Dag:
             "denoise={method: aroma}",
             {"adopt_bold", "find_components", "denoise_bold", "parcellate_bold"},
         ),
+        ("volume", "resample={output: parcels}", {"adopt_to_parcels"}),
         ("dense", "denoise={method: fix}", {"adopt_parcels"}),
+        ("dense", "resample={output: parcels}", {"adopt_parcels"}),
         ("parcels", "denoise={method: fix}", {"adopt_parcels"}),
     ],
 )
