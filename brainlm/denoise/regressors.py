@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from ..config.cleaning import Method
+from ..errors import DataError
 from ..geometry import MOTION_NAMES
 
 _EXPANSION = ("", "_derivative1", "_power2", "_derivative1_power2")
@@ -38,6 +40,16 @@ def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
             for name in confounds.filter(regex=f"^{tissue}_comp_cor_").columns[:most]
         ]
     return confounds[names].fillna(0.0)
+
+
+def check_rows(rows: int, volumes: int, file: Path) -> None:
+    """Refuse tables whose rows are not the volumes of the series: all would be shifted."""
+    if rows != volumes:
+        raise DataError(
+            f"The table of confounds has {rows} rows, the series {volumes} volumes",
+            file=file,
+            fix="they are of different runs or versions; rerun from `brainlm resample`",
+        )
 
 
 def mean_columns(
