@@ -27,6 +27,9 @@ Array = NDArray[np.float64]
 #: Standard deviation of a Gaussian of full width at half maximum 1.
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 
+#: Grids whose corners all lie closer than this (mm) are the same grid.
+SAME_GRID_MM = 0.01
+
 #: Column names of the six rigid parameters.
 MOTION_NAMES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
@@ -135,3 +138,14 @@ def read_itk_affines(path: str | Path) -> list[Array]:
     if not matrices:
         raise DataError("This ITK transform file is empty", file=path)
     return matrices
+
+
+def same_grid(a: Array, shape_a: Sequence[int], b: Array, shape_b: Sequence[int]) -> bool:
+    """Whether two grids hold the same voxels at the same places of the world.
+
+    Affines (4, 4) and shapes; the affines may differ by rounding (0.01 mm at the corners).
+    """
+    if tuple(shape_a[:3]) != tuple(shape_b[:3]):
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a[:3]], [1])).reshape(4, -1)
+    return bool(np.abs(((a - b) @ corners)[:3]).max() < SAME_GRID_MM)

@@ -13,8 +13,16 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .geometry import Array
-from .images import GZIP_LEVEL, LONGEST_HEADER, READ_ERRORS, parse_header, unreadable
+from .geometry import Array, same_grid
+from .images import (
+    GZIP_LEVEL,
+    LONGEST_HEADER,
+    READ_ERRORS,
+    Image,
+    parse_header,
+    read_image,
+    unreadable,
+)
 from .scratch import make_array
 
 Volume = NDArray[np.float32]
@@ -56,10 +64,19 @@ class Series:
             raise unreadable(error, self.path) from error
 
     def in_mask(self, mask: NDArray[np.bool_], mem_gb: float | None = None) -> NDArray[np.float32]:
-        """The voxels of `mask` (x, y, z) over time: (T, n), in the order of `data[mask]`."""
+        """The voxels of `mask` (x, y, z) over time: (T, n), in the order of `data[mask]`.
+
+        They must be finite: a single NaN would be in every mean and every fit.
+        """
         values = make_array((self.shape[3], int(mask.sum())), np.float32, mem_gb)
         for number, volume in enumerate(self.volumes()):
             values[number] = volume[mask]
+            if not np.isfinite(values[number].sum(dtype=np.float64)):
+                raise DataError(
+                    f"Volume {number} holds NaN or inf inside the brain",
+                    file=self.path,
+                    fix="delete it and rerun the stage that makes it",
+                )
         return values
 
 
@@ -89,6 +106,24 @@ def open_series(path: str | Path) -> Series:
             fix="convert it anew as a magnitude image",
         )
     return Series(path, header, shape, np.asarray(header.get_best_affine(), dtype=float))
+
+
+def read_mask(path: str | Path, affine: Array, shape: tuple[int, ...]) -> Image:
+    """The brain mask (x, y, z) of a series on the grid of `affine` and `shape`; never empty."""
+    mask = read_image(path)
+    if not same_grid(mask.affine, mask.data.shape, affine, shape):
+        raise DataError(
+            "The brain mask and the series lie on different grids",
+            file=path,
+            fix="delete both and rerun from `brainlm resample`",
+        )
+    if not (mask.data > 0).any():
+        raise DataError(
+            "The brain mask holds no voxel",
+            file=path,
+            fix="look at the registration of this recording; it has probably failed",
+        )
+    return Image(mask.data > 0, mask.affine)
 
 
 @dataclass(frozen=True)

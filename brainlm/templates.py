@@ -167,7 +167,15 @@ def _shipped(name: str) -> Path:
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise InputError("nilearn is not installed", fix="pip install 'brainlm[imaging]'")
-    return Path(spec.origin).parent / "datasets" / "data" / name
+    path = Path(spec.origin).parent / "datasets" / "data" / name
+    if not path.is_file() or not path.stat().st_size:
+        fault = "empty" if path.exists() else "gone"
+        raise InputError(
+            f"nilearn is not installed whole: its template is {fault}",
+            file=path,
+            fix="pip install --force-reinstall nilearn",
+        )
+    return path
 
 
 def _carried(template: Template, tissue: str) -> Path | None:

@@ -12,9 +12,6 @@ from ..errors import InputError
 from ..geometry import Array
 from ..images import Image, read_image
 
-#: Grids whose corners all lie closer than this (mm) are the same grid.
-SAME_GRID_MM = 0.01
-
 
 def read_labels(path: str | Path) -> Image:
     """Read a 3-D image of whole label numbers (0 is outside) as int16."""
@@ -43,17 +40,6 @@ def label_sizes(labels: NDArray) -> dict[int, int]:
     """Voxels of each label that occurs, 0 left out."""
     numbers, counts = np.unique(labels[labels > 0], return_counts=True)
     return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
-
-
-def same_grid(a: Array, shape_a: Sequence[int], b: Array, shape_b: Sequence[int]) -> bool:
-    """Whether two grids hold the same voxels at the same places of the world.
-
-    Affines (4, 4) and shapes; the affines may differ by rounding (0.01 mm at the corners).
-    """
-    if tuple(shape_a[:3]) != tuple(shape_b[:3]):
-        return False
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a[:3]], [1])).reshape(4, -1)
-    return bool(np.abs(((a - b) @ corners)[:3]).max() < SAME_GRID_MM)
 
 
 def resample_labels(labels: Image, affine: Array, shape: Sequence[int]) -> NDArray[np.int16]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ..errors import ResourceError
 from ..fetch import cache_dir
 from ..files import atomic_path
-from ..geometry import Array
+from ..geometry import Array, same_grid
 from ..images import Image
-from .labels import resample_labels, same_grid
+from .labels import resample_labels
 
 #: Goes into the name of what is kept: raise it when `resample_labels` gives other labels.
 _VERSION = 1

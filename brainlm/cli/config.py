@@ -51,10 +51,11 @@ def options() -> None:
 
 @config_app.command("check")
 def check(study: StudyOption = HERE) -> None:
-    """Check the config of a study: its keys and values, its folders, its atlas."""
+    """Check the config of a study: its keys and values, its folders, its atlas, its programs."""
     from ..atlas.fetch import atlas_problems
     from ..atlas.registry import find_atlas
     from ..config import load_config, load_preset
+    from ..denoise.verdict import check_classifier
     from ..errors import InputError
     from ..layout import Study
     from ..templates import template_problem
@@ -70,6 +71,8 @@ def check(study: StudyOption = HERE) -> None:
         raise problem
     if (absent := template_problem(config.space.template)) is not None:
         raise absent
+    if config.denoise.method == "aroma":
+        check_classifier(config.ica.model_dump(), study.resolve())
     say(f"{path} is valid")
 
 

@@ -47,8 +47,7 @@ def confounds(
     load_confounds reads the table where it lies, given the name of the preprocessed series.
     """
     pin_libraries()
-    from ..images import read_image
-    from ..series import open_series
+    from ..series import open_series, read_mask
 
     with recording_stage(
         "confounds",
@@ -59,8 +58,9 @@ def confounds(
         outputs=("confounds",),
         software=("nilearn", "numpy", "pandas", "scipy"),
     ) as run:
-        mask = read_image(run.input("mni_mask")).data > 0
-        write_confounds(run, open_series(run.input("preproc_bold")).in_mask(mask, mem_gb), mask)
+        bold = open_series(run.input("preproc_bold"))
+        mask = read_mask(run.input("mni_mask"), bold.affine, bold.shape).data
+        write_confounds(run, bold.in_mask(mask, mem_gb), mask)
 
 
 def write_confounds(

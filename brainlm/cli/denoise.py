@@ -52,9 +52,8 @@ def denoise(
     carpet), from which the QC figure is drawn.
     """
     pin_libraries()
-    from ..images import read_image
     from ..provenance import read_sidecar
-    from ..series import in_volumes, open_series, write_series
+    from ..series import in_volumes, open_series, read_mask, write_series
     from ._ready import kept_of
 
     with recording_stage(
@@ -66,9 +65,9 @@ def denoise(
         outputs=("denoised_bold", "carpet"),
         software=("nibabel", "nilearn", "numpy", "safetensors", "scipy"),
     ) as run:
-        mask = read_image(run.input("mni_mask")).data > 0
         source = run.input("preproc_bold")
         bold = open_series(source)
+        mask = read_mask(run.input("mni_mask"), bold.affine, bold.shape).data
         design = design_of(run, run.input("confounds"))
         series = bold.in_mask(mask, mem_gb)
         about = {
@@ -124,9 +123,11 @@ def clean_and_sample(
 
     from ..denoise.carpet import carpet_voxels, make_carpet
     from ..denoise.regression import clean
+    from ..denoise.regressors import check_rows
     from ..tissues import load_tissues
 
     space, tr = run.params["space"], run.recording.tr
+    check_rows(len(design.kept), len(series), run.path("confounds"))
     labels = load_tissues(run.template(), space["resolution_mm"]).labels[mask]
     shown = carpet_voxels(series, labels, design.kept)
     before = series[:, shown]

@@ -54,8 +54,7 @@ def ica(
     (accepted or rejected): denoising and what follows run anew.
     """
     pin_libraries()
-    from ..images import read_image
-    from ..series import open_series
+    from ..series import open_series, read_mask
 
     with recording_stage(
         "ica",
@@ -66,11 +65,11 @@ def ica(
         outputs=OUTPUTS,
         software=("nibabel", "nilearn", "numpy", "pandas", "python-picard", "scipy"),
     ) as run:
-        image = read_image(run.input("mni_mask"))
-        mask = image.data > 0
+        bold = open_series(run.input("preproc_bold"))
+        mask = read_mask(run.input("mni_mask"), bold.affine, bold.shape)
         confounds = run.input("confounds")
-        series = open_series(run.input("preproc_bold")).in_mask(mask, mem_gb)
-        write_components(run, series, mask, image.affine, confounds)
+        series = bold.in_mask(mask.data, mem_gb)
+        write_components(run, series, mask.data, mask.affine, confounds)
 
 
 def write_components(
@@ -84,6 +83,7 @@ def write_components(
     import pandas as pd
 
     from ..denoise.judge import find_and_judge, write_metrics, write_mixing
+    from ..denoise.regressors import check_rows
     from ..denoise.verdict import check_classifier, with_verdict
     from ..images import write_image
 
@@ -92,6 +92,7 @@ def write_components(
     check_classifier(options, run.study.root)
     regions = _regions(run, mask)
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
+    check_rows(len(table), len(series), confounds)
     found = _reused(run, series, table, regions)
     if found is None:
         found = find_and_judge(series, mask, affine, table, regions, tr=tr, options=options)

@@ -58,8 +58,9 @@ def parcellate(
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
     pin_libraries()
-    from ..parcellate.stream import open_series, read_mask
+    from ..parcellate.stream import open_series
     from ..provenance import read_sidecar
+    from ..series import read_mask
 
     with recording_stage(
         "parcellate",
@@ -72,7 +73,7 @@ def parcellate(
     ) as run:
         denoised = run.input("denoised_bold")
         volumes = open_series(denoised)
-        mask = read_mask(run.input("mni_mask"), volumes)
+        mask = read_mask(run.input("mni_mask"), volumes.affine, volumes.shape).data
         further = scrubbing_of(read_sidecar(denoised))
         write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
 
@@ -147,8 +148,8 @@ def write_parcels(
 
 def _grey_matter(run: RecordingRun, affine: Array, mask: NDArray) -> NDArray:
     """The template's grey-matter share (0 to 1) on the grid of the data."""
-    from ..atlas.labels import same_grid
     from ..errors import DataError
+    from ..geometry import same_grid
     from ..images import load_template
 
     share = load_template(run.template(), "GM", run.params["space"]["resolution_mm"])

@@ -146,8 +146,8 @@ def _volume(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
 
 
 def _on_grid_of(volumes: VolumeStream, path: Path) -> NDArray:
-    from ..atlas.labels import same_grid
     from ..errors import InputError
+    from ..geometry import same_grid
     from ..images import read_image
 
     image = read_image(path)

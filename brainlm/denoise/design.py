@@ -137,6 +137,12 @@ def make_design(
         return _untouched(kept, spoilt, scrub)
     nuisance = nuisance_columns(confounds, options["method"])
     if components is not None:
+        if len(components.mixing) != count:
+            raise DataError(
+                f"The components have {len(components.mixing)} volumes, the run {count}",
+                file=file,
+                fix="rerun `brainlm ica`",
+            )
         nuisance = components.mixing.loc[:, components.rejected]
     means = mean_columns(confounds, options["mean_signals"], nuisance)
     gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0

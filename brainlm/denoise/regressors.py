@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -37,6 +38,16 @@ def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
             found = confounds.filter(regex=f"^{tissue}_comp_cor_").columns[:most]
             names += list(found) if len(found) else [f"{tissue}_comp_cor_00"]
     return known_columns(confounds, names).fillna(0.0)
+
+
+def check_rows(rows: int, volumes: int, file: Path) -> None:
+    """Refuse tables whose rows are not the volumes of the series: all would be shifted."""
+    if rows != volumes:
+        raise DataError(
+            f"The table of confounds has {rows} rows, the series {volumes} volumes",
+            file=file,
+            fix="they are of different runs or versions; rerun from `brainlm resample`",
+        )
 
 
 def mean_columns(

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..config import Config
 from ..errors import InputError
-from ..images import read_image, write_image
-from ..series import in_volumes, open_series, write_series
+from ..images import write_image
+from ..series import in_volumes, open_series, read_mask, write_series
 from ..tissues import tissues_on
 from .components import read_mixing, read_noise
 from .design import Noise, make_design
@@ -23,6 +23,7 @@ from .given import look_at_given
 from .judge import find_and_judge, write_metrics, write_mixing
 from .regions import chosen_regions
 from .regression import clean
+from .regressors import check_rows
 from .verdict import check_classifier, with_verdict
 
 Answer = dict[str, Any]
@@ -32,16 +33,19 @@ def find_components(
     folder: Path, config: Config, *, preproc_bold: str, mni_mask: str, confounds: str, tr: float
 ) -> Answer:
     """The independent components of a run, and which of them are noise."""
-    image = read_image(mni_mask)
-    mask = image.data > 0
+    bold = open_series(preproc_bold)
+    image = read_mask(mni_mask, bold.affine, bold.shape)
+    mask = image.data
     options, template = config.ica.model_dump(), config.space.template
     check_classifier(options, folder)
     tissues = tissues_on(image, template, mni_mask)
+    table = pd.read_csv(confounds, sep="\t", na_values="n/a")
+    check_rows(len(table), bold.shape[3], Path(confounds))
     found = find_and_judge(
-        open_series(preproc_bold).in_mask(mask),
+        bold.in_mask(mask),
         mask,
         image.affine,
-        pd.read_csv(confounds, sep="\t", na_values="n/a"),
+        table,
         chosen_regions(options, template, tissues, mask),
         tr=tr,
         options=options,
@@ -80,9 +84,11 @@ def denoise(
             )
         mixing = read_mixing(Path(ica_mixing))
         components = Noise(mixing, read_noise(Path(aroma_metrics), list(mixing.columns)))
-    bold, mask = open_series(preproc_bold), read_image(mni_mask).data > 0
+    bold = open_series(preproc_bold)
+    mask = read_mask(mni_mask, bold.affine, bold.shape).data
     table, file = pd.read_csv(confounds, sep="\t", na_values="n/a"), Path(preproc_bold)
     design = make_design(table, tr=tr, options=options, file=file, components=components)
+    check_rows(len(table), bold.shape[3], Path(confounds))
     series = bold.in_mask(mask)
     given = options["method"] == "fix"
     look = look_at_given(series, table, design.kept, file) if given else {}

@@ -188,6 +188,7 @@ def _values_at(volumes: Iterable[NDArray], voxels: NDArray[np.intp]) -> Iterator
         if not np.isfinite(values.sum(dtype=np.float64)):
             raise DataError(
                 f"Volume {number} holds NaN or inf inside the brain",
+                file=volumes.path if isinstance(volumes, VolumeStream) else None,
                 fix="delete the series and rerun the stage that makes it",
             )
         yield values

@@ -12,9 +12,10 @@ from ..atlas.moved import labels_on_grid
 from ..atlas.table import read_table
 from ..config import Config
 from ..images import Image
+from ..series import read_mask
 from ..tissues import tissues_on
 from .extract import parcel_series
-from .stream import open_series, read_mask
+from .stream import open_series
 from .tables import write_coverage, write_series
 
 
@@ -23,7 +24,8 @@ def parcel_means(
 ) -> dict[str, Any]:
     """The series of each parcel, and how much of it the run covers."""
     volumes = open_series(bold)
-    mask, table = read_mask(mni_mask, volumes), read_table(atlas_table)
+    mask = read_mask(mni_mask, volumes.affine, volumes.shape).data
+    table = read_table(atlas_table)
     labels, moved = labels_on_grid(read_labels(atlas_image), volumes.affine, mask.shape)
     parcels = table["index"].to_numpy()
     options = config.parcellate

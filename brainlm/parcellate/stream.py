@@ -13,10 +13,9 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from ..atlas.labels import same_grid
 from ..errors import BrainLMError, DataError
 from ..geometry import Array
-from ..images import LONGEST_HEADER, parse_header, read_image, unreadable
+from ..images import LONGEST_HEADER, parse_header, unreadable
 
 _READ_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
@@ -118,18 +117,6 @@ def open_series(path: str | Path) -> VolumeStream:
         slope=None if as_stored else float(slope),
         intercept=float(intercept or 0),
     )
-
-
-def read_mask(path: str | Path, volumes: VolumeStream) -> NDArray:
-    """The brain mask (x, y, z) of a series, refused where it lies on another grid."""
-    mask = read_image(path)
-    if not same_grid(mask.affine, mask.data.shape, volumes.affine, volumes.shape):
-        raise DataError(
-            "The brain mask and the denoised series lie on different grids",
-            file=path,
-            fix="delete both and rerun from `brainlm resample`",
-        )
-    return mask.data
 
 
 @contextlib.contextmanager

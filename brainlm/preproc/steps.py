@@ -19,7 +19,7 @@ from ..config import Config
 from ..errors import InputError
 from ..geometry import read_itk_affines, write_itk_affines
 from ..images import Image, load_template, read_image, write_image
-from ..series import open_series, read_bold, write_series
+from ..series import open_series, read_bold, read_mask, write_series
 from ..tissues import Tissues, load_tissues, tissues_on
 from ..warps import read_warp, write_warp
 from .checks import check_anatomy, check_bold, check_mask, check_poses
@@ -128,11 +128,12 @@ def compute_confounds(
     folder: Path, config: Config, *, preproc_bold: str, mni_mask: str, motion: str, tr: float
 ) -> Answer:
     """The confounds of a normalised run, in fMRIPrep's names."""
-    image = read_image(mni_mask)
-    mask = image.data > 0
+    series = open_series(preproc_bold)
+    image = read_mask(mni_mask, series.affine, series.shape)
+    mask = image.data
     voxels = tissue_voxels(tissues_on(image, config.space.template, mni_mask), mask)
     table, components = confounds_table(
-        open_series(preproc_bold).in_mask(mask),
+        series.in_mask(mask),
         pd.read_csv(motion, sep="\t", na_values="n/a"),
         voxels,
         tr=tr,

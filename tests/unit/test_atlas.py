@@ -12,10 +12,11 @@ import pytest
 from brainlm.atlas import available_atlas, load_table, read_table
 from brainlm.atlas.build import GREY_MATTER, approximate_labels
 from brainlm.atlas.fetch import cached_path, get_atlas, locate
-from brainlm.atlas.labels import read_labels, resample_labels, same_grid
+from brainlm.atlas.labels import read_labels, resample_labels
 from brainlm.atlas.registry import Atlas, find_atlas, find_dense, load_registry
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.errors import InputError, ResourceError
+from brainlm.geometry import same_grid
 from brainlm.images import Image, load_template, write_image
 from brainlm.parcellate.cifti import read_dlabel
 from brainlm.provenance import read_sidecar, sha256_file

@@ -161,6 +161,11 @@ def _run(volume, **options):
     )
 
 
+def test_a_nifti_file_shows_how_far_it_is(volume, capsys):
+    _run(volume)
+    assert "volumes: 8/8" in capsys.readouterr().err
+
+
 def test_a_series_stored_from_right_to_left_gives_the_same_parcels(volume):
     folder, series, data, labels, affine = volume
     expected = _run(volume)

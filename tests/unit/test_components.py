@@ -153,3 +153,9 @@ def test_courses_with_nan_are_told(tmp_path: Path) -> None:
     pd.DataFrame({"ica_000": [0.1, np.nan]}).to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="NaN"):
         read_mixing(path)
+
+
+def test_components_of_another_length_are_told() -> None:
+    mixing = pd.DataFrame(np.ones((COUNT - 1, 2)), columns=component_names(2))
+    with pytest.raises(DataError, match=f"have {COUNT - 1} volumes, the run {COUNT}"):
+        plan(Noise(mixing, np.array([True, False])))

@@ -133,6 +133,21 @@ def test_volumes_before_the_steady_state_do_not_spoil_the_others() -> None:
     assert (components[:3] == 0).all().all() and (components[3:] != 0).any().all()
 
 
+def test_half_keeps_as_many_components_as_explain_half_of_the_variance() -> None:
+    """Noise has no leading components: it takes nearly half of them, far above any limit."""
+    series = (800 + np.random.default_rng(3).normal(0, 8, (80, 400))).astype(np.float32)
+    voxels = {"csf": np.arange(60), "white_matter": np.arange(60, 200)}
+    limited, _ = confounds_table(series, motion_table(80), voxels, **OPTIONS)
+    assert limited.filter(regex="^[cw]_comp").shape[1] == 2 * 4
+    options = {**OPTIONS, "compcor_components": "half"}
+    table, about = confounds_table(series, motion_table(80), voxels, **options)
+    for tissue in "cw":
+        names = list(table.filter(regex=f"^{tissue}_comp_cor"))
+        assert len(names) > 10
+        *_, before, last = (about[name]["CumulativeVarianceExplained"] for name in names)
+        assert before < 0.5 <= last
+
+
 def test_outliers_after_the_settling_volumes_are_those_that_moved() -> None:
     moved, changed = np.zeros((2, 10), dtype=bool)
     moved[[1, 7]] = changed[[0, 1, 2, 5]] = True

@@ -18,14 +18,13 @@ from scipy import ndimage
 
 from brainlm import templates
 from brainlm.atlas.fetch import atlas_problems, available_space
-from brainlm.atlas.labels import same_grid
 from brainlm.atlas.registry import find_atlas
 from brainlm.cli import template as verb
 from brainlm.cli._stage import OnDataError
 from brainlm.cli.normalize_anat import normalize_anat
 from brainlm.config import Space
 from brainlm.errors import InputError, ResourceError
-from brainlm.geometry import pose_from_params, read_itk_affines, template_grid
+from brainlm.geometry import pose_from_params, read_itk_affines, same_grid, template_grid
 from brainlm.images import load_template, read_image, write_image
 from brainlm.provenance import read_sidecar
 from brainlm.tissues import load_tissues

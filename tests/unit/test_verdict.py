@@ -199,6 +199,8 @@ def test_a_program_that_fails_is_told_and_gives_no_recording_up(
     with pytest.raises(InputError, match=r"ica\.classifier") as told:
         ica(identifier, study.root, on_data_error=OnDataError.record)
     assert word in str(told.value)
+    if script is None:
+        assert word in brainlm("config", "check", "--study", study.root, code=2)
     assert not study.path("failure", recording=identifier).exists()
 
 
