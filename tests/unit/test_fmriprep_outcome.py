@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from brainlm.errors import DataError, InputError, ResourceError
 from brainlm.fmriprep.jobs import Job
-from brainlm.fmriprep.outcome import check_version, fmriprep_version, judge, missing_outputs
+from brainlm.fmriprep.outcome import fmriprep_version, judge, missing_outputs, wrong_version
 from brainlm.fmriprep.outputs import install, remove_owned
 from brainlm.fmriprep.report import Crash, ErrorSection, find_crashes, read_error_section
 
@@ -183,11 +183,12 @@ def test_versions(tmp_path: Path) -> None:
         assert fmriprep_version(tmp_path) is None
     about.write_text(json.dumps({"GeneratedBy": [{"Name": "fMRIPrep", "Version": "25.2.5"}]}))
     assert fmriprep_version(tmp_path) == "25.2.5"
-    check_version("25.2.5", "25.2.5")
-    check_version("25.2.7", None)
-    for found, pinned in ((None, None), (None, "25.2.5"), ("25.2.7", "25.2.5")):
-        with pytest.raises(InputError):
-            check_version(found, pinned)
+    assert wrong_version(tmp_path, "25.2.5") is None
+    assert wrong_version(tmp_path, None) is None
+    assert isinstance(wrong_version(tmp_path, "25.2.7"), InputError)
+    about.unlink()
+    for pinned in (None, "25.2.5"):
+        assert isinstance(wrong_version(tmp_path, pinned), InputError)
 
 
 LABEL = st.text("abcXYZ019", min_size=1, max_size=4)
