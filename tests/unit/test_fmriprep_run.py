@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -359,15 +360,29 @@ def test_a_killed_job_takes_its_container_along_and_the_next_sweeps_what_it_left
     assert process.stdout is not None
     while "stand-in: hang" not in process.stdout.readline():
         pass
+    work = next((study.parent / "tmp").iterdir())
+    stand_in = Path("/proc") / (work / "pid").read_text()
+    assert stand_in.exists()
     process.kill()
-    process.communicate(timeout=30)  # until the stand-in, too, has let go of the output
-    assert not nothing_is_left(study)
-    locked = next((study.parent / "tmp").iterdir()) / "locked"
+    process.communicate(timeout=30)
+    patience = time.monotonic() + 20
+    while _runs(stand_in) and time.monotonic() < patience:
+        time.sleep(0.02)
+    assert not _runs(stand_in) and not nothing_is_left(study)
+    locked = work / "locked"
     locked.mkdir()
     (locked / "file").touch()
     locked.chmod(0o500)
     fmriprep("sub-01", study=study)
     assert nothing_is_left(study)
+
+
+def _runs(process: Path) -> bool:
+    """Whether a folder of /proc is that of a process that is no zombie."""
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_the_wrapper_is_used_where_docker_is_the_engine_and_it_can(
