@@ -33,7 +33,10 @@ _MACHINE = re.compile(
 _DATA = re.compile(
     r"No (?:BOLD|T1w) images found for participant[^\n]*"
     r"|This BOLD series contains two echoes[^\n]*"
+    r"|Multi-echo (?:images found with mismatching shapes|processing requires at least)[^\n]*"
     r"|Sophisticated PEPOLAR schemes are unsupported[^\n]*"
+    r"|Fieldmap-less \(SyN\) estimation was requested, but PhaseEncodingDirection[^\n]*"
+    r"|MetadataError: Missing [^\n]*"
 )
 _KILLED = frozenset({130, 137, 143})
 _NO_LICENSE = re.compile(r"valid license file is required|FIPS\) mode is enabled")

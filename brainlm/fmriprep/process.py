@@ -31,12 +31,17 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Turn the signals that end a job into an exception, so that what was begun is cleaned up."""
+    """Turn the signals that end a job into an exception, so that what was begun is cleaned up.
+
+    The first one counts; those that follow would break off the cleaning.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
         raise Stopped(number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield

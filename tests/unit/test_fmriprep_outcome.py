@@ -129,10 +129,23 @@ def test_no_code_alone_gives_a_subject_up(code: int, log: list[str]) -> None:
     assert isinstance(found, (ResourceError, InputError))
 
 
-def test_what_fmriprep_says_of_the_data_counts_if_the_machine_was_well(tmp_path: Path) -> None:
-    said = ["Traceback", "RuntimeError: No BOLD images found for participant 01 and task <all>."]
+@pytest.mark.parametrize(
+    "words",
+    [
+        "RuntimeError: No BOLD images found for participant 01 and task <all>.",
+        "Exception: No T1w images found for participant 01. All workflows require T1w images.",
+        "RuntimeError: This BOLD series contains two echoes, which fMRIPrep does not support:",
+        "RuntimeError: Multi-echo images found with mismatching shapes",
+        "NotImplementedError: Sophisticated PEPOLAR schemes are unsupported.",
+        "sdcflows.fieldmaps.MetadataError: Missing 'Units' for </data/sub-01/fmap/x.nii.gz>.",
+    ],
+)
+def test_what_fmriprep_says_of_the_data_counts_if_the_machine_was_well(
+    tmp_path: Path, words: str
+) -> None:
+    said = ["Traceback (most recent call last):", words]
     found = judge(JOB, 1, said, tmp_path)
-    assert isinstance(found, DataError) and "No BOLD images found for participant 01" in found.what
+    assert isinstance(found, DataError) and words.partition(": ")[2][:20] in found.what
     full = [*said, "OSError: [Errno 28] No space left on device"]
     assert isinstance(judge(JOB, 1, full, tmp_path), ResourceError)
 
