@@ -79,8 +79,6 @@ def giving_up_together(
         run.forget_failure(recording)
     try:
         yield
-        for recording in run.job.recordings:
-            run.outgrow_failure(recording)
     except DataError as error:
         if on_data_error is OnDataError.stop or isinstance(error, NotMadeError):
             raise

@@ -60,6 +60,7 @@ def pin(
 
     The image that goes with the digest is run from then on, and jobs of another one are stale.
     """
+    import re
     from dataclasses import replace
 
     from ..fmriprep.images import find_image, write_pin
@@ -68,7 +69,8 @@ def pin(
     folder = study.resolve()
     image = find_image(name, folder)
     if tag is not None:
-        image = replace(image, tag=tag, version=tag)
+        is_version = re.fullmatch(r"\d+\.\d+\.\d+\w*", tag)
+        image = replace(image, tag=tag, version=tag if is_version else None)
     pinned = replace(image, digest=resolve_digest(image, registry))
     path = write_pin(pinned, folder)
     say(f"{pinned.repository}:{pinned.tag} is {pinned.digest}")

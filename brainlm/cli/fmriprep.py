@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import BrainLMError, DataError
 from ._console import say, warn
 from ._job import JobRun, giving_up_together, open_job
 from ._stage import (
@@ -32,6 +33,9 @@ MemoryOption = Annotated[float, typer.Option("--mem-gb", help="memory of the job
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="check what is needed, print the command, run nothing")
 ]
+
+#: As `--bids-filter-file` holds it.
+Filters = dict[str, dict[str, list[str]]]
 
 OUTPUTS = ("fmriprep_manifest",)
 
@@ -69,45 +73,21 @@ def fmriprep(
 
 def _run_job(run: JobRun, places: Places, threads: int, mem_gb: float) -> None:
     """Run the container, judge its end, and put its files where they belong."""
-    from ..errors import DataError
-    from ..files import write_json
-    from ..fmriprep.arguments import FILTER_NAME
-    from ..fmriprep.jobs import SURFACES, check_anatomy
-    from ..fmriprep.outcome import check_version, fmriprep_version, judge, missing_outputs
-    from ..fmriprep.outputs import install, keep_evidence, remove_owned
-    from ..fmriprep.process import remove, run_streaming, scratch, stopping_on_signals
+    from ..fmriprep.jobs import check_anatomy
+    from ..fmriprep.outcome import fmriprep_version
+    from ..fmriprep.outputs import install
+    from ..fmriprep.process import remove
 
-    final = run.path("fmriprep_outputs")
     check_anatomy(run.job.name, run.rows, run.params["fmriprep"]["level"])
     run.check_raw()
     plan, filters = _plan(run, places, threads, mem_gb)
+    final = run.path("fmriprep_outputs")
     remove(places.out)
     try:
-        with stopping_on_signals(), scratch(places.work):
-            for name in plan.fsaverage or ("",):
-                (places.out / SURFACES / name if name else places.out).mkdir(
-                    parents=True, exist_ok=True
-                )
-            if filters:
-                write_json(places.work / FILTER_NAME, filters)
-            say(shlex.join(plan.command))
-            code, log = run_streaming(plan.command, say, plan.on_stop)
-        error = judge(run.job, code, log, places.out)
-        if error is None:
-            check_version(version := fmriprep_version(places.out), plan.version)
-            if absent := missing_outputs(run.job, places.out):
-                error = DataError(
-                    f"fMRIPrep ended well but made no {absent[0].partition(': ')[2]} of "
-                    f"{absent[0].partition(': ')[0]} ({len(absent)} outputs are missing)",
-                    fix=f"look at qc/fmriprep/{run.job.name}, or leave the recording out",
-                )
-        if error is not None:
-            kept = keep_evidence(places.out, run.path("fmriprep_crashes"))
-            if error.file is not None:
-                error.file = str(kept.get(Path(error.file), error.file))
-            if isinstance(error, DataError):
-                remove_owned(run.job, final)
-            raise error
+        code, log = _run_container(plan, filters, places)
+        if (error := _verdict(run, plan, places, code, log)) is not None:
+            raise _with_evidence(run, places, error)
+        version = fmriprep_version(places.out)
         files = install(run.job, places.out, final)
     finally:
         remove(places.out)
@@ -128,9 +108,56 @@ def _run_job(run: JobRun, places: Places, threads: int, mem_gb: float) -> None:
     say(f"{run.job.name}: {len(files)} files in {run.study.relative(final)}")
 
 
-def _plan(
-    run: JobRun, places: Places, threads: int, mem_gb: float
-) -> tuple[Plan, dict[str, dict[str, list[str]]]]:
+def _run_container(plan: Plan, filters: Filters, places: Places) -> tuple[int, list[str]]:
+    """Run the job's command in a scratch folder; its exit code and its last lines."""
+    from ..files import write_json
+    from ..fmriprep.arguments import FILTER_NAME
+    from ..fmriprep.jobs import SURFACES
+    from ..fmriprep.process import run_streaming, scratch, stopping_on_signals
+
+    with stopping_on_signals(), scratch(places.work):
+        places.out.mkdir(parents=True)
+        for name in plan.fsaverage:
+            (places.out / SURFACES / name).mkdir(parents=True)
+        if filters:
+            write_json(places.work / FILTER_NAME, filters)
+        say(shlex.join(plan.command))
+        return run_streaming(plan.command, say, plan.on_stop)
+
+
+def _verdict(
+    run: JobRun, plan: Plan, places: Places, code: int, log: list[str]
+) -> BrainLMError | None:
+    """What is wrong with a run that has ended; None if its outputs may be used."""
+    from ..fmriprep.outcome import judge, missing_outputs, wrong_version
+
+    error = judge(run.job, code, log, places.out) or wrong_version(places.out, plan.version)
+    if error is None and (absent := missing_outputs(run.job, places.out)):
+        recording, _, kind = absent[0].partition(": ")
+        return DataError(
+            f"fMRIPrep ended well but made no {kind} of {recording} "
+            f"({len(absent)} outputs are missing)",
+            fix=f"look at qc/fmriprep/{run.job.name}, or leave the recording out",
+        )
+    return error
+
+
+def _with_evidence(run: JobRun, places: Places, error: BrainLMError) -> BrainLMError:
+    """Keep the reports and crash files of a failed run, and have its error name the copy.
+
+    Bad data also take away what an earlier run made of them.
+    """
+    from ..fmriprep.outputs import keep_evidence, remove_owned
+
+    kept = keep_evidence(places.out, run.path("fmriprep_crashes"))
+    if error.file is not None:
+        error.file = str(kept.get(Path(error.file), error.file))
+    if isinstance(error, DataError):
+        remove_owned(run.job, run.path("fmriprep_outputs"))
+    return error
+
+
+def _plan(run: JobRun, places: Places, threads: int, mem_gb: float) -> tuple[Plan, Filters]:
     """The job's command, and the filter that keeps ineligible runs out of it."""
     from ..fmriprep.jobs import bids_filter, lets_through
     from ..fmriprep.plan import plan_job

@@ -30,7 +30,7 @@ class Image:
     repository: str  # with its registry: docker.io/nipreps/fmriprep
     tag: str
     digest: str | None  # sha256:...
-    version: str  # what the program calls itself
+    version: str | None  # what the program calls itself; None: not known
     license: Literal["always", "surfaces"]  # when it tests for a FreeSurfer licence
 
     @property
@@ -133,4 +133,5 @@ def _parse(name: str, entry: dict[str, Any]) -> Image:
         raise ValueError(f"the digest of {name} is not sha256: and 64 hex digits")
     if entry["license"] not in ("always", "surfaces"):
         raise ValueError(f"license of {name} must be always or surfaces")
-    return Image(name=name, **{**entry, "tag": str(entry["tag"]), "version": str(entry["version"])})
+    version = None if entry["version"] is None else str(entry["version"])
+    return Image(name=name, **{**entry, "tag": str(entry["tag"]), "version": version})

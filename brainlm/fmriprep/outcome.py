@@ -16,7 +16,6 @@ from pathlib import Path
 
 from ..errors import BrainLMError, DataError, InputError, ResourceError
 from ..layout import entities_of
-from .arguments import OUT
 from .jobs import Job
 from .report import Crash, find_crashes, read_error_section
 
@@ -34,7 +33,10 @@ _MACHINE = re.compile(
 _DATA = re.compile(
     r"No (?:BOLD|T1w) images found for participant[^\n]*"
     r"|This BOLD series contains two echoes[^\n]*"
+    r"|Multi-echo (?:images found with mismatching shapes|processing requires at least)[^\n]*"
     r"|Sophisticated PEPOLAR schemes are unsupported[^\n]*"
+    r"|Fieldmap-less \(SyN\) estimation was requested, but PhaseEncodingDirection[^\n]*"
+    r"|MetadataError: Missing [^\n]*"
 )
 _KILLED = frozenset({130, 137, 143})
 _NO_LICENSE = re.compile(r"valid license file is required|FIPS\) mode is enabled")
@@ -187,13 +189,14 @@ def fmriprep_version(out: Path) -> str | None:
         return None
 
 
-def check_version(found: str | None, pinned: str | None) -> None:
-    """Refuse outputs of another fMRIPrep than the pinned one."""
-    if found is None or (pinned is not None and found != pinned):
-        raise InputError(
-            f"The outputs say that they were made by fMRIPrep {found}, the lock file says {pinned}"
-            if found
-            else "The outputs do not say which fMRIPrep made them",
-            file=f"{OUT}/dataset_description.json",
-            fix="mend the entry of fmriprep in config/images.lock.yaml",
-        )
+def wrong_version(out: Path, pinned: str | None) -> InputError | None:
+    """What is wrong if the outputs name another fMRIPrep than the pinned one, or none at all."""
+    found = fmriprep_version(out)
+    if found is not None and pinned in (None, found):
+        return None
+    return InputError(
+        f"The outputs say that they were made by fMRIPrep {found}, the lock file says {pinned}"
+        if found
+        else "The outputs do not say which fMRIPrep made them",
+        fix="mend the entry of fmriprep in config/images.lock.yaml",
+    )

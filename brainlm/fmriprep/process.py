@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -20,6 +21,8 @@ from ..errors import InputError, ResourceError
 _KEPT_LINES = 400
 #: Time for a container to end by itself once it is asked to, s; Slurm kills after 30.
 _GRACE_S = 20.0
+#: From <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 
 
 class Stopped(BaseException):
@@ -28,12 +31,17 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Turn the signals that end a job into an exception, so that what was begun is cleaned up."""
+    """Turn the signals that end a job into an exception, so that what was begun is cleaned up.
+
+    The first one counts; those that follow would break off the cleaning.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
         raise Stopped(number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
@@ -51,12 +59,12 @@ def run_streaming(
     command: Sequence[str],
     say: Callable[[str], None],
     on_stop: Sequence[str] = (),
-    environment: dict[str, str] | None = None,
 ) -> tuple[int, list[str]]:
     """Run a command, pass each line that it says to `say`; its code and its last lines.
 
-    It has a process group of its own, which is ended if this process is; `on_stop` is a command
-    that ends what the group does not hold: a container that a daemon runs.
+    It has a process group of its own, which is ended if this process is asked to end, and is
+    asked to end itself if this process is killed; `on_stop` is a command that ends what the
+    group does not hold: a container that a daemon runs.
     """
     try:
         process = subprocess.Popen(
@@ -68,7 +76,7 @@ def run_streaming(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            env=environment,
+            preexec_fn=_end_with_us,
         )
     except FileNotFoundError:
         raise InputError("The program is not on this machine", file=command[0]) from None
@@ -82,6 +90,11 @@ def run_streaming(
     except BaseException:
         _end(process, on_stop)
         raise
+
+
+def _end_with_us() -> None:
+    """Have Linux send SIGTERM to this (new) process when the one that started it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[str], on_stop: Sequence[str]) -> None:

@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
     subject = inside[inside.index("--participant-label") + 1]
     session = inside[inside.index("--session-label") + 1] if "--session-label" in inside else None
     filters = _filters(inside, mounts)
-    (mounts["/work"][0] / "leftover").write_text("x")
+    (mounts["/work"][0] / "pid").write_text(str(os.getpid()))
     return _run(os.environ.get("FAKE_MODE", "ok"), data, out, subject, session, filters)
 
 

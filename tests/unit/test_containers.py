@@ -49,7 +49,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
                 'scope="repository:nipreps/fmriprep:pull"',
             )
             self.end_headers()
-        elif self.path == "/v2/nipreps/fmriprep/manifests/25.2.5":
+        elif self.path.removeprefix("/v2/nipreps/fmriprep/manifests/") in ("25.2.5", "latest"):
             assert "image.index" in self.headers["Accept"]
             self._answer(200, MANIFEST)
         else:
@@ -176,6 +176,9 @@ def test_pin_writes_the_studys_lock_file(
     assert find_image("fmriprep", study).digest == DIGEST
     assert yaml.safe_load((study / STUDY_LOCK).read_text())["images"]["fmriprep"]["tag"] == "25.2.5"
     assert DIGEST in call("list", "--study", study)
+    call("pin", "fmriprep", "--study", study, "--registry", registry[0], "--tag", "latest")
+    found = find_image("fmriprep", study)
+    assert found.tag == "latest" and found.version is None and found.digest == DIGEST
 
 
 @pytest.fixture

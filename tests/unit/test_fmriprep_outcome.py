@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from brainlm.errors import DataError, InputError, ResourceError
 from brainlm.fmriprep.jobs import Job
-from brainlm.fmriprep.outcome import check_version, fmriprep_version, judge, missing_outputs
+from brainlm.fmriprep.outcome import fmriprep_version, judge, missing_outputs, wrong_version
 from brainlm.fmriprep.outputs import install, remove_owned
 from brainlm.fmriprep.report import Crash, ErrorSection, find_crashes, read_error_section
 
@@ -129,10 +129,23 @@ def test_no_code_alone_gives_a_subject_up(code: int, log: list[str]) -> None:
     assert isinstance(found, (ResourceError, InputError))
 
 
-def test_what_fmriprep_says_of_the_data_counts_if_the_machine_was_well(tmp_path: Path) -> None:
-    said = ["Traceback", "RuntimeError: No BOLD images found for participant 01 and task <all>."]
+@pytest.mark.parametrize(
+    "words",
+    [
+        "RuntimeError: No BOLD images found for participant 01 and task <all>.",
+        "Exception: No T1w images found for participant 01. All workflows require T1w images.",
+        "RuntimeError: This BOLD series contains two echoes, which fMRIPrep does not support:",
+        "RuntimeError: Multi-echo images found with mismatching shapes",
+        "NotImplementedError: Sophisticated PEPOLAR schemes are unsupported.",
+        "sdcflows.fieldmaps.MetadataError: Missing 'Units' for </data/sub-01/fmap/x.nii.gz>.",
+    ],
+)
+def test_what_fmriprep_says_of_the_data_counts_if_the_machine_was_well(
+    tmp_path: Path, words: str
+) -> None:
+    said = ["Traceback (most recent call last):", words]
     found = judge(JOB, 1, said, tmp_path)
-    assert isinstance(found, DataError) and "No BOLD images found for participant 01" in found.what
+    assert isinstance(found, DataError) and words.partition(": ")[2][:20] in found.what
     full = [*said, "OSError: [Errno 28] No space left on device"]
     assert isinstance(judge(JOB, 1, full, tmp_path), ResourceError)
 
@@ -183,11 +196,12 @@ def test_versions(tmp_path: Path) -> None:
         assert fmriprep_version(tmp_path) is None
     about.write_text(json.dumps({"GeneratedBy": [{"Name": "fMRIPrep", "Version": "25.2.5"}]}))
     assert fmriprep_version(tmp_path) == "25.2.5"
-    check_version("25.2.5", "25.2.5")
-    check_version("25.2.7", None)
-    for found, pinned in ((None, None), (None, "25.2.5"), ("25.2.7", "25.2.5")):
-        with pytest.raises(InputError):
-            check_version(found, pinned)
+    assert wrong_version(tmp_path, "25.2.5") is None
+    assert wrong_version(tmp_path, None) is None
+    assert isinstance(wrong_version(tmp_path, "25.2.7"), InputError)
+    about.unlink()
+    for pinned in (None, "25.2.5"):
+        assert isinstance(wrong_version(tmp_path, pinned), InputError)
 
 
 LABEL = st.text("abcXYZ019", min_size=1, max_size=4)

@@ -353,18 +353,23 @@ def test_a_job_that_is_stopped_ends_its_container_and_cleans_up(
     assert nothing_is_left(study) and not (study / "qc/failures").exists()
 
 
-def test_what_a_killed_job_left_is_swept_by_the_next(study: Path, machine: dict[str, str]) -> None:
+def test_a_killed_job_takes_its_container_along_and_the_next_sweeps_what_it_left(
+    study: Path, machine: dict[str, str]
+) -> None:
     process = start(study, {**machine, "FAKE_MODE": "hang"}, "sub-01")
     assert process.stdout is not None
     while "stand-in: hang" not in process.stdout.readline():
         pass
+    work = next((study.parent / "tmp").iterdir())
+    stand_in = Path("/proc") / (work / "pid").read_text()
+    assert stand_in.exists()
     process.kill()
-    process.communicate(timeout=60)
-    assert not nothing_is_left(study)
-    for _ in range(3):  # the orphan ends by itself in a minute; end it now
-        _end_stand_ins(study)
-        time.sleep(0.1)
-    locked = next((study.parent / "tmp").iterdir()) / "locked"
+    process.communicate(timeout=30)
+    patience = time.monotonic() + 20
+    while _runs(stand_in) and time.monotonic() < patience:
+        time.sleep(0.02)
+    assert not _runs(stand_in) and not nothing_is_left(study)
+    locked = work / "locked"
     locked.mkdir()
     (locked / "file").touch()
     locked.chmod(0o500)
@@ -372,17 +377,12 @@ def test_what_a_killed_job_left_is_swept_by_the_next(study: Path, machine: dict[
     assert nothing_is_left(study)
 
 
-def _end_stand_ins(study: Path) -> None:
-    """End the stand-in engines of this study, found by the folder that they were given."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if any("fake_engine.py" in word for word in words) and any(
-            str(study) in word for word in words
-        ):
-            os.kill(int(entry.parent.name), signal.SIGKILL)
+def _runs(process: Path) -> bool:
+    """Whether a folder of /proc is that of a process that is no zombie."""
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_the_wrapper_is_used_where_docker_is_the_engine_and_it_can(
