@@ -58,7 +58,7 @@ def test_names_of_entities_and_plain_ones(tmp_path):
     assert set(first.files) == {"series", "coverage"}
     assert first.files["coverage"].endswith("_seg-A424_stat-coverage_bold.tsv")
     assert (first.layout, first.kind, first.cleaned, first.tr) == ("tables", "parcels", True, 0.72)
-    assert first.notes == () and first.by == {"parcellation": "not stated"}
+    assert first.notes == () and set(first.by.values()) == {"a pipeline that is not named"}
     assert runs["sub-02_task-rest"].notes == ("the task is not stated, rest is assumed",)
     assert not any(run.faults for run in runs.values())
 
@@ -97,7 +97,7 @@ def test_the_index_says_who_is_who(tmp_path):
     )
     seven, eight, nine = find_runs(tmp_path)
     assert (seven.recording_id, seven.tr) == ("sub-7_ses-2_task-rest_run-1", 0.735)
-    assert seven.faults == () and seven.by == {"parcellation": "XCP-D 0.10"}
+    assert seven.faults == () and seven.by["denoising"] == "XCP-D 0.10"
     assert eight.faults[:2] == ("its tr is 'fast', not a number", "two.npy is empty (0 bytes)")
     assert nine.faults == ("three.npy is not there",)
     for text, fault in (

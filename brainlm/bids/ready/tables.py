@@ -58,7 +58,7 @@ def find_runs(
         raise InputError("The folder of tables does not exist", file=root)
     index = root / INDEX
     found = _indexed(root, index) if index.is_file() else _named(root, atlas)
-    by = {"parcellation": _generator(root)}
+    by = dict.fromkeys(("preprocessing", "denoising", "parcellation"), _generator(root))
     runs = [_with_tr(root, replace(run, by=by), default_tr) for run in found]
     if not runs:
         raise InputError(
@@ -246,7 +246,7 @@ def _generator(root: Path) -> str:
         first = content["GeneratedBy"][0]
         return f"{first['Name']} {first.get('Version', '')}".strip()
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return "not stated"
+        return "a pipeline that is not named"
 
 
 def _told_apart(runs: list[ReadyRun]) -> list[ReadyRun]:
