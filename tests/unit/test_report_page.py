@@ -159,6 +159,18 @@ def test_methods_say_what_was_done(finished, page):
     cited = [what for what, _ in citations(other)]
     assert {"36-parameter regression", "Scrubbing", "Nonlinear registration (SyN)"} < set(cited)
     assert methods(replace(found, provenance=replace(found.provenance, parameters={}))) == []
+    for denoise, ica, words in (
+        ({"method": "fix"}, {}, "passed on without any filter or regression"),
+        ({"mean_signals": ["csf"]}, {"rule": "HFC > 0.4"}, "a rule of the study's own"),
+        ({}, {"classifier": ["python", "judge.py"]}, "a program of the study's own (python judge"),
+    ):
+        known = {"denoise": {"denoise": Denoise(**denoise).model_dump()}, "ica": {"ica": ica}}
+        other = replace(found, provenance=replace(found.provenance, parameters=known))
+        text = " ".join(methods(other))
+        assert words in text
+        assert ("the mean signal of CSF" in text) == ("mean_signals" in denoise)
+        cited = [what for what, _ in citations(other)]
+        assert ("FIX" in cited) == ("Filters and regression in one step" not in cited)
 
 
 def test_what_others_did_is_told_and_cited(finished):
