@@ -48,6 +48,11 @@ class Denoise(Section):
         description="noise components: nonaggressive takes out what only they explain; aggressive "
         "all that they could; orthogonal what they explain once the others are taken out of them",
     )
+    tissue_signals: Literal["auto", "none", "wm_csf", "wm_csf_global"] = Field(
+        "auto",
+        description="mean signals of white matter and CSF (and the brain's) in the same fit, "
+        "whatever the method; auto: wm_csf with aroma, none with the others",
+    )
     high_pass: Literal["cosine", "gaussian"] = Field(
         "cosine",
         description="cosine: slow cosines are fitted; gaussian: a Gaussian-weighted running line "

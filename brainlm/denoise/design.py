@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..temporal import cosine_drifts
 from .filters import fast_cosines, running_line, sigma_volumes
-from .regressors import nuisance_columns
+from .regressors import nuisance_columns, tissue_means
 from .scrub import filling_weights, mean_weights, spoilt_volumes, unsteady_volumes
 
 Array = NDArray[np.float64]
@@ -111,6 +111,7 @@ def make_design(
     line cannot be written as columns; it filters data and nuisance columns alike before the fit,
     so that nothing slow is brought back either. Noise components are such columns, unless they
     are to leave what the other components explain as well: then they are fitted beside those.
+    The mean signals of tissues are no components; they go wholly, as a filter does.
     """
     count, scrub = len(confounds), options["scrub"]
     spoilt = np.zeros(count, dtype=bool)
@@ -132,8 +133,11 @@ def make_design(
     trend = running_line(kept, sigma_volumes(options["high_pass_s"], tr)) if gaussian else None
     slow = cosine_drifts(count, tr, 0 if gaussian else options["high_pass_s"])
     fast = fast_cosines(count, tr, options["low_pass_s"])
-    columns = _without_trend(nuisance.to_numpy(dtype=float)[kept], trend)
-    filters = [np.ones((len(columns), 1)), slow[kept], fast[kept]]
+    means = tissue_means(confounds, options["tissue_signals"], options["method"])
+    columns, others = (
+        _without_trend(part.to_numpy(dtype=float)[kept], trend) for part in (nuisance, means)
+    )
+    filters = [np.ones((len(columns), 1)), slow[kept], fast[kept], others]
     shared = None
     if components is not None and options["aroma"] != "aggressive":
         signal = components.mixing.loc[:, ~components.rejected].to_numpy(dtype=float)[kept]
@@ -154,7 +158,7 @@ def make_design(
         basis=basis,
         shared=shared,
         fill=fill,
-        names=tuple(str(name) for name in nuisance.columns),
+        names=tuple(map(str, dict.fromkeys([*nuisance.columns, *means.columns]))),
         drifts=slow.shape[1],
         fast=fast.shape[1],
     )

@@ -50,6 +50,7 @@ class _DenoiseInputs(_NormalisedRun):
     )
     method = option("denoise", "method")
     aroma = option("denoise", "aroma")
+    tissue_signals = option("denoise", "tissue_signals")
     high_pass = option("denoise", "high_pass")
     high_pass_s = option("denoise", "high_pass_s")
     low_pass_s = option("denoise", "low_pass_s")

@@ -38,5 +38,17 @@ def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
     return confounds[names].fillna(0.0)
 
 
+def tissue_means(confounds: pd.DataFrame, choice: str, method: str) -> pd.DataFrame:
+    """The mean signals (T, k) that `denoise.tissue_signals` adds to those of `method`.
+
+    `auto` adds white matter and CSF to the components of ICA-AROMA, as its authors do (Pruim et
+    al. 2015): what beats in CSF or shades the whole image often has no component of its own.
+    """
+    if choice == "auto":
+        choice = "wm_csf" if method == "aroma" else "none"
+    names = [] if choice == "none" else ["white_matter", "csf"]
+    return confounds[names + ["global_signal"] * (choice == "wm_csf_global")].fillna(0.0)
+
+
 def _expanded(names: tuple[str, ...]) -> list[str]:
     return [name + ending for ending in _EXPANSION for name in names]

@@ -21,6 +21,11 @@ _REGRESSORS = {
     "matter (aCompCor)",
 }
 
+_TISSUES = {
+    "wm_csf": "the mean signals of white matter and CSF",
+    "wm_csf_global": "the mean signals of white matter, CSF and the brain",
+}
+
 _AROMA = {
     "nonaggressive": "Of a joint fit of all components, what the noise components explained was "
     "subtracted (non-aggressive regression).",
@@ -109,6 +114,11 @@ def _fit(options: Mapping[str, Any]) -> str:
     terms = []
     if options.get("method") in _REGRESSORS:
         terms.append(_REGRESSORS[options["method"]])
+    choice = options.get("tissue_signals", "none")
+    if choice == "auto":
+        choice = "wm_csf" if options.get("method") == "aroma" else "none"
+    if choice in _TISSUES:
+        terms.append(_TISSUES[choice])
     if slow and not gaussian:
         terms.append(f"discrete cosines with periods of {slow:g} s or more")
     if fast:

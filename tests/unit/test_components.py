@@ -41,7 +41,8 @@ def design(aroma: str, *, extra: int = 0, **change: object) -> Design:
 
 
 def plan(components: Noise, **change: object) -> Design:
-    options = Denoise(method="aroma", **change).model_dump(mode="json")  # type: ignore[arg-type]
+    chosen = {"tissue_signals": "none", **change}
+    options = Denoise(method="aroma", **chosen).model_dump(mode="json")  # type: ignore[arg-type]
     return make_design(confounds(), tr=TR, options=options, file=Path("x"), components=components)
 
 
@@ -104,6 +105,27 @@ def test_no_rejected_component_leaves_the_filter_alone() -> None:
     none = Noise(mixing, np.zeros(3, dtype=bool))
     how = plan(none)
     assert how.names == () and how.basis.shape[1] == 1 + how.drifts
+
+
+@pytest.mark.parametrize("aroma", ["nonaggressive", "aggressive", "orthogonal"])
+def test_tissue_signals_go_whatever_the_components_say(aroma: str) -> None:
+    """As a filter does: wholly, although a component that stays has the same course."""
+    csf = confounds()["csf"].to_numpy()
+    mixing = pd.DataFrame(np.column_stack([*parts(), csf]))
+    noise = Noise(mixing, np.array([True, False, False]))
+    assert share(left_of(csf / csf.std(), plan(noise, aroma=aroma)), csf / csf.std()) > 0.8
+    how = plan(noise, aroma=aroma, tissue_signals="auto")
+    assert share(left_of(csf / csf.std(), how), csf / csf.std()) < 1e-4
+    assert how.names[-2:] == ("white_matter", "csf")
+
+
+def test_tissue_signals_come_unasked_only_with_aroma() -> None:
+    for method, expected in (("none", ()), ("aroma", ("white_matter", "csf"))):
+        options = Denoise(method=method).model_dump(mode="json")  # type: ignore[arg-type]
+        how = make_design(confounds(), tr=TR, options=options, file=Path("x"))
+        assert how.names == expected
+    options = Denoise(method="36p", tissue_signals="wm_csf_global").model_dump(mode="json")
+    assert len(make_design(confounds(), tr=TR, options=options, file=Path("x")).names) == 36
 
 
 def table(tmp_path: Path, **columns: object) -> Path:
