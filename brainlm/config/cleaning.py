@@ -21,6 +21,10 @@ class Ica(Section):
     components: Annotated[int, Field(ge=0)] = Field(
         0, description="how many; 0: estimated for each run (Minka's Laplace evidence)"
     )
+    restarts: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="searches from different starts; above 1, one more from what they agree on",
+    )
     masks: Literal["template", "aroma"] = Field(
         "template",
         description="CSF and brain edge: from the template's tissue maps, or those published "

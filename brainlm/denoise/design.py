@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..temporal import cosine_drifts
 from .filters import fast_cosines, running_line, sigma_volumes
-from .regressors import nuisance_columns, tissue_means
+from .regressors import Method, nuisance_columns, tissue_means
 from .scrub import filling_weights, mean_weights, spoilt_volumes, unsteady_volumes
 
 Array = NDArray[np.float64]
@@ -23,6 +23,8 @@ Mask = NDArray[np.bool_]
 FEWEST_SHARE, FEWEST = 0.2, 10
 #: Of a run's volumes at least this share must survive scrubbing.
 _FEWEST_KEPT = 0.5
+#: What is done in place of components that did not settle.
+FALLBACK: Method = "motion24"
 #: A column whose length falls below this in the running-line filter was a straight line.
 _NOTHING = 1e-7
 
@@ -40,6 +42,7 @@ class Design:
     names: tuple[str, ...]  # the nuisance columns
     drifts: int  # slow cosines
     fast: int  # fast cosines
+    fallback: str = ""  # the method that took the place of the one asked for
 
     @property
     def freedom(self) -> float:
@@ -60,6 +63,7 @@ class Design:
             "FastCosines": self.fast,
             "NonSteadyStateVolumes": int((~self.kept & ~self.spoilt).sum()),
             "DegreesOfFreedom": round(self.freedom, 2),
+            **({"Fallback": self.fallback} if self.fallback else {}),
             **about_scrubbing(scrub, self),
         }
 
@@ -75,6 +79,7 @@ class Noise:
 
     mixing: pd.DataFrame  # (T, k), courses
     rejected: Mask  # (k,)
+    settled: bool = True  # False: the search found no rotation, so no component is a source
 
 
 def about_scrubbing(scrub: str, design: Design) -> dict[str, Any]:
@@ -111,7 +116,8 @@ def make_design(
     line cannot be written as columns; it filters data and nuisance columns alike before the fit,
     so that nothing slow is brought back either. Noise components are such columns, unless they
     are to leave what the other components explain as well: then they are fitted beside those.
-    The mean signals of tissues are no components; they go wholly, as a filter does.
+    The mean signals of tissues are no components; they go wholly, as a filter does. Components that
+    did not settle are left alone, and `FALLBACK` is done instead.
     """
     count, scrub = len(confounds), options["scrub"]
     spoilt = np.zeros(count, dtype=bool)
@@ -126,7 +132,12 @@ def make_design(
     if scrub in ("censor", "interpolate"):
         kept &= ~spoilt
         check_kept(int(kept.sum()), count, file)
-    nuisance = nuisance_columns(confounds, options["method"])
+    method, fallback = options["method"], ""
+    if components is not None:
+        _check_length(components, count, file)
+        if not components.settled:
+            components, method, fallback = None, FALLBACK, FALLBACK
+    nuisance = nuisance_columns(confounds, method)
     if components is not None:
         nuisance = components.mixing.loc[:, components.rejected]
     gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0
@@ -161,9 +172,19 @@ def make_design(
         names=tuple(map(str, dict.fromkeys([*nuisance.columns, *means.columns]))),
         drifts=slow.shape[1],
         fast=fast.shape[1],
+        fallback=fallback,
     )
     check_freedom(len(basis), design.freedom, file, fast=design.fast, scrub=scrub)
     return design
+
+
+def _check_length(components: Noise, count: int, file: Path) -> None:
+    if len(components.mixing) != count:
+        raise InputError(
+            f"The courses of the components have {len(components.mixing)} volumes, the run {count}",
+            file=file,
+            fix="rerun `brainlm ica` for this run",
+        )
 
 
 def _without_trend(columns: Array, trend: Array | None) -> Array:

@@ -72,6 +72,7 @@ def find_and_judge(
         fwhm_mm=options["smoothing_mm"],
         components=options["components"] or None,
         seed=options["seed"],
+        restarts=options["restarts"],
     )
     for values in found.maps:
         values[active_probability(values) <= 0.5] = 0
@@ -89,7 +90,7 @@ def find_and_judge(
             "variance_explained": found.explained,
         }
     )
-    return Judged(found, classified(features))
+    return Judged(found, classified(features, settled=found.converged))
 
 
 def write_mixing(path: Path, mixing: pd.DataFrame) -> None:

@@ -16,23 +16,20 @@ from scipy.spatial.distance import squareform
 Array = NDArray[np.float64]
 
 
-def consensus(searches: list[Array]) -> tuple[Array, Array]:
-    """One unmixing (k, k) of whitened maps out of several, and how stable each row is (k,).
+def consensus(rotations: list[Array]) -> Array:
+    """The rotation (k, k) of white maps that several searches agree on most.
 
-    Rows of an unmixing of white data have the maps' correlations as products. Stability is the
-    mean |r| within a cluster less that with all other components: 1 is found alike each time.
+    The products of rows are the correlations of the maps. Two clusters may share a source; the
+    nearest orthogonal matrix to the chosen rows sees to it that they do not both keep it.
     """
-    rows = np.concatenate(searches)
-    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = np.concatenate(rotations)
     alike = np.clip(np.abs(rows @ rows.T), 0, 1)
     np.fill_diagonal(alike, 1)
-    count = len(searches[0])
     tree = linkage(squareform(1 - alike, checks=False), method="average")
-    cluster = fcluster(tree, count, criterion="maxclust")
-    chosen, stability = [], []
+    cluster = fcluster(tree, len(rotations[0]), criterion="maxclust")
+    chosen = []
     for number in np.unique(cluster):
-        own = cluster == number
-        inside = alike[np.ix_(own, own)]
-        chosen.append(np.flatnonzero(own)[inside.sum(axis=1).argmax()])
-        stability.append(inside.mean() - alike[np.ix_(own, ~own)].mean())
-    return np.concatenate(searches)[chosen], np.array(stability)
+        own = np.flatnonzero(cluster == number)
+        chosen.append(own[alike[np.ix_(own, own)].sum(axis=1).argmax()])
+    left, _, right = np.linalg.svd(rows[chosen])
+    return np.asarray(left @ right)

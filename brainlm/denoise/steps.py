@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..images import read_image, write_image
 from ..series import in_volumes, open_series, write_series
 from ..tissues import tissues_on
-from .components import read_mixing, read_noise
+from .components import read_mixing, read_noise, search_settled
 from .design import Noise, make_design
 from .judge import find_and_judge, write_metrics, write_mixing
 from .regions import chosen_regions
@@ -75,7 +75,9 @@ def denoise(
                 fix="connect them from FindComponents",
             )
         mixing = read_mixing(Path(ica_mixing))
-        components = Noise(mixing, read_noise(Path(aroma_metrics), list(mixing.columns)))
+        table = Path(aroma_metrics)
+        rejected = read_noise(table, list(mixing.columns))
+        components = Noise(mixing, rejected, search_settled(table))
     bold, mask = open_series(preproc_bold), read_image(mni_mask).data > 0
     design = make_design(
         pd.read_csv(confounds, sep="\t", na_values="n/a"),

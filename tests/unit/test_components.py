@@ -11,11 +11,14 @@ import pytest
 from brainlm.config import Denoise
 from brainlm.denoise.components import (
     check_same_components,
+    classified,
     component_names,
     read_mixing,
     read_noise,
+    search_settled,
 )
 from brainlm.denoise.design import Design, Noise, make_design
+from brainlm.denoise.judge import write_metrics
 from brainlm.denoise.regression import clean
 from brainlm.errors import DataError, InputError
 
@@ -126,6 +129,35 @@ def test_tissue_signals_come_unasked_only_with_aroma() -> None:
         assert how.names == expected
     options = Denoise(method="36p", tissue_signals="wm_csf_global").model_dump(mode="json")
     assert len(make_design(confounds(), tr=TR, options=options, file=Path("x")).names) == 36
+
+
+def test_components_that_did_not_settle_make_way_for_motion() -> None:
+    """As if motion24 had been asked for, and the sidecar says so."""
+    noise, signal = parts()
+    mixing = pd.DataFrame(np.column_stack([noise, signal]))
+    how = plan(Noise(mixing, np.array([True, False]), settled=False))
+    options = Denoise(method="motion24").model_dump(mode="json")
+    asked = make_design(confounds(), tr=TR, options=options, file=Path("x"))
+    np.testing.assert_array_equal(how.basis, asked.basis)
+    assert how.about("off")["Fallback"] == "motion24" and "Fallback" not in asked.about("off")
+
+
+def test_courses_of_another_length_are_refused() -> None:
+    mixing = pd.DataFrame(np.random.default_rng(0).standard_normal((COUNT - 1, 3)))
+    with pytest.raises(InputError, match=f"have {COUNT - 1} volumes, the run {COUNT}"):
+        plan(Noise(mixing, np.zeros(3, dtype=bool)))
+
+
+def test_a_table_of_an_unsettled_search_says_so(tmp_path: Path) -> None:
+    features = pd.DataFrame(
+        {"component": ["ica_000"], "edge_fract": [0.9], "csf_fract": [0.5], "HFC": [0.9]}
+    ).assign(max_RP_corr=0.9, variance_explained=0.5)
+    for settled in (True, False):
+        table = classified(features, settled=settled)
+        assert (table["classification"] == "rejected").all() == settled
+        write_metrics(tmp_path / "metrics.tsv", table)
+        assert search_settled(tmp_path / "metrics.tsv") == settled
+        assert read_noise(tmp_path / "metrics.tsv", ["ica_000"]).tolist() == [settled]
 
 
 def table(tmp_path: Path, **columns: object) -> Path:
