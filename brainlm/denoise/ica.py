@@ -72,14 +72,14 @@ def spatial_ica(
     normal = smooth_in_mask(series, mask, sizes_mm, fwhm_mm)
     _normalise(normal, drifts)
     variance, directions = _principal_directions(normal, len(drifts) - drifts.shape[1])
-    resels = normal.shape[1] * np.prod(sizes_mm) / np.prod(smoothness_mm(normal, mask, sizes_mm))
-    estimated = components or 1 + int(np.argmax(laplace_evidence(variance, resels)))
-    count = min(estimated, len(variance) - 1)
-    if count < 1:
+    if len(variance) < 2:
         raise DataError(
             "There is nothing to decompose: the voxels vary in one way only, or there are too few",
             fix="exclude the run, or set denoise.method: motion24, which does without ICA",
         )
+    resels = normal.shape[1] * np.prod(sizes_mm) / np.prod(smoothness_mm(normal, mask, sizes_mm))
+    estimated = components or 1 + int(np.argmax(laplace_evidence(variance, resels)))
+    count = min(estimated, len(variance) - 1)
     for attempt in range(_TRIES):
         whitening = directions[:, :count] / np.sqrt(variance[:count])
         white = whitening.T @ _spread(normal)

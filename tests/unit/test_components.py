@@ -202,8 +202,9 @@ def test_a_table_made_of_other_components_is_refused(tmp_path: Path) -> None:
         check_same_components(table(tmp_path, **swapped), ours)
 
 
-def test_courses_with_nan_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, "a note"])
+def test_courses_with_nan_or_text_are_told(tmp_path: Path, value: object) -> None:
     path = tmp_path / "mixing.tsv"
-    pd.DataFrame({"ica_000": [0.1, np.nan]}).to_csv(path, sep="\t", index=False)
+    pd.DataFrame({"ica_000": [0.1, value]}).to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="NaN"):
         read_mixing(path)
