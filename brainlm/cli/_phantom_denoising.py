@@ -194,9 +194,8 @@ def print_methods(found: dict[str, Any]) -> None:
     for part, share in found["methods"]["none"]["share"].items():
         say(f"  {part:<15} {share:.1%}")
     heads = "".join(f"{part:>15}" for part in parts)
-    say(
-        f"{'left of it by':<28}{heads}{'neural error':>14}{'parcel r':>10}{'QC-FC':>8}{'freedom':>9}"
-    )
+    heads += f"{'neural error':>14}{'parcel r':>10}{'QC-FC':>8}{'freedom':>9}"
+    say(f"{'left of it by':<28}{heads}")
     for method, row in found["methods"].items():
         shown = "".join(
             f"{'-' if row['kept'][part] is None else format(row['kept'][part], '.1%'):>15}"
