@@ -1,10 +1,10 @@
 """Where the heart and the breath show in the head.
 
 The pulse moves blood and CSF: it is strong at the base of the brain, where the large arteries
-are, and in CSF (Dagli et al. 1999, NeuroImage 9:407; Tong & Frederick 2014). The chest changes
-the magnetic field in the head: with each breath the image shifts along the phase-encoding axis,
-by up to a tenth of a voxel, and is shaded by up to 1% (Raj et al. 2000, Phys. Med. Biol. 45:3809),
-less with the distance from the lungs. docs/phantom.md compares the sizes with measured ones.
+are (Tong & Frederick 2014, Front. Hum. Neurosci. 8:196), and in CSF. The chest changes the magnetic
+field in the head: with each breath the image shifts along the phase-encoding axis, by up to a tenth
+of a voxel, and is shaded by up to 1% (Raj et al. 2000, Phys. Med. Biol. 45:3809), less with the
+distance from the lungs. docs/phantom.md compares the sizes with measured ones.
 """
 
 from __future__ import annotations
