@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import ndimage
 
+from brainlm.config import Ica
+from brainlm.denoise.aroma import Regions
 from brainlm.denoise.dimension import laplace_evidence
 from brainlm.denoise.ica import Components, spatial_ica
+from brainlm.denoise.judge import Judged, find_and_judge
 from brainlm.denoise.restarts import consensus
 from brainlm.denoise.smoothing import smooth_in_mask, smoothness_mm
 from brainlm.errors import DataError
-from brainlm.geometry import FWHM_TO_SIGMA
+from brainlm.geometry import FWHM_TO_SIGMA, MOTION_NAMES
 
 SHAPE, SIZES = (24, 26, 22), np.full(3, 3.0)
 VOLUMES = 120
@@ -209,3 +213,23 @@ def test_searches_agree_on_what_they_share() -> None:
     agreed = consensus(searches)
     np.testing.assert_allclose(agreed @ agreed.T, np.eye(6), atol=1e-12)
     assert np.abs(agreed @ shared[:2].T).max(axis=0).min() > 0.99
+
+
+def test_components_of_an_unsettled_search_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the features some of them would be noise."""
+    series, mask, courses, _ = planted(seed=7)
+    motion = pd.DataFrame(courses[:, [0] * 6], columns=list(MOTION_NAMES))
+    here = np.ones(int(mask.sum()), dtype=bool)
+    regions = Regions(csf=~here, edge=here, outside=~here)
+    options = {**Ica().model_dump(), "components": 10}
+
+    def judged() -> Judged:
+        return find_and_judge(
+            series.copy(), mask, np.diag([3.0, 3, 3, 1]), motion, regions, tr=2.0, options=options
+        )
+
+    assert "rejected" in set(judged().metrics["classification"])
+    monkeypatch.setattr("brainlm.denoise.ica._ITERATIONS", 2)
+    found = judged()
+    assert not found.about()["Converged"] and found.about()["Rejected"] == 0
+    assert set(found.metrics["rationale"]) == {"search did not settle"}
