@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ..phantom.parameters import Parameters, Run
     from ._stage import StageRun
 
+_WITH_TISSUES: dict[str, Any] = {"method": "aroma", "mean_signals": ["white_matter", "csf"]}
 #: What the table calls each method -> the `denoise` options that it is.
-METHODS: dict[str, dict[str, str]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},
+    "wm, csf": {"method": "none", "mean_signals": ["white_matter", "csf"]},
     "motion6": {"method": "motion6"},
     "motion24": {"method": "motion24"},
     "36p": {"method": "36p"},
@@ -25,6 +27,9 @@ METHODS: dict[str, dict[str, str]] = {
     "aroma, non-aggressive": {"method": "aroma", "aroma": "nonaggressive"},
     "aroma, orthogonal": {"method": "aroma", "aroma": "orthogonal"},
     "aroma, aggressive": {"method": "aroma", "aroma": "aggressive"},
+    "aroma, non-aggr., wm, csf": {**_WITH_TISSUES, "aroma": "nonaggressive"},
+    "aroma, orthogonal, wm, csf": {**_WITH_TISSUES, "aroma": "orthogonal"},
+    "aroma, aggressive, wm, csf": {**_WITH_TISSUES, "aroma": "aggressive"},
 }
 _NEEDED = ("preproc_bold", "mni_mask", "confounds", "ica_mixing", "aroma_metrics")
 
@@ -53,7 +58,9 @@ def compare_methods(run: StageRun, parameters: Parameters, faulty: set[str]) -> 
         total = sum(one["variance"] for one in found.values())
         sums = {part: sum(row["left"][part] for row in rows) for part in rows[0]["left"]}
         before = {part: sum(row["left"][part] for row in filtered) for part in sums}
+        done = sum(row["neural_error"] for row in rows)
         table[method] = {
+            "neural_error": _ratio(done, before["neural"]),
             "share": {part: round(left / total, 4) for part, left in sums.items()},
             "kept": {part: _ratio(left, before[part]) for part, left in sums.items()},
             "parcel_r": round(float(np.mean([row["parcel_r"] for row in rows])), 4),
@@ -80,13 +87,14 @@ def _one_run(run: StageRun, scan: Run, seed: int) -> dict[str, Any]:
     import pandas as pd
 
     from ..atlas.labels import read_labels
-    from ..denoise.components import read_mixing, read_noise
+    from ..denoise.components import read_mixing, read_noise, search_settled
     from ..denoise.design import Noise
     from ..images import read_image
     from ..layout import entities_of, folder_of
     from ..parcellate.extract import mean_series
     from ..phantom.denoising import (
         left_of,
+        neural_error,
         parcel_r,
         planted_causes,
         planted_noise,
@@ -115,7 +123,9 @@ def _one_run(run: StageRun, scan: Run, seed: int) -> dict[str, Any]:
     truth = neural.to_numpy(dtype=float)[:, seen]
 
     mixing = read_mixing(paths["ica_mixing"])
-    noise = Noise(mixing, read_noise(paths["aroma_metrics"], list(mixing.columns)))
+    table = paths["aroma_metrics"]
+    rejected = read_noise(table, list(mixing.columns))
+    noise = Noise(mixing, rejected, search_settled(table))
     designs = {
         name: _design(run, confounds, scan.tr, options, noise, paths["confounds"])
         for name, options in METHODS.items()
@@ -130,6 +140,7 @@ def _one_run(run: StageRun, scan: Run, seed: int) -> dict[str, Any]:
         fc[np.ix_(seen, seen)] = np.corrcoef(through(design, series).T)
         methods[name] = {
             "left": left_of(parts, design),
+            "neural_error": neural_error(parts, design, filters),
             "parcel_r": parcel_r(series, truth, design, filters),
             "freedom": design.freedom,
             "connectivity": fc[pairs],
@@ -154,7 +165,8 @@ def _design(
     """The study's own denoising but for the method; nothing is scrubbed."""
     from ..denoise.design import make_design
 
-    chosen = {**run.config.denoise.model_dump(mode="json"), "scrub": "off", **options}
+    own = run.config.denoise.model_dump(mode="json")
+    chosen = {**own, "scrub": "off", "mean_signals": [], **options}
     wanted = components if options["method"] == "aroma" else None
     return make_design(confounds, tr=tr, options=chosen, file=file, components=wanted)
 
@@ -182,14 +194,17 @@ def print_methods(found: dict[str, Any]) -> None:
     for part, share in found["methods"]["none"]["share"].items():
         say(f"  {part:<15} {share:.1%}")
     heads = "".join(f"{part:>15}" for part in parts)
-    say(f"{'left of it by':<22}{heads}{'parcel r':>10}{'QC-FC':>8}{'freedom':>9}")
+    heads += f"{'neural error':>14}{'parcel r':>10}{'QC-FC':>8}{'freedom':>9}"
+    say(f"{'left of it by':<28}{heads}")
     for method, row in found["methods"].items():
         shown = "".join(
             f"{'-' if row['kept'][part] is None else format(row['kept'][part], '.1%'):>15}"
             for part in parts
         )
         fc = "-" if row["qc_fc"] is None else f"{row['qc_fc']:.3f}"
-        say(f"{method:<22}{shown}{row['parcel_r']:>10.3f}{fc:>8}{row['freedom']:>9.0f}")
+        error = "-" if row["neural_error"] is None else f"{row['neural_error']:.1%}"
+        numbers = f"{error:>14}{row['parcel_r']:>10.3f}{fc:>8}{row['freedom']:>9.0f}"
+        say(f"{method:<28}{shown}{numbers}")
     about = found["components"]
     scores = ", ".join(
         f"{name} {'-' if about[name] is None else format(about[name], '.2f')}"

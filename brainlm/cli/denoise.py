@@ -100,13 +100,18 @@ def design_of(run: RecordingRun, confounds: Path) -> Design:
 
 def _components_of(run: RecordingRun) -> Noise:
     """The run's components as `brainlm ica` left them, or as a person has classified them since."""
-    from ..denoise.components import check_same_components, read_mixing, read_noise
+    from ..denoise.components import (
+        check_same_components,
+        read_mixing,
+        read_noise,
+        search_settled,
+    )
     from ..denoise.design import Noise
 
     mixing = read_mixing(run.input("ica_mixing"))
     table, review = run.input("aroma_metrics"), run.path("aroma_review")
     if not review.exists():
-        return Noise(mixing, read_noise(table, list(mixing.columns)))
+        return Noise(mixing, read_noise(table, list(mixing.columns)), search_settled(table))
     rejected = read_noise(run.source(review), list(mixing.columns))
     check_same_components(review, table)
     return Noise(mixing, rejected)

@@ -82,6 +82,7 @@ def write_components(
     """Decompose the voxels `series` (T, n) of `mask` (x, y, z), and write what came out."""
     import pandas as pd
 
+    from ..denoise.design import FALLBACK
     from ..denoise.judge import find_and_judge, write_metrics, write_mixing
     from ..denoise.regressors import check_rows
     from ..denoise.verdict import check_classifier, with_verdict
@@ -105,7 +106,10 @@ def write_components(
     with run.output("aroma_metrics", about={**about, "Masks": options["masks"]}) as path:
         write_metrics(path, found.metrics)
     if not about["Converged"]:
-        say(f"Warning: the components of {run.recording.id} did not settle")
+        say(
+            f"Warning: the components of {run.recording.id} did not settle; denoising will take "
+            f"out {FALLBACK} instead, unless a table in review/ says which are noise"
+        )
     say(f"{run.recording.id}: {about['Rejected']} of {about['Components']} components are noise")
 
 

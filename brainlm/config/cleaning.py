@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +22,10 @@ class Ica(Section):
     )
     components: Annotated[int, Field(ge=0)] = Field(
         0, description="how many; 0: estimated for each run (Minka's Laplace evidence)"
+    )
+    restarts: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="searches from different starts; above 1, one more from what they agree on",
     )
     masks: Literal["template", "aroma"] = Field(
         "template",
@@ -67,9 +72,12 @@ class Denoise(Section):
         "their variance; aroma: independent components that ICA-AROMA takes for noise; fix: the "
         "series is clean already (FIX), it is checked and passed on without any filter",
     )
-    mean_signals: tuple[Literal["global_signal", "csf", "white_matter"], ...] = Field(
-        (),
-        description="mean signals that are fitted besides, e.g. [global_signal] with aroma or none",
+    mean_signals: Literal["auto"] | tuple[Literal["global_signal", "csf", "white_matter"], ...] = (
+        Field(
+            "auto",
+            description="mean signals in the same fit, whatever the method, e.g. [global_signal]; "
+            "auto: [white_matter, csf] with aroma, none with the others",
+        )
     )
     aroma: Literal["nonaggressive", "aggressive", "orthogonal"] = Field(
         "nonaggressive",
@@ -110,9 +118,21 @@ class Denoise(Section):
 
     @model_validator(mode="after")
     def _clean_is_clean(self) -> Denoise:
-        if self.method == "fix" and self.mean_signals:
+        if self.method == "fix" and self.mean_signals not in ("auto", ()):
             raise ValueError("method fix takes nothing out: mean_signals go with another method")
         return self
+
+
+def chosen_means(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The mean signals that the `denoise` options ask for.
+
+    `auto` adds white matter and CSF to the components of ICA-AROMA, as its authors do (Pruim et
+    al. 2015): what beats in CSF or shades the whole image often has no component of its own.
+    """
+    asked = options["mean_signals"]
+    if asked == "auto":
+        return ("white_matter", "csf") if options["method"] == "aroma" else ()
+    return tuple(asked)
 
 
 class Parcellate(Section):

@@ -13,6 +13,8 @@ from ..errors import DataError, InputError
 from .aroma import CSF_THRESHOLD, FREQUENCY_THRESHOLD, motion_side
 
 ACCEPTED, REJECTED = "accepted", "rejected"
+#: The rationale of every component of a search that found no rotation.
+UNSETTLED = "search did not settle"
 
 #: By how much a feature may differ between machines or in a spreadsheet. Another component
 #: differs by far more in one of them.
@@ -24,11 +26,14 @@ def component_names(count: int) -> list[str]:
     return [f"ica_{number:03d}" for number in range(count)]
 
 
-def classified(metrics: pd.DataFrame) -> pd.DataFrame:
+def classified(metrics: pd.DataFrame, *, settled: bool = True) -> pd.DataFrame:
     """The metrics with `classification` and `rationale`, by the published rule.
 
-    Columns and words are those of fMRIPost-AROMA.
+    Columns and words are those of fMRIPost-AROMA. Components of a search that did not settle are
+    mixtures of sources, which the rule says nothing about: all are accepted, for that reason.
     """
+    if not settled:
+        return metrics.assign(classification=ACCEPTED, rationale=UNSETTLED)
     reasons = {
         "csf_fract": metrics["csf_fract"] > CSF_THRESHOLD,
         "HFC": metrics["HFC"] > FREQUENCY_THRESHOLD,
@@ -63,6 +68,12 @@ def read_noise(path: Path, names: list[str]) -> NDArray[np.bool_]:
     return np.array([said[name] == REJECTED for name in names])
 
 
+def search_settled(path: Path) -> bool:
+    """Whether the components of this table came from a search that found its rotation."""
+    table = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+    return "rationale" not in table or not (table["rationale"] == UNSETTLED).any()
+
+
 def check_same_components(review: Path, metrics: Path) -> None:
     """Refuse a table made by hand (`review`) of other components than those of `metrics`.
 
@@ -85,10 +96,10 @@ def check_same_components(review: Path, metrics: Path) -> None:
 
 def read_mixing(path: Path) -> pd.DataFrame:
     """The courses (T, k) of the components."""
-    mixing = pd.read_csv(path, sep="\t")
+    mixing = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
     if not np.isfinite(mixing.to_numpy(dtype=float)).all():
         raise DataError(
-            "The courses of the components hold NaN or inf",
+            "The courses of the components hold text, NaN or inf",
             file=path,
             fix="delete it and rerun `brainlm ica`",
         )

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..temporal import cosine_drifts
 from .filters import fast_cosines, running_line, sigma_volumes
-from .regressors import mean_columns, nuisance_columns
+from .regressors import Method, mean_columns, nuisance_columns
 from .scrub import filling_weights, mean_weights, spoilt_volumes, unsteady_volumes
 
 Array = NDArray[np.float64]
@@ -23,6 +23,8 @@ Mask = NDArray[np.bool_]
 FEWEST_SHARE, FEWEST = 0.2, 10
 #: Of a run's volumes at least this share must survive scrubbing.
 _FEWEST_KEPT = 0.5
+#: What is done in place of components that did not settle.
+FALLBACK: Method = "motion24"
 #: A column whose length falls below this in the running-line filter was a straight line.
 _NOTHING = 1e-7
 
@@ -40,6 +42,7 @@ class Design:
     names: tuple[str, ...]  # the nuisance columns
     drifts: int  # slow cosines
     fast: int  # fast cosines
+    fallback: str = ""  # the method that took the place of the one asked for
 
     @property
     def freedom(self) -> float:
@@ -61,6 +64,7 @@ class Design:
             "NonSteadyStateVolumes": int((~self.kept & ~self.spoilt).sum()),
             # What a series had lost before it came to us nobody knows.
             **({} if self.fits_nothing else {"DegreesOfFreedom": round(self.freedom, 2)}),
+            **({"Fallback": self.fallback} if self.fallback else {}),
             **about_scrubbing(scrub, self),
         }
 
@@ -81,6 +85,7 @@ class Noise:
 
     mixing: pd.DataFrame  # (T, k), courses
     rejected: Mask  # (k,)
+    settled: bool = True  # False: the search found no rotation, so no component is a source
 
 
 def about_scrubbing(scrub: str, design: Design) -> dict[str, Any]:
@@ -117,6 +122,8 @@ def make_design(
     line cannot be written as columns; it filters data and nuisance columns alike before the fit,
     so that nothing slow is brought back either. Noise components are such columns, unless they
     are to leave what the other components explain as well: then they are fitted beside those.
+    The mean signals of tissues are no components; they go wholly, as a filter does. Components that
+    did not settle are left alone, and `FALLBACK` is done instead.
     """
     count, scrub = len(confounds), options["scrub"]
     spoilt = np.zeros(count, dtype=bool)
@@ -133,25 +140,25 @@ def make_design(
     if scrub in ("censor", "interpolate"):
         kept &= ~spoilt
         check_kept(int(kept.sum()), count, file)
-    if options["method"] == "fix":
+    method, fallback = options["method"], ""
+    if method == "fix":
         return _untouched(kept, spoilt, scrub)
-    nuisance = nuisance_columns(confounds, options["method"])
     if components is not None:
-        if len(components.mixing) != count:
-            raise DataError(
-                f"The components have {len(components.mixing)} volumes, the run {count}",
-                file=file,
-                fix="rerun `brainlm ica`",
-            )
+        _check_length(components, count, file)
+        if not components.settled:
+            components, method, fallback = None, FALLBACK, FALLBACK
+    nuisance = nuisance_columns(confounds, method)
+    if components is not None:
         nuisance = components.mixing.loc[:, components.rejected]
-    means = mean_columns(confounds, options["mean_signals"], nuisance)
+    means = mean_columns(confounds, options, nuisance)
     gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0
     trend = running_line(kept, sigma_volumes(options["high_pass_s"], tr)) if gaussian else None
     slow = cosine_drifts(count, tr, 0 if gaussian else options["high_pass_s"])
     fast = fast_cosines(count, tr, options["low_pass_s"])
-    columns = _without_trend(nuisance.to_numpy(dtype=float)[kept], trend)
-    filters = [np.ones((len(columns), 1)), slow[kept], fast[kept]]
-    filters.append(_without_trend(means.to_numpy(dtype=float)[kept], trend))
+    columns, others = (
+        _without_trend(part.to_numpy(dtype=float)[kept], trend) for part in (nuisance, means)
+    )
+    filters = [np.ones((len(columns), 1)), slow[kept], fast[kept], others]
     shared = None
     if components is not None and options["aroma"] != "aggressive":
         signal = components.mixing.loc[:, ~components.rejected].to_numpy(dtype=float)[kept]
@@ -169,9 +176,10 @@ def make_design(
         basis=basis,
         shared=shared,
         fill=_fill(kept, scrub),
-        names=tuple(str(name) for name in [*nuisance.columns, *means.columns]),
+        names=tuple(map(str, dict.fromkeys([*nuisance.columns, *means.columns]))),
         drifts=slow.shape[1],
         fast=fast.shape[1],
+        fallback=fallback,
     )
     check_freedom(len(basis), design.freedom, file, fast=design.fast, scrub=scrub)
     return design
@@ -197,6 +205,15 @@ def _fill(kept: Mask, scrub: str) -> Array | None:
     if scrub == "censor":
         return None
     return filling_weights(kept) if scrub == "interpolate" else mean_weights(kept)
+
+
+def _check_length(components: Noise, count: int, file: Path) -> None:
+    if len(components.mixing) != count:
+        raise InputError(
+            f"The courses of the components have {len(components.mixing)} volumes, the run {count}",
+            file=file,
+            fix="rerun `brainlm ica` for this run",
+        )
 
 
 def _without_trend(columns: Array, trend: Array | None) -> Array:

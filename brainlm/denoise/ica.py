@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .dimension import laplace_evidence
+from .restarts import consensus
 from .smoothing import smooth_in_mask, smoothness_mm
 
 Array = NDArray[np.float64]
@@ -56,21 +57,33 @@ def spatial_ica(
     fwhm_mm: float,
     components: int | None,
     seed: int,
+    restarts: int = 1,
 ) -> Components:
     """Independent components of `series` (T, n), the voxels of `mask` (x, y, z).
 
     `drifts` (T, c) is an orthonormal basis of what is taken out first (constant, cosines).
     `components` is how many; None estimates it. Equal input and seed give equal bytes.
     """
+    if not mask.any():
+        raise DataError(
+            "There is nothing to decompose: the brain mask is empty",
+            fix="look at the normalised series and its mask; was the run placed rightly?",
+        )
     normal = smooth_in_mask(series, mask, sizes_mm, fwhm_mm)
     _normalise(normal, drifts)
     variance, directions = _principal_directions(normal, len(drifts) - drifts.shape[1])
+    if len(variance) < 2:
+        raise DataError(
+            "There is nothing to decompose: the voxels vary in one way only, or there are too few",
+            fix="exclude the run, or set denoise.method: motion24, which does without ICA",
+        )
     resels = normal.shape[1] * np.prod(sizes_mm) / np.prod(smoothness_mm(normal, mask, sizes_mm))
     estimated = components or 1 + int(np.argmax(laplace_evidence(variance, resels)))
     count = min(estimated, len(variance) - 1)
     for attempt in range(_TRIES):
         whitening = directions[:, :count] / np.sqrt(variance[:count])
-        rotation, converged = _rotation(whitening.T @ _spread(normal), seed + attempt)
+        white = whitening.T @ _spread(normal)
+        rotation, converged = _rotation(white, seed + attempt, restarts)
         if converged or count < 3:
             break
         # Seeds first; a run that does not settle twice holds fewer sources than it seemed to.
@@ -120,18 +133,32 @@ def _spread(series: Series) -> Array:
     return series[:, ::step].astype(np.float64)
 
 
-def _rotation(whitened: Array, seed: int) -> tuple[Array, bool]:
-    """The unmixing (k, k) of whitened maps (k, m), and whether the search settled."""
-    from picard import picard
+def _rotation(whitened: Array, seed: int, restarts: int = 1) -> tuple[Array, bool]:
+    """The unmixing (k, k) of whitened maps (k, m), and whether the search settled.
 
-    count = len(whitened)
+    With `restarts` the search is done so often, and once more from what all agree on.
+    """
     # Of the voxels used, the covariance is not quite the identity that the search relies on.
     rewhiten = np.linalg.inv(np.linalg.cholesky(whitened @ whitened.T / whitened.shape[1]))
-    start = np.linalg.qr(np.random.default_rng(seed).standard_normal((count, count)))[0]
+    white = rewhiten @ whitened
+    draw = np.random.default_rng(seed).standard_normal
+    starts = [np.linalg.qr(draw((len(white), len(white))))[0] for _ in range(restarts)]
+    found = [_search(white, start) for start in starts]
+    if restarts == 1:
+        rotation, settled = found[0]
+    else:
+        rotation, settled = _search(white, consensus([each for each, _ in found]))
+    return rotation @ rewhiten, settled
+
+
+def _search(white: Array, start: Array) -> tuple[Array, bool]:
+    """The rotation (k, k) of white maps (k, m) that Picard finds from `start` (k, k)."""
+    from picard import picard
+
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         _, rotation, _ = picard(
-            rewhiten @ whitened,
+            white,
             ortho=True,
             whiten=False,
             centering=False,
@@ -141,7 +168,7 @@ def _rotation(whitened: Array, seed: int) -> tuple[Array, bool]:
             tol=_TOLERANCE,
         )
     settled = not any("converge" in str(said.message) for said in told)
-    return np.asarray(rotation) @ rewhiten, settled
+    return np.asarray(rotation), settled
 
 
 def _components(

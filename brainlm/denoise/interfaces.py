@@ -23,6 +23,7 @@ class _FindComponentsInputs(_NormalisedRun):
     smoothing_mm = option("ica", "smoothing_mm")
     high_pass_s = option("ica", "high_pass_s")
     components = option("ica", "components")
+    restarts = option("ica", "restarts")
     masks = option("ica", "masks")
     masks_space_ok = option("ica", "masks_space_ok")
     rule = option("ica", "rule")

@@ -75,6 +75,7 @@ def find_and_judge(
         fwhm_mm=options["smoothing_mm"],
         components=options["components"] or None,
         seed=options["seed"],
+        restarts=options["restarts"],
     )
     return judged(found, table, regions, tr=tr, seed=options["seed"])
 
@@ -97,7 +98,7 @@ def judged(
             "variance_explained": found.explained,
         }
     )
-    return Judged(found, classified(features))
+    return Judged(found, classified(features, settled=found.converged))
 
 
 def write_mixing(path: Path, mixing: pd.DataFrame) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..config.cleaning import Method
+from ..config.cleaning import Method, chosen_means
 from ..errors import DataError
 from ..geometry import MOTION_NAMES
 
@@ -51,10 +52,11 @@ def check_rows(rows: int, volumes: int, file: Path) -> None:
 
 
 def mean_columns(
-    confounds: pd.DataFrame, wanted: Sequence[str], beside: pd.DataFrame
+    confounds: pd.DataFrame, options: Mapping[str, Any], beside: pd.DataFrame
 ) -> pd.DataFrame:
-    """The mean signals (T, m) that are `wanted`, but for those that stand `beside` them already."""
-    return known_columns(confounds, [name for name in wanted if name not in beside.columns])
+    """The mean signals (T, m) that the `denoise` options add to the columns `beside` them."""
+    names = [name for name in chosen_means(options) if name not in beside.columns]
+    return known_columns(confounds, names).fillna(0.0)
 
 
 def known_columns(confounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..images import write_image
 from ..series import in_volumes, open_series, read_mask, write_series
 from ..tissues import tissues_on
-from .components import read_mixing, read_noise
+from .components import read_mixing, read_noise, search_settled
 from .design import Noise, make_design
 from .given import look_at_given
 from .judge import find_and_judge, write_metrics, write_mixing
@@ -83,7 +83,9 @@ def denoise(
                 fix="connect them from FindComponents",
             )
         mixing = read_mixing(Path(ica_mixing))
-        components = Noise(mixing, read_noise(Path(aroma_metrics), list(mixing.columns)))
+        metrics = Path(aroma_metrics)
+        rejected = read_noise(metrics, list(mixing.columns))
+        components = Noise(mixing, rejected, search_settled(metrics))
     bold = open_series(preproc_bold)
     mask = read_mask(mni_mask, bold.affine, bold.shape).data
     table, file = pd.read_csv(confounds, sep="\t", na_values="n/a"), Path(preproc_bold)

@@ -293,7 +293,7 @@ def _write_run_truth(job: Job, run: Run, measured: scanner.Measured, since_t1w: 
             "respiratory": "breathing at the middle of the volume, -1 to 1",
             "drift_1": "linear drift, SD 1 (drift_2: parabola, drift_3: slow wave)",
             "spin_history_mm": "through-plane movement still remembered by the magnetisation",
-            "edge": "course of the head-edge component, SD 1; 0 without artefacts",
+            "edge": "course of the head-edge component, SD 1 in a typical run; 0 without artefacts",
             "spike_percent": "size of a spike in one slice of the volume",
             "slice_dropout": "share of the signal lost in one slice of the volume",
             **start,

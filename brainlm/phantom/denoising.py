@@ -116,6 +116,14 @@ def left_of(parts: Parts, design: Design) -> dict[str, float]:
     return left
 
 
+def neural_error(parts: Parts, design: Design, filters: Design) -> float:
+    """Sum of squares of what a design does to the neural part, be it taking away or adding.
+
+    An oblique fit may add as much as it takes away, so that the variance that is left says nothing.
+    """
+    return float(((through(design, parts.neural) - through(filters, parts.neural)) ** 2).sum())
+
+
 def through(design: Design, series: Array) -> Array:
     """What a design, filters included, leaves of `series` (T, n), without its mean."""
     size = np.abs(series).max() or 1.0

@@ -11,6 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 from ..geometry import Array
 
 _STEP = 0.1  # s, of the phases
+#: RMS distance, mm, of a typical run's head from its mean place; rotations at 50 mm.
+_TYPICAL_MM = 0.8
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def draw_drifts(volumes: int, rng: np.random.Generator) -> Array:
 class Artefacts:
     """Structured artefacts; all 0 when switched off."""
 
-    edge: Array  # (volumes,) course of the head-edge component, SD 1
+    edge: Array  # (volumes,) course of the head-edge component, SD 1 in a typical run
     spikes: Array  # (volumes, 4): size in % of baseline, slice, waves in x and y
     dropouts: NDArray[np.float32]  # (volumes, slices): the share of signal that is lost
 
@@ -65,14 +67,16 @@ def draw_artefacts(params: Array, slices: int, on: bool, rng: np.random.Generato
     """Draw for a run with motion `params` (volumes, 6).
 
     The edge component follows the motion parameters, as residual motion does, plus a wave
-    of its own; about 1% of the volumes hold a spike and 0.7% a slice that lost signal.
+    of its own, and is the stronger the more the head moves; about 1% of the volumes hold a
+    spike and 0.7% a slice that lost signal.
     """
     volumes = len(params)
     spikes = np.zeros((volumes, 4))
     dropouts = np.zeros((volumes, slices), dtype=np.float32)
     if not on:
         return Artefacts(np.zeros(volumes), spikes, dropouts)
-    scaled = params * [1, 1, 1, 50, 50, 50]
+    scaled = (params - params.mean(axis=0)) * [1, 1, 1, 50, 50, 50]
+    size = np.sqrt((scaled**2).sum(axis=1).mean()) / _TYPICAL_MM
     edge = scaled @ rng.standard_normal(6)
     edge = edge / max(edge.std(), 1e-9) + 0.5 * rng.standard_normal(volumes)
     for t in rng.choice(volumes, size=max(1, round(0.01 * volumes)), replace=False):
@@ -81,4 +85,5 @@ def draw_artefacts(params: Array, slices: int, on: bool, rng: np.random.Generato
         dropouts[t, rng.integers(slices // 4, max(slices // 4 + 1, 3 * slices // 4))] = rng.uniform(
             0.3, 0.8
         )
-    return Artefacts((edge - edge.mean()) / max(edge.std(), 1e-9), spikes, dropouts)
+    edge = size * (edge - edge.mean()) / max(edge.std(), 1e-9)
+    return Artefacts(edge, spikes, dropouts)

@@ -20,6 +20,7 @@ from ..geometry import Array, grid_center
 from ..images import Image
 from . import motion, physiology
 from .anatomy import smooth_bias
+from .cycles import breathing
 from .distortion import origin_of
 from .network import Latent
 from .parameters import Parameters, Run, stream
@@ -27,13 +28,15 @@ from .scene import BASELINE, Scene, slice_times
 
 Floats = NDArray[np.float32]
 
-#: Sizes at `--noise 1`: SDs in % of the baseline.
+#: Sizes at `--noise 1`, in % of the baseline: SDs, and the amplitudes of heart (where it shows
+#: most) and breath (in the middle of the brain); `breath_shift` is in % of a voxel.
 NOISE = {
     "thermal": 0.9,
     "coloured": 0.35,
     "drift": 0.8,
-    "cardiac": 1.0,
+    "cardiac": 4.0,
     "respiratory": 0.5,
+    "breath_shift": 5.0,
     "edge": 1.5,
 }
 _COLOUR_MM, _COLOUR_MEMORY = 4.0, 0.4  # SD of its blur; correlation of successive volumes
@@ -119,6 +122,8 @@ def _head_series(
 ) -> Floats:
     """Signal (volumes, head voxels) in the head's frame, each slice at its own time."""
     base = scene.baseline.ravel()[scene.voxels]
+    shift, shade = (noise * NOISE[name] / 100 for name in ("breath_shift", "respiratory"))
+    inhaled = breathing(scene.baseline, scene.height, shift, shade).ravel()[scene.voxels]
     depth = scene.voxels % scene.shape[2]
     series = np.empty((len(starts), len(base)), dtype=np.float32)
     for k, delay in enumerate(times):
@@ -128,10 +133,7 @@ def _head_series(
         when = starts + delay
         change = latent.at(when) @ scene.mixing[here].T
         change += np.outer(noise * NOISE["cardiac"] * pulse.at(when), scene.vessels[here])
-        change += np.outer(
-            noise * NOISE["respiratory"] * breath.at(when), 0.3 + 0.7 * scene.edge[here]
-        )
-        series[:, here] = base[here] * (1 + change / 100)
+        series[:, here] = base[here] * (1 + change / 100) + np.outer(breath.at(when), inhaled[here])
     return series
 
 

@@ -21,6 +21,7 @@ from .anatomy import (
     smooth_bias,
     template_maps,
 )
+from .cycles import closeness, pulsatility
 from .parameters import stream
 
 Floats = NDArray[np.float32]
@@ -42,6 +43,7 @@ class Scene:
     voxels: NDArray[np.int64]  # (n,) flat indices of the head
     mixing: csr_matrix  # (n, parcels): grey matter of each parcel, as a share of the voxel
     vessels: Floats  # (n,) 0 to 1, where the pulse shows
+    height: Floats  # (x, y, z) mm above the middle of the brain, in the scanner
     edge: Floats  # (n,) 0 to 1, the head's edge
 
 
@@ -80,7 +82,7 @@ def make_scene(
     affine, shape = bold_grid(site, voxel_mm)
     maps = template_maps()
     tissue = {name: np.zeros(np.prod(shape), dtype=np.float32) for name in CONTRAST}
-    kept = np.zeros(np.prod(shape), dtype=np.float32)
+    kept, close = (np.zeros(np.prod(shape), dtype=np.float32) for _ in range(2))
     rows, columns, shares = [], [], []
     fine = min(3, max(1, round(voxel_mm / 2)))
     every = grid_points(shape)
@@ -94,6 +96,7 @@ def make_scene(
         for name in CONTRAST:
             tissue[name][near] += gm if name == "GM" else sample(maps[name], points)
         kept[near] += _kept_signal(points)
+        close[near] += closeness(points)
         grey = np.flatnonzero((parcel > 0) & (gm > 0))
         rows.append(near[grey])
         columns.append(parcel[grey] - 1)
@@ -114,14 +117,16 @@ def make_scene(
         shape=(len(every), parcels),
         dtype=np.float32,
     ).tocsr()[inside]
-    vessels = gaussian_filter(tissue["CSF"].reshape(shape) / n_points, 0.7).ravel()[inside]
+    beating = pulsatility(tissue["CSF"] / n_points, close / n_points).reshape(shape)
+    height = (_world(affine, every)[:, 2] - BRAIN_CENTER[2]).reshape(shape)
     return Scene(
         affine,
         shape,
         baseline.astype(np.float32),
         inside,
         mixing,
-        vessels,
+        gaussian_filter(beating, 0.42).ravel()[inside],
+        height.astype(np.float32),
         (edge / edge.max()).ravel()[inside].astype(np.float32),
     )
 

@@ -88,6 +88,7 @@ class Findings:
     clinical: dict[str, Clinical]
     phantom: dict[str, Any] | None
     doubtful: list[str]  # T1w images (anat_id) that may not lie where the template does
+    unsettled: list[str]  # recordings whose ICA did not settle, denoised otherwise
     provenance: Provenance
     damaged: list[str] = field(default_factory=list)
 
@@ -150,6 +151,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
         clinical=clinical,
         phantom=reader.read(reader.path("phantom_check"), _json_object),
         doubtful=_doubtful_anatomies(reader, recordings),
+        unsettled=_denoised_otherwise(reader, recordings),
         provenance=_provenance(reader, recordings, targets),
         damaged=reader.damaged,
     )
@@ -206,6 +208,17 @@ def _doubtful_anatomies(reader: _Reader, recordings: pd.DataFrame) -> list[str]:
     for name in sorted(eligible["anat_id"].dropna().unique()):
         path = lasting_path(reader.study, LASTING["normalize-anat"], name, reader.fields)
         if (reader.read(sidecar_path(path), _json_object) or {}).get("Doubtful"):
+            found.append(str(name))
+    return found
+
+
+def _denoised_otherwise(reader: _Reader, recordings: pd.DataFrame) -> list[str]:
+    """The recordings that were denoised by another method than was asked for."""
+    eligible = recordings[recordings["eligible"].fillna(False).astype(bool)]
+    found = []
+    for name in eligible["recording_id"]:
+        path = lasting_path(reader.study, LASTING["denoise"], name, reader.fields)
+        if (reader.read(sidecar_path(path), _json_object) or {}).get("Fallback"):
             found.append(str(name))
     return found
 

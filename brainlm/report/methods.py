@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..config.cleaning import chosen_means
 from .gather import Findings
 
 #: Stages that denoise -> their name in sidecars.
@@ -155,9 +156,8 @@ def _fit(options: Mapping[str, Any]) -> str:
     terms = []
     if options.get("method") in _REGRESSORS:
         terms.append(_REGRESSORS[options["method"]])
-    if options.get("mean_signals"):
-        means = [_MEANS[name] for name in options["mean_signals"]]
-        terms.append(f"the mean signal of {' and of '.join(means)}")
+    if means := chosen_means(options):
+        terms.append(f"the mean signal of {' and of '.join(_MEANS[name] for name in means)}")
     if slow and not gaussian:
         terms.append(f"discrete cosines with periods of {slow:g} s or more")
     if fast:

@@ -64,6 +64,12 @@ def limits(findings: Findings) -> list[str]:
             f"{', '.join(findings.doubtful[:MOST_NAMED])}"
             f"{' and others' if len(findings.doubtful) > MOST_NAMED else ''}."
         )
+    if findings.unsettled:
+        found.append(
+            "Where the search for components did not settle, 24 motion columns were taken out "
+            f"instead ({len(findings.unsettled)}): {', '.join(findings.unsettled[:MOST_NAMED])}"
+            f"{' and others' if len(findings.unsettled) > MOST_NAMED else ''}."
+        )
     native = not findings.provenance.adopted
     if native and not is_nonlinear(findings):
         found.append(

@@ -11,11 +11,14 @@ import pytest
 from brainlm.config import Denoise
 from brainlm.denoise.components import (
     check_same_components,
+    classified,
     component_names,
     read_mixing,
     read_noise,
+    search_settled,
 )
 from brainlm.denoise.design import Design, Noise, make_design
+from brainlm.denoise.judge import write_metrics
 from brainlm.denoise.regression import clean
 from brainlm.errors import DataError, InputError
 
@@ -41,7 +44,8 @@ def design(aroma: str, *, extra: int = 0, **change: object) -> Design:
 
 
 def plan(components: Noise, **change: object) -> Design:
-    options = Denoise(method="aroma", **change).model_dump(mode="json")  # type: ignore[arg-type]
+    chosen = {"mean_signals": (), **change}
+    options = Denoise(method="aroma", **chosen).model_dump(mode="json")  # type: ignore[arg-type]
     return make_design(confounds(), tr=TR, options=options, file=Path("x"), components=components)
 
 
@@ -106,6 +110,58 @@ def test_no_rejected_component_leaves_the_filter_alone() -> None:
     assert how.names == () and how.basis.shape[1] == 1 + how.drifts
 
 
+@pytest.mark.parametrize("aroma", ["nonaggressive", "aggressive", "orthogonal"])
+def test_mean_signals_go_whatever_the_components_say(aroma: str) -> None:
+    """As a filter does: wholly, although a component that stays has the same course."""
+    csf = confounds()["csf"].to_numpy()
+    mixing = pd.DataFrame(np.column_stack([*parts(), csf]))
+    noise = Noise(mixing, np.array([True, False, False]))
+    assert share(left_of(csf / csf.std(), plan(noise, aroma=aroma)), csf / csf.std()) > 0.8
+    how = plan(noise, aroma=aroma, mean_signals="auto")
+    assert share(left_of(csf / csf.std(), how), csf / csf.std()) < 1e-4
+    assert how.names[-2:] == ("white_matter", "csf")
+
+
+def test_mean_signals_come_unasked_only_with_aroma() -> None:
+    for method, expected in (("none", ()), ("aroma", ("white_matter", "csf"))):
+        options = Denoise(method=method).model_dump(mode="json")  # type: ignore[arg-type]
+        how = make_design(confounds(), tr=TR, options=options, file=Path("x"))
+        assert how.names == expected
+    options = Denoise(
+        method="36p", mean_signals=("white_matter", "csf", "global_signal")
+    ).model_dump(mode="json")
+    assert len(make_design(confounds(), tr=TR, options=options, file=Path("x")).names) == 36
+
+
+def test_components_that_did_not_settle_make_way_for_motion() -> None:
+    """As if motion24 had been asked for, and the sidecar says so."""
+    noise, signal = parts()
+    mixing = pd.DataFrame(np.column_stack([noise, signal]))
+    how = plan(Noise(mixing, np.array([True, False]), settled=False))
+    options = Denoise(method="motion24").model_dump(mode="json")
+    asked = make_design(confounds(), tr=TR, options=options, file=Path("x"))
+    np.testing.assert_array_equal(how.basis, asked.basis)
+    assert how.about("off")["Fallback"] == "motion24" and "Fallback" not in asked.about("off")
+
+
+def test_courses_of_another_length_are_refused() -> None:
+    mixing = pd.DataFrame(np.random.default_rng(0).standard_normal((COUNT - 1, 3)))
+    with pytest.raises(InputError, match=f"have {COUNT - 1} volumes, the run {COUNT}"):
+        plan(Noise(mixing, np.zeros(3, dtype=bool)))
+
+
+def test_a_table_of_an_unsettled_search_says_so(tmp_path: Path) -> None:
+    features = pd.DataFrame(
+        {"component": ["ica_000"], "edge_fract": [0.9], "csf_fract": [0.5], "HFC": [0.9]}
+    ).assign(max_RP_corr=0.9, variance_explained=0.5)
+    for settled in (True, False):
+        table = classified(features, settled=settled)
+        assert (table["classification"] == "rejected").all() == settled
+        write_metrics(tmp_path / "metrics.tsv", table)
+        assert search_settled(tmp_path / "metrics.tsv") == settled
+        assert read_noise(tmp_path / "metrics.tsv", ["ica_000"]).tolist() == [settled]
+
+
 def table(tmp_path: Path, **columns: object) -> Path:
     path = tmp_path / "metrics.tsv"
     rows = {"component": component_names(3), "classification": ["accepted", "rejected", "accepted"]}
@@ -148,9 +204,10 @@ def test_a_table_made_of_other_components_is_refused(tmp_path: Path) -> None:
         check_same_components(table(tmp_path, **swapped), ours)
 
 
-def test_courses_with_nan_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, "a note"])
+def test_courses_with_nan_or_text_are_told(tmp_path: Path, value: object) -> None:
     path = tmp_path / "mixing.tsv"
-    pd.DataFrame({"ica_000": [0.1, np.nan]}).to_csv(path, sep="\t", index=False)
+    pd.DataFrame({"ica_000": [0.1, value]}).to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="NaN"):
         read_mixing(path)
 

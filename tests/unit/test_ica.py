@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import ndimage
 
+from brainlm.config import Ica
+from brainlm.denoise.aroma import Regions
 from brainlm.denoise.dimension import laplace_evidence
 from brainlm.denoise.ica import Components, spatial_ica
+from brainlm.denoise.judge import Judged, find_and_judge
+from brainlm.denoise.restarts import consensus
 from brainlm.denoise.smoothing import smooth_in_mask, smoothness_mm
 from brainlm.errors import DataError
-from brainlm.geometry import FWHM_TO_SIGMA
+from brainlm.geometry import FWHM_TO_SIGMA, MOTION_NAMES
 
 SHAPE, SIZES = (24, 26, 22), np.full(3, 3.0)
 VOLUMES = 120
@@ -43,7 +48,7 @@ def planted(count: int = 5, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarr
 
 
 def decompose(series: np.ndarray, mask: np.ndarray, **change: object) -> Components:
-    options = {"fwhm_mm": 6.0, "components": None, "seed": 1, **change}
+    options = {"fwhm_mm": 6.0, "components": None, "seed": 1, "restarts": 1, **change}
     return spatial_ica(series, mask, SIZES, constant(), **options)  # type: ignore[arg-type]
 
 
@@ -160,3 +165,71 @@ def test_noise_that_never_settles_ends_flagged(monkeypatch: pytest.MonkeyPatch) 
     found = decompose(series, mask, components=20)
     assert not found.converged
     assert found.mixing.shape[1] < 20 == found.estimated
+
+
+def test_an_empty_mask_is_refused() -> None:
+    mask = np.zeros(SHAPE, dtype=bool)
+    with pytest.raises(DataError, match="mask is empty"):
+        decompose(np.zeros((VOLUMES, 0), dtype=np.float32), mask)
+
+
+def test_a_short_run_has_fewer_components_than_volumes() -> None:
+    series, mask, _, _ = planted(seed=8)
+    short = series[:30]
+    constant_of_30 = np.full((30, 1), 30**-0.5)
+    found = spatial_ica(short, mask, SIZES, constant_of_30, fwhm_mm=6, components=None, seed=1)
+    assert 2 <= found.mixing.shape[1] < 30
+    most = spatial_ica(short, mask, SIZES, constant_of_30, fwhm_mm=6, components=99, seed=1)
+    assert most.mixing.shape[1] <= 28 and np.isfinite(most.maps).all()
+
+
+def test_two_volumes_are_refused() -> None:
+    series, mask, _, _ = planted(seed=8)
+    level = np.full((2, 1), 2**-0.5)
+    with pytest.raises(DataError, match="vary in one way only"):
+        spatial_ica(series[:2], mask, SIZES, level, fwhm_mm=6, components=None, seed=1)
+
+
+def test_restarts_find_the_sources_too_and_stay_apart() -> None:
+    series, mask, courses, _ = planted(seed=9)
+    found = decompose(series, mask, components=8, restarts=3)
+    in_time = np.abs(np.corrcoef(courses.T, found.mixing.T)[:5, 5:])
+    assert found.converged and in_time.max(axis=1).min() > 0.95
+    again = decompose(series, mask, components=8, restarts=3)
+    assert (found.mixing == again.mixing).all()
+    together = np.abs(np.corrcoef(found.maps)) - np.eye(8)
+    assert together.max() < 0.3
+
+
+def test_searches_agree_on_what_they_share() -> None:
+    """Three rotations with two rows in common: these come back, and all stay orthogonal."""
+    rng = np.random.default_rng(3)
+    shared = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    searches = []
+    for sign in (1, -1, 1):
+        turn = np.eye(6)
+        turn[2:, 2:] = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+        searches.append((turn @ shared)[rng.permutation(6)] * sign)
+    agreed = consensus(searches)
+    np.testing.assert_allclose(agreed @ agreed.T, np.eye(6), atol=1e-12)
+    assert np.abs(agreed @ shared[:2].T).max(axis=0).min() > 0.99
+
+
+def test_components_of_an_unsettled_search_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the features some of them would be noise."""
+    series, mask, courses, _ = planted(seed=7)
+    motion = pd.DataFrame(courses[:, [0] * 6], columns=list(MOTION_NAMES))
+    here = np.ones(int(mask.sum()), dtype=bool)
+    regions = Regions(csf=~here, edge=here, outside=~here)
+    options = {**Ica().model_dump(), "components": 10}
+
+    def judged() -> Judged:
+        return find_and_judge(
+            series.copy(), mask, np.diag([3.0, 3, 3, 1]), motion, regions, tr=2.0, options=options
+        )
+
+    assert "rejected" in set(judged().metrics["classification"])
+    monkeypatch.setattr("brainlm.denoise.ica._ITERATIONS", 2)
+    found = judged()
+    assert not found.about()["Converged"] and found.about()["Rejected"] == 0
+    assert set(found.metrics["rationale"]) == {"search did not settle"}

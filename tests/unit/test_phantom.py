@@ -14,7 +14,7 @@ from brainlm.atlas import load_table
 from brainlm.atlas.build import approximate_labels
 from brainlm.errors import InputError
 from brainlm.geometry import grid_center, params_from_pose
-from brainlm.phantom import anatomy, motion, network, physiology, scanner, scene
+from brainlm.phantom import anatomy, cycles, motion, network, physiology, scanner, scene
 from brainlm.phantom.parameters import (
     CORRUPTIONS,
     SPACE,
@@ -337,6 +337,53 @@ def test_noise_has_the_documented_size() -> None:
     sigma = np.sqrt((air**2).mean() / 2)  # of a Rayleigh distribution
     level = here.baseline[here.baseline > 0.3 * here.baseline.max()].mean()
     assert 100 * sigma / level == pytest.approx(scanner.NOISE["thermal"], rel=0.05)
+
+
+def test_the_pulse_is_strongest_in_csf_beside_arteries() -> None:
+    places = np.array([[0.0, 2, -18], [0, 2, 70]])
+    close = cycles.closeness(places)
+    assert close[0] == pytest.approx(1) and close[1] < 0.01
+    csf, tissue = (cycles.pulsatility(np.full(2, share), close) for share in (1.0, 0.0))
+    assert csf == pytest.approx([1, 0.25], abs=0.01)
+    assert tissue == pytest.approx([0.25, 0], abs=0.01)
+
+
+def test_a_breath_shifts_and_shades_and_more_so_below() -> None:
+    steps = np.zeros((3, 9, 2), dtype=np.float32)
+    steps[:, 5:] = 100
+    height = np.broadcast_to(np.array([-50.0, 50.0], dtype=np.float32), steps.shape)
+    change = cycles.breathing(steps, height, shift=0.1, shade=0.01)
+    low, high = 1.2**3, (6 / 7) ** 3
+    assert change[1, 8] == pytest.approx([1 * low, 1 * high])  # all bright: shaded only
+    assert change[1, 4] == pytest.approx([-5 * low, -5 * high])  # the edge's dark side: shifted
+    assert not change[:, :3].any()
+
+
+def test_cycles_in_grey_matter_are_as_large_as_measured() -> None:
+    """SD of heart and breath together: 0.6% at 7 T (Bianciardi et al. 2009), here up to that."""
+    here = view(0)
+    base = here.baseline.ravel()[here.voxels]
+    grey = np.asarray(here.mixing.sum(axis=1)).ravel() > 0.6
+    size = {name: percent / 100 for name, percent in scanner.NOISE.items()}
+    field = cycles.breathing(here.baseline, here.height, size["breath_shift"], size["respiratory"])
+    pulse, breath = scanner.rhythms(run_of(0, QUIET), 1)
+    when = np.arange(0, 60, 0.1)
+    heart = 100 * size["cardiac"] * here.vessels * pulse.at(when).std()
+    inhaled = 100 * field.ravel()[here.voxels] / base * breath.at(when).std()
+    both = np.hypot(heart, inhaled)[grey]
+    assert 0.3 < np.sqrt((both**2).mean()) < 0.7
+    assert np.percentile(heart, 99) > 4 * heart[grey].mean()
+
+
+def test_edge_artefacts_grow_with_motion() -> None:
+    params = stream(4, "moves").standard_normal((200, 6)).cumsum(axis=0) * 0.02
+    params[:, 3:] /= 50
+    size = [
+        physiology.draw_artefacts(scale * params, 30, True, stream(4, "edge")).edge.std()
+        for scale in (1.0, 3.0)
+    ]
+    assert size[1] == pytest.approx(3 * size[0])
+    assert not physiology.draw_artefacts(0 * params, 30, True, stream(4, "edge")).edge.any()
 
 
 def test_a_rhythm_keeps_its_rate() -> None:

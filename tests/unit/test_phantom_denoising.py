@@ -14,6 +14,7 @@ from brainlm.geometry import MOTION_NAMES
 from brainlm.phantom.denoising import (
     agreement,
     left_of,
+    neural_error,
     planted_causes,
     planted_noise,
     qc_fc,
@@ -26,7 +27,8 @@ COUNT, TR, PARCELS = 300, 2.0, 60
 
 
 def design(noise: Noise | None = None, aroma: str = "aggressive") -> Design:
-    options = Denoise(method="none" if noise is None else "aroma", aroma=aroma)  # type: ignore[arg-type]
+    method = "none" if noise is None else "aroma"
+    options = Denoise(method=method, aroma=aroma, mean_signals=())  # type: ignore[arg-type]
     motion = np.random.default_rng(0).standard_normal((COUNT, 6))
     table = pd.DataFrame(motion, columns=list(MOTION_NAMES))
     return make_design(
@@ -61,6 +63,21 @@ def test_parts_are_split_and_followed() -> None:
     share = (weights[1] ** 2).sum() / (weights**2).sum()
     assert after["there"] / before["there"] == pytest.approx(share, abs=0.06)
     assert after["neural"] / before["neural"] > 0.97
+
+
+def test_an_error_counts_what_is_added_as_well() -> None:
+    """Oblique components: signal that leans on the noise grows, and grows into an error."""
+    series, neural, cause, _ = planted(seed=5)
+    filters = design()
+    parts = split_parcels(series, neural, {"there": cause}, filters)
+    mixing = pd.DataFrame(np.column_stack([cause[:, 0] + 2 * neural[:, 0], neural[:, 0]]))
+    how = design(Noise(mixing, np.array([True, False])), aroma="nonaggressive")
+    gone = design(Noise(mixing, np.array([True, True])))
+    size = left_of(parts, filters)["neural"]
+    assert neural_error(parts, filters, filters) == 0
+    lost = 1 - left_of(parts, gone)["neural"] / size
+    assert neural_error(parts, gone, filters) / size == pytest.approx(lost, rel=1e-3)
+    assert neural_error(parts, how, filters) > 0
 
 
 def test_components_are_judged_by_what_explains_them() -> None:

@@ -208,6 +208,16 @@ def test_doubtful_anatomies_are_named(copied):
     assert any("1 T1w image may be cropped" in t and "sub-02" in t for t in limits(found))
 
 
+def test_runs_denoised_otherwise_are_named(copied):
+    assert gather(copied.study, copied.fields, [], "x").unsettled == []
+    write_json(
+        sidecar_path(copied.of_recording("carpet", "sub-02_task-rest")), {"Fallback": "motion24"}
+    )
+    found = gather(copied.study, copied.fields, [], "x")
+    assert found.unsettled == ["sub-02_task-rest"]
+    assert any("did not settle" in t and "sub-02_task-rest" in t for t in limits(found))
+
+
 @pytest.mark.parametrize("stage", ["resample", "resample-to-parcels"])
 def test_limits_tell_how_many_runs_are_left_distorted(finished, stage):
     found = gather(finished.study, finished.fields, [], finished.config.name)
