@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DataError, InputError
+from ..errors import DataError
 from ..temporal import cosine_drifts
 from .filters import fast_cosines, running_line, sigma_volumes
 from .regressors import Method, mean_columns, nuisance_columns
@@ -209,7 +209,7 @@ def _fill(kept: Mask, scrub: str) -> Array | None:
 
 def _check_length(components: Noise, count: int, file: Path) -> None:
     if len(components.mixing) != count:
-        raise InputError(
+        raise DataError(
             f"The courses of the components have {len(components.mixing)} volumes, the run {count}",
             file=file,
             fix="rerun `brainlm ica` for this run",

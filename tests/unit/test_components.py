@@ -144,12 +144,6 @@ def test_components_that_did_not_settle_make_way_for_motion() -> None:
     assert how.about("off")["Fallback"] == "motion24" and "Fallback" not in asked.about("off")
 
 
-def test_courses_of_another_length_are_refused() -> None:
-    mixing = pd.DataFrame(np.random.default_rng(0).standard_normal((COUNT - 1, 3)))
-    with pytest.raises(InputError, match=f"have {COUNT - 1} volumes, the run {COUNT}"):
-        plan(Noise(mixing, np.zeros(3, dtype=bool)))
-
-
 def test_a_table_of_an_unsettled_search_says_so(tmp_path: Path) -> None:
     features = pd.DataFrame(
         {"component": ["ica_000"], "edge_fract": [0.9], "csf_fract": [0.5], "HFC": [0.9]}
