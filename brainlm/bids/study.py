@@ -14,7 +14,7 @@ import yaml
 from .. import __version__
 from ..atlas.fetch import available_space
 from ..atlas.registry import find_atlas
-from ..config import Config, load_config, parse_config, to_commented_yaml
+from ..config import FMRIPREP_SPACE, Config, load_config, parse_config, to_commented_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
 from ..layout import Study
@@ -91,7 +91,12 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
     """
     path = study.path("config")
     if not path.exists():
-        defaults = {"name": bids_dir.name, "bids_dir": _path_from(study.root, bids_dir)}
+        defaults: dict[str, Any] = {
+            "name": bids_dir.name,
+            "bids_dir": _path_from(study.root, bids_dir),
+        }
+        if changes.get("engine") == "fmriprep":
+            defaults["space"] = {"template": FMRIPREP_SPACE}
         config = parse_config(merge(defaults, changes), source="--set")
         space = _space_for(config, bids_dir)
         chosen = merge({"space": {"template": space}}, changes)
@@ -119,6 +124,8 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
 def _space_for(config: Config, bids_dir: Path) -> str:
     """The template of a new study: the atlas's own, where it or data in it are here."""
     atlas = find_atlas(config.atlas.name)
+    if config.engine == "fmriprep":
+        return FMRIPREP_SPACE
     if config.engine == "derivatives":
         options = config.derivatives
         kind = chosen_kind(chosen_layout(bids_dir, options.layout), options.read, bids_dir)

@@ -146,7 +146,8 @@ def _of_fmriprep(run: RecordingRun) -> Ready:
     if is_tombstone(manifest):
         raise UpstreamError(f"fMRIPrep gave up on {job}", file=manifest)
     root = run.path("fmriprep_outputs")
-    wanted = Wanted(space["template"], space["resolution_mm"])
+    any_space = run.params["derivatives"]["space_ok"]
+    wanted = Wanted(space["template"], space["resolution_mm"], any_space=any_space)
     runs = find_runs(root, wanted, subject=f"sub-{recording.entities['sub']}")
     found: ReadyRun | None = next((r for r in runs if r.recording_id == recording.id), None)
     if found is None or found.faults:

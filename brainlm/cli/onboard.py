@@ -154,6 +154,12 @@ def _problems(config: Config, table: pd.DataFrame) -> list[str]:
     if config.denoise.method == "aroma" and config.ica.masks == "aroma" and not kinds - {"volume"}:
         found += mask_problems(space, config.ica.masks_space_ok)
     told = [str(problem) for problem in found if problem is not None]
+    if config.engine == "fmriprep":
+        first = str(table.loc[table["eligible"], "subject"].iloc[0])
+        told.append(
+            "`brainlm containers pull fmriprep` and `brainlm containers prepare`; then "
+            f"`brainlm fmriprep sub-{first} --dry-run` checks engine, image, licence, templates"
+        )
     cleaned = table["ready_about"].str.contains('"cleaned": true').fillna(False)
     if cleaned.any() and kinds == {"volume"} and config.denoise.method not in ("fix", "none"):
         told.append(

@@ -38,9 +38,10 @@ from .preprocessing import (
     Resample,
     Space,
 )
-from .study import Config
+from .study import FMRIPREP_SPACE, Config
 
 __all__ = [
+    "FMRIPREP_SPACE",
     "AtlasChoice",
     "Config",
     "Confounds",

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
-from .engines import Containers, Fmriprep
+from .engines import ALWAYS_ASKED, Containers, Fmriprep
 from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Shards, Split
 from .preprocessing import (
     AtlasChoice,
@@ -22,6 +22,9 @@ from .preprocessing import (
     Resample,
     Space,
 )
+
+#: The space that fMRIPrep is always asked for.
+FMRIPREP_SPACE = ALWAYS_ASKED.partition(":")[0]
 
 
 class Config(Section):
@@ -72,6 +75,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _the_engine_can_do_it(self) -> Config:
+        ours = self.space.template == FMRIPREP_SPACE or self.derivatives.space_ok
+        if self.engine == "fmriprep" and not ours:
+            raise ValueError(
+                f"engine fmriprep gives series in {FMRIPREP_SPACE}: set space.template to it"
+            )
         if self.engine != "derivatives" and self.space.template == "fsLR":
             raise ValueError(
                 "space.template fsLR is for dense series, which engine derivatives reads"

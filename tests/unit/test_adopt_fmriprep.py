@@ -10,7 +10,7 @@ import pytest
 
 from brainlm.cli._stage import OnDataError
 from brainlm.cli.adopt import OUTPUTS, adopt
-from brainlm.config import load_config
+from brainlm.config import FMRIPREP_SPACE, load_config, parse_config
 from brainlm.errors import DataError, InputError, UpstreamError
 from brainlm.images import read_image
 from brainlm.layout import Study, folder_of
@@ -22,6 +22,7 @@ from .fmriprep_study import make_study
 RUN = "sub-01_task-rest_run-1"
 CONFIG = f"""
 engine: fmriprep
+derivatives: {{space_ok: true}}
 space: {{template: {ready.SPACE}, resolution_mm: {ready.ZOOM}}}
 """
 
@@ -89,3 +90,9 @@ def test_the_native_engine_has_nothing_to_adopt(study: Study) -> None:
     path.write_text(path.read_text().replace("engine: fmriprep", "engine: native"))
     with pytest.raises(InputError, match="is a raw run"):
         adopt(RUN, study.root)
+
+
+def test_the_config_asks_for_the_space_that_fmriprep_gives() -> None:
+    with pytest.raises(InputError, match="gives series in MNI152NLin6Asym"):
+        parse_config({"engine": "fmriprep"}, source="test")
+    parse_config({"engine": "fmriprep", "space": {"template": FMRIPREP_SPACE}}, source="test")

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     for kind, settings in (
         (None, []),
         (None, ["resample={output: parcels}"]),
-        (None, ["engine=fmriprep"]),
+        (None, ["engine=fmriprep", "space={template: MNI152NLin6Asym}"]),
         ("volume", []),
         ("parcels", []),
     ):

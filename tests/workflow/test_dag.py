@@ -293,3 +293,12 @@ def test_an_engine_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> Non
     make_study(tmp_path / "raw", 2)
     output = snakemake(tmp_path / "raw", "--config", "engine=derivatives")
     assert "holds raw runs, which engine: derivatives does not start from" in output
+
+
+def test_fmriprep_runs_before_its_files_are_adopted(tmp_path: Path) -> None:
+    make_study(tmp_path, 3)
+    options = ("engine=fmriprep", "space={template: MNI152NLin6Asym}")
+    planned = counts(snakemake(tmp_path, "--config", *options, "denoise={method: motion24}"))
+    three = {"run_fmriprep", "adopt_bold", "denoise_bold", "parcellate_bold"}
+    assert {rule for rule, number in planned.items() if number == 3} == three
+    assert "estimate_motion" not in planned

@@ -30,7 +30,7 @@ rule jobs:
     input:
         fmriprep_jobs.manifests(),
 """
-SIF = "engine: fmriprep\nfmriprep: {image: ../image.sif}\n"
+SIF = "engine: fmriprep\nspace: {template: MNI152NLin6Asym}\nfmriprep: {image: ../image.sif}\n"
 
 
 def jobs_of(study: Path) -> FmriprepJobs:
