@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ Floats = NDArray[np.float32]
 FOV = (184.0, 220.0, 184.0)  # mm
 CONTRAST = {"GM": 0.85, "WM": 0.65, "CSF": 1.2}  # of a T2*-weighted EPI
 BASELINE = 1000.0  # image units of contrast 1
+_SHOT_S = 0.04  # a shot of EPI takes no less
 #: Signal loss beside air: template mm of its middle, its SD in mm and the share lost there.
 DROPOUTS = (((0, 40, -22), 13, 0.75), ((47, -22, -30), 10, 0.6), ((-47, -22, -30), 10, 0.6))
 
@@ -56,16 +58,14 @@ def bold_grid(site: int, voxel_mm: float) -> tuple[Array, tuple[int, int, int]]:
 
 
 def slice_times(slices: int, tr: float, site: int) -> tuple[list[float], int]:
-    """Acquisition time of each slice in s, and how many slices are taken at once.
+    """Acquisition time of each slice in s, and how many slices are taken at once at most.
 
-    Even sites interleave, odd sites ascend. No shot is shorter than 40 ms.
+    Even sites interleave, odd sites ascend. No shot is shorter than 40 ms. Where the slices cannot
+    be shared out evenly, some shots take one slice less, rather than one shot all of them.
     """
-    together = next(
-        m
-        for m in range(1, slices + 1)
-        if slices % m == 0 and (tr * m / slices >= 0.04 or m == slices)
-    )
-    shots = slices // together
+    enough = [m for m in range(1, slices + 1) if tr / ceil(slices / m) >= _SHOT_S] or [slices]
+    together = next((m for m in enough[:-1] if slices % m == 0), enough[0])
+    shots = ceil(slices / together)
     order = list(range(shots)) if site % 2 else [*range(0, shots, 2), *range(1, shots, 2)]
     times = np.empty(shots)
     times[order] = np.arange(shots) * tr / shots

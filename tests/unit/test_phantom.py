@@ -303,10 +303,16 @@ def test_slice_times_are_valid_bids(slices: int, tr: float, site: int) -> None:
     assert len(times) == slices
     assert min(times) == 0
     assert max(times) < tr
-    assert np.bincount(np.unique(times, return_inverse=True)[1]).tolist() == [together] * (
-        slices // together
-    )
-    assert together == slices or tr / (slices // together) >= 0.0399
+    shots = np.bincount(np.unique(times, return_inverse=True)[1])
+    assert shots.max() == together and shots.sum() == slices
+    assert (shots == together).all() or len(shots) == -(-slices // together)
+    assert len(shots) == 1 or tr / len(shots) >= 0.0399
+
+
+@pytest.mark.parametrize("slices", [53, 61])
+def test_a_prime_number_of_slices_still_takes_time(slices: int) -> None:
+    times, together = scene.slice_times(slices, 2.0, 0)
+    assert together == 2 and max(times) > 1.9
 
 
 def test_site_a_interleaves_and_site_b_ascends() -> None:
