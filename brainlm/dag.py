@@ -16,6 +16,7 @@ from typing import Any
 
 from .atlas.registry import find_atlas
 from .config import Config, parse_config
+from .dag_memory import Memory
 from .errors import InputError
 from .layout import TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
@@ -31,11 +32,6 @@ _CONTENT = ("bold", "bold_sha256", "t1w", "t1w_sha256", "tr", "n_volumes", "slic
 
 #: And those that make its field stale.
 _DISTORTION = ("pe_direction", "total_readout_time", "fmap", "fmap_sha256", "fmap_about")
-
-#: Volume of the template's brain.
-_BRAIN_MM3 = 1.9e6
-#: Memory of an imaging stage besides the run's series (float32), MB; 250 to 400 were measured.
-_BASE_MB = 1000
 
 #: Recordings whose quality figures one job draws: drawing one takes less than starting.
 QC_BATCH = 50
@@ -80,7 +76,7 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag:
+class Dag(Memory):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):
@@ -241,33 +237,6 @@ class Dag:
                 fix="look into onboarding/recordings.tsv for its name or its reason",
             )
         return self.rows[recording]
-
-    # --- memory ---------------------------------------------------------------------------
-
-    def raw_mb(self, wildcards: Any) -> int:
-        """Memory for a stage that holds a raw run whole, MB."""
-        voxels = math.prod(json.loads(self.row(wildcards.recording)["shape"]))
-        return self._series_mb(voxels, wildcards)
-
-    def brain_mb(self, wildcards: Any, copies: int) -> int:
-        """Memory for a stage that holds the brain of a normalised run so many times, MB."""
-        voxels = copies * _BRAIN_MM3 / self.config.space.resolution_mm**3
-        return self._series_mb(voxels, wildcards)
-
-    def straight_mb(self, wildcards: Any) -> int:
-        """Memory for a stage that takes a run straight into parcels, MB.
-
-        The search for components holds the brain three times, whichever stage does it.
-        """
-        return self.brain_mb(wildcards, 3 if self.config.denoise.method == "aroma" else 1) + 500
-
-    def parcellate_mb(self, wildcards: Any) -> int:
-        """Memory of parcellate, MB: two estimators hold the labelled voxels, the others stream."""
-        holds = self.config.parcellate.estimator in ("median", "eigenvariate")
-        return self.brain_mb(wildcards, 1) if holds else _BASE_MB
-
-    def _series_mb(self, voxels: float, wildcards: Any) -> int:
-        return _BASE_MB + math.ceil(voxels * self.row(wildcards.recording)["n_volumes"] * 4 / 1e6)
 
     # --- what makes a job stale ----------------------------------------------------------
 

@@ -23,7 +23,7 @@ from ._stage import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..report.qc import QCData
+    from ..report.qc_data import QCData
 
 RecordingsArg = Annotated[
     list[str], typer.Argument(help="recording_ids, e.g. sub-01_task-rest_run-1")
@@ -91,7 +91,7 @@ def _of_volumes(run: RecordingRun) -> QCData:
 
     from ..images import read_image
     from ..provenance import read_sidecar
-    from ..report.qc import QCData, Reference
+    from ..report.qc_data import QCData, Reference
 
     image, mask = "mni_boldref", "mni_mask"
     if run.params["engine"] == "native":
@@ -119,7 +119,7 @@ def _of_parcels(run: RecordingRun) -> QCData:
     import pandas as pd
 
     from ..provenance import read_sidecar
-    from ..report.qc import QCData
+    from ..report.qc_data import QCData
 
     series = pd.read_parquet(run.input("timeseries")).to_numpy()
     series = series[:, np.isfinite(series).all(axis=0)].T

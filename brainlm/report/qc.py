@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..geometry import Array
+from .qc_data import QCData, Reference
 from .slices import axial_slices
 from .style import AMBER, BLUE, GREEN, GREY, INK, MUTED, RC, SKY, VERMILION, light_grid
 
@@ -22,58 +20,6 @@ TISSUES = {1: ("GM", BLUE), 2: ("WM", AMBER), 3: ("CSF", GREEN)}
 _TITLES = {"framewise_displacement": "Framewise displacement", "std_dvars": "Standardised DVARS"}
 _GREY_RANGE = 2.0  # SD before denoising, so that what was removed shows as paler grey
 _ROWS, _COLUMNS = 240, 600  # most cells of a drawn carpet: finer ones would not be seen
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The reference volume of a run and the brain in it."""
-
-    image: NDArray[np.float32]  # (x, y, z)
-    mask: NDArray[np.bool_]  # (x, y, z)
-    affine: Array  # (4, 4)
-
-
-@dataclass(frozen=True)
-class QCData:
-    """All that the figure shows of one recording of T volumes."""
-
-    recording_id: str
-    tr: float  # s
-    confounds: pd.DataFrame  # (T, ...) trans_* mm, rot_* rad, FD mm, std_dvars, motion_outlier*
-    fd_threshold: float  # mm
-    dvars_threshold: float
-    carpets: dict[str, NDArray[np.floating]]  # title -> (rows, T), in SD; rows sorted by tissue
-    tissue: NDArray[np.int8]  # (rows,), keys of TISSUES; 0: of none
-    scale: str  # what ±2 SD refers to
-    reference: Reference | None
-    coverage: NDArray[np.floating]  # (parcels,), share of usable voxels
-    min_coverage: float
-    atlas: str
-    motion_known: bool = True
-
-    @property
-    def outliers(self) -> NDArray[np.intp]:
-        """Indices of the outlier volumes: those that a `motion_outlierXX` column marks."""
-        columns = [name for name in self.confounds if str(name).startswith("motion_outlier")]
-        return np.flatnonzero(self.confounds[columns].to_numpy(dtype=float).any(axis=1))
-
-    @property
-    def seconds(self) -> NDArray[np.float64]:
-        """Start of each volume, s."""
-        return np.arange(len(self.confounds), dtype=np.float64) * self.tr
-
-    def summary(self) -> dict[str, float | int]:
-        """The figure's numbers, as its sidecar holds them."""
-        covered = {"ParcelsCovered": round(float((self.coverage >= self.min_coverage).mean()), 4)}
-        if not self.motion_known:
-            return covered
-        fd = self.confounds["framewise_displacement"].to_numpy(dtype=float)
-        return {
-            "MeanFramewiseDisplacement": round(float(np.nanmean(fd)), 4),
-            "MaxFramewiseDisplacement": round(float(np.nanmax(fd)), 4),
-            "OutlierVolumes": len(self.outliers),
-            **covered,
-        }
 
 
 @rc_context(RC)

@@ -19,7 +19,8 @@ from brainlm.dag import Dag
 from brainlm.errors import DataError
 from brainlm.files import read_json
 from brainlm.provenance import is_tombstone
-from brainlm.report.qc import QCData, Reference, draw_qc, shrink
+from brainlm.report.qc import draw_qc, shrink
+from brainlm.report.qc_data import QCData, Reference
 from brainlm.report.slices import axial_slices, canonical
 from brainlm.report.style import to_png
 
