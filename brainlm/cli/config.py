@@ -52,13 +52,12 @@ def options() -> None:
 @config_app.command("check")
 def check(study: StudyOption = HERE) -> None:
     """Check the config of a study: its keys and values, its folders, its atlas, its programs."""
-    from ..atlas.fetch import atlas_problems
-    from ..atlas.registry import find_atlas
     from ..config import load_config, load_preset
     from ..denoise.verdict import check_classifier
     from ..errors import InputError
     from ..layout import Study
-    from ..templates import template_problem
+    from ..recordings import read_rows
+    from ._problems import problems_of
 
     path = Study(study).path("config")
     config = load_config(path)
@@ -66,11 +65,10 @@ def check(study: StudyOption = HERE) -> None:
     bids_dir = config.resolve_bids_dir(study.resolve())
     if not bids_dir.is_dir():
         raise InputError("The folder of bids_dir does not exist", file=bids_dir)
-    atlas = find_atlas(config.atlas.name)
-    for problem in atlas_problems(atlas, config.space.template, config.atlas.space_ok):
+    recordings = Study(study).path("recordings")
+    rows = read_rows(recordings) if recordings.exists() else []
+    for problem in problems_of(config, {row["kind"] for row in rows if row["kind"]}):
         raise problem
-    if (absent := template_problem(config.space.template)) is not None:
-        raise absent
     if config.denoise.method == "aroma":
         check_classifier(config.ica.model_dump(), study.resolve())
     say(f"{path} is valid")

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..config import Config
-    from ..errors import InputError
 
 
 class Engine(StrEnum):
@@ -137,23 +136,10 @@ def onboard(
 
 def _problems(config: Config, table: pd.DataFrame) -> list[str]:
     """What is still to be done before the first run."""
-    from ..atlas.fetch import atlas_problems, dense_problem
-    from ..atlas.registry import find_atlas
-    from ..masks import mask_problems
-    from ..templates import template_problem
+    from ._problems import problems_of
 
-    atlas, space = find_atlas(config.atlas.name), config.space.template
     kinds = set(table["kind"].dropna())
-    if "parcels" in kinds:
-        return []
-    found: list[InputError | None]
-    if "dense" in kinds:
-        found = [dense_problem(atlas.name)]
-    else:
-        found = [*atlas_problems(atlas, space, config.atlas.space_ok), template_problem(space)]
-    if config.denoise.method == "aroma" and config.ica.masks == "aroma" and not kinds - {"volume"}:
-        found += mask_problems(space, config.ica.masks_space_ok)
-    told = [str(problem) for problem in found if problem is not None]
+    told = [str(problem) for problem in problems_of(config, kinds)]
     if config.engine == "fmriprep":
         first = str(table.loc[table["eligible"], "subject"].iloc[0])
         told.append(
