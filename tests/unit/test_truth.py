@@ -1,9 +1,9 @@
 """Denoising as it comes, against what a phantom planted: what has to go, what has to stay.
 
 The aim is that of the motion and physiology in the parcels at least 80% goes, and that neural
-signal loses less than 10% of its variance. Quiet heads reach it where slice timing is left as it is;
-where slices are interpolated to one moment 73% goes over ten runs (docs/denoising.md says why), and
-the bound is of that level.
+signal loses less than 10% of its variance. Quiet heads reach it where slices are left at their own
+times; where they are interpolated to one moment 73% goes over ten runs (docs/denoising.md says
+why), and the bound is of that level.
 """
 
 from __future__ import annotations
