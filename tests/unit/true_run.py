@@ -62,16 +62,18 @@ class TrueRun:
         )
 
 
-def true_runs(parameters: Parameters, zoom: float) -> list[TrueRun]:
-    """Every run of a phantom on the template's grid of `zoom` mm."""
+def true_runs(parameters: Parameters, zoom: float, *, slice_timing: bool = True) -> list[TrueRun]:
+    """Every run of a phantom on the template's grid of `zoom` mm; slices at one moment or not."""
     table, tissues = load_table(), load_tissues(SPACE, zoom)
     labels = approximate_labels(table, SPACE, 2.0)
     job = Job(Path("none"), parameters, table, labels, draw_traits(parameters))
     parcels = approximate_labels(table, SPACE, zoom).data.astype(int)
-    return [_true_run(job, run, tissues, parcels) for run in plan_runs(parameters)]
+    return [_true_run(job, run, tissues, parcels, slice_timing) for run in plan_runs(parameters)]
 
 
-def _true_run(job: Job, run: Run, tissues: Tissues, labels: NDArray[np.int_]) -> TrueRun:
+def _true_run(
+    job: Job, run: Run, tissues: Tissues, labels: NDArray[np.int_], slice_timing: bool
+) -> TrueRun:
     scan = measure(job, run)
     measured = scan.measured
     head = make_head(job.parameters, run.session)
@@ -80,7 +82,12 @@ def _true_run(job: Job, run: Run, tissues: Tissues, labels: NDArray[np.int_]) ->
         write_image(path, measured.bold.data, measured.bold.affine, tr=run.tr)
         raw = open_series(path)
         source, _ = to_one_moment(
-            raw, measured.slice_times, tr=run.tr, reference=0.5, ignored=0, switched_off=False
+            raw,
+            measured.slice_times,
+            tr=run.tr,
+            reference=0.5,
+            ignored=0,
+            switched_off=not slice_timing,
         )
         resampler = Resampler(
             source,
