@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ..phantom.parameters import Parameters, Run
     from ._stage import StageRun
 
-_WITH_TISSUES: dict[str, Any] = {"method": "aroma", "mean_signals": ["white_matter", "csf"]}
+_TISSUES: dict[str, Any] = {"mean_signals": ["white_matter", "csf"], "tissue_components": 2}
 #: What the table calls each method -> the `denoise` options that it is.
 METHODS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},
-    "wm, csf": {"method": "none", "mean_signals": ["white_matter", "csf"]},
+    "tissues": {"method": "none", **_TISSUES},
     "motion6": {"method": "motion6"},
     "motion24": {"method": "motion24"},
     "36p": {"method": "36p"},
@@ -27,9 +27,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "aroma, non-aggressive": {"method": "aroma", "aroma": "nonaggressive"},
     "aroma, orthogonal": {"method": "aroma", "aroma": "orthogonal"},
     "aroma, aggressive": {"method": "aroma", "aroma": "aggressive"},
-    "aroma, non-aggr., wm, csf": {**_WITH_TISSUES, "aroma": "nonaggressive"},
-    "aroma, orthogonal, wm, csf": {**_WITH_TISSUES, "aroma": "orthogonal"},
-    "aroma, aggressive, wm, csf": {**_WITH_TISSUES, "aroma": "aggressive"},
+    "aroma, non-aggr., tissues": {"method": "aroma", "aroma": "nonaggressive", **_TISSUES},
+    "aroma, orthogonal, tissues": {"method": "aroma", "aroma": "orthogonal", **_TISSUES},
+    "aroma, aggressive, tissues": {"method": "aroma", "aroma": "aggressive", **_TISSUES},
 }
 _NEEDED = ("preproc_bold", "mni_mask", "confounds", "ica_mixing", "aroma_metrics")
 
@@ -166,7 +166,7 @@ def _design(
     from ..denoise.design import make_design
 
     own = run.config.denoise.model_dump(mode="json")
-    chosen = {**own, "scrub": "off", "mean_signals": [], **options}
+    chosen = {**own, "scrub": "off", "mean_signals": [], "tissue_components": 0, **options}
     wanted = components if options["method"] == "aroma" else None
     return make_design(confounds, tr=tr, options=chosen, file=file, components=wanted)
 

@@ -79,6 +79,11 @@ class Denoise(Section):
             "auto: [white_matter, csf] with aroma, none with the others",
         )
     )
+    tissue_components: Literal["auto"] | Annotated[int, Field(ge=0, le=50)] = Field(
+        "auto",
+        description="leading components (aCompCor) of white matter and of CSF each, in the same "
+        "fit, whatever the method; auto: 2 with aroma, 0 with the others",
+    )
     aroma: Literal["nonaggressive", "aggressive", "orthogonal"] = Field(
         "nonaggressive",
         description="noise components: nonaggressive takes out what only they explain; aggressive "
@@ -118,8 +123,11 @@ class Denoise(Section):
 
     @model_validator(mode="after")
     def _clean_is_clean(self) -> Denoise:
-        if self.method == "fix" and self.mean_signals not in ("auto", ()):
-            raise ValueError("method fix takes nothing out: mean_signals go with another method")
+        asked = (self.mean_signals, self.tissue_components)
+        if self.method == "fix" and not all(choice in ("auto", (), 0) for choice in asked):
+            raise ValueError(
+                "method fix takes nothing out: mean_signals and tissue_components go with others"
+            )
         return self
 
 
@@ -133,6 +141,18 @@ def chosen_means(options: Mapping[str, Any]) -> tuple[str, ...]:
     if asked == "auto":
         return ("white_matter", "csf") if options["method"] == "aroma" else ()
     return tuple(asked)
+
+
+def chosen_components(options: Mapping[str, Any]) -> int:
+    """How many components of each tissue the `denoise` options ask for.
+
+    `auto` adds two to those of ICA-AROMA: interpolating slices to one moment scatters the rhythms
+    of heart and breath over many weak components of the whole brain (docs/denoising.md).
+    """
+    asked = options["tissue_components"]
+    if asked == "auto":
+        return 2 if options["method"] == "aroma" else 0
+    return int(asked)
 
 
 class Parcellate(Section):

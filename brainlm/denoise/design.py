@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..temporal import cosine_drifts
 from .filters import fast_cosines, running_line, sigma_volumes
-from .regressors import Method, mean_columns, nuisance_columns
+from .regressors import Method, nuisance_columns, tissue_columns
 from .scrub import filling_weights, mean_weights, spoilt_volumes, unsteady_volumes
 
 Array = NDArray[np.float64]
@@ -150,7 +150,7 @@ def make_design(
     nuisance = nuisance_columns(confounds, method)
     if components is not None:
         nuisance = components.mixing.loc[:, components.rejected]
-    means = mean_columns(confounds, options, nuisance)
+    means = tissue_columns(confounds, options, nuisance)
     gaussian = options["high_pass"] == "gaussian" and options["high_pass_s"] > 0
     trend = running_line(kept, sigma_volumes(options["high_pass_s"], tr)) if gaussian else None
     slow = cosine_drifts(count, tr, 0 if gaussian else options["high_pass_s"])

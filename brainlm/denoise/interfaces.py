@@ -53,6 +53,7 @@ class _DenoiseInputs(_NormalisedRun):
     )
     method = option("denoise", "method")
     mean_signals = option("denoise", "mean_signals")
+    tissue_components = option("denoise", "tissue_components")
     compcor_components = option("confounds", "compcor_components")
     aroma = option("denoise", "aroma")
     high_pass = option("denoise", "high_pass")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.cleaning import Method, chosen_means
+from ..config.cleaning import Method, chosen_components, chosen_means
 from ..errors import DataError
 from ..geometry import MOTION_NAMES
 
@@ -51,12 +51,22 @@ def check_rows(rows: int, volumes: int, file: Path) -> None:
         )
 
 
-def mean_columns(
+def tissue_columns(
     confounds: pd.DataFrame, options: Mapping[str, Any], beside: pd.DataFrame
 ) -> pd.DataFrame:
-    """The mean signals (T, m) that the `denoise` options add to the columns `beside` them."""
-    names = [name for name in chosen_means(options) if name not in beside.columns]
-    return known_columns(confounds, names).fillna(0.0)
+    """What the `denoise` options add to the columns `beside` it (T, m): means and components.
+
+    Of each tissue there may be fewer components than asked for: as many as explain half of its
+    variance.
+    """
+    names = [*chosen_means(options)]
+    count = chosen_components(options)
+    for tissue in "cw":
+        found = list(confounds.filter(regex=f"^{tissue}_comp_cor_").columns[:count])
+        asked = count and options["tissue_components"] != "auto"
+        names += found or ([f"{tissue}_comp_cor_00"] if asked else [])
+    new = [name for name in names if name not in beside.columns]
+    return known_columns(confounds, new).fillna(0.0)
 
 
 def known_columns(confounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

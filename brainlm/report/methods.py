@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config.cleaning import chosen_means
+from ..config.cleaning import chosen_components, chosen_means
 from .gather import Findings
 
 #: Stages that denoise -> their name in sidecars.
@@ -126,9 +126,11 @@ def denoising_references(findings: Findings) -> list[tuple[str, str]]:
     filtered = options.get("high_pass_s") or options.get("low_pass_s")
     if filtered and options.get("method") != "fix":
         keys.append("filter")
+    if options and chosen_components(options):
+        keys.append("acompcor")
     if options.get("scrub", "off") != "off":
         keys.append("scrub")
-    return [_REFERENCES[key] for key in keys if key in _REFERENCES]
+    return [_REFERENCES[key] for key in dict.fromkeys(keys) if key in _REFERENCES]
 
 
 def _components(options: Mapping[str, Any], ica: Mapping[str, Any]) -> str:
@@ -158,6 +160,8 @@ def _fit(options: Mapping[str, Any]) -> str:
         terms.append(_REGRESSORS[options["method"]])
     if means := chosen_means(options):
         terms.append(f"the mean signal of {' and of '.join(_MEANS[name] for name in means)}")
+    if count := chosen_components(options):
+        terms.append(f"the leading {count} principal components each of CSF and of white matter")
     if slow and not gaussian:
         terms.append(f"discrete cosines with periods of {slow:g} s or more")
     if fast:

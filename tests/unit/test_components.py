@@ -44,7 +44,7 @@ def design(aroma: str, *, extra: int = 0, **change: object) -> Design:
 
 
 def plan(components: Noise, **change: object) -> Design:
-    chosen = {"mean_signals": (), **change}
+    chosen = {"mean_signals": (), "tissue_components": 0, **change}
     options = Denoise(method="aroma", **chosen).model_dump(mode="json")  # type: ignore[arg-type]
     return make_design(confounds(), tr=TR, options=options, file=Path("x"), components=components)
 
@@ -122,15 +122,22 @@ def test_mean_signals_go_whatever_the_components_say(aroma: str) -> None:
     assert how.names[-2:] == ("white_matter", "csf")
 
 
-def test_mean_signals_come_unasked_only_with_aroma() -> None:
-    for method, expected in (("none", ()), ("aroma", ("white_matter", "csf"))):
+def test_tissues_come_unasked_only_with_aroma() -> None:
+    table = confounds()
+    pairs = [f"{tissue}_comp_cor_{number:02d}" for tissue in "cw" for number in range(3)]
+    table = table.assign(**{name: np.random.default_rng(len(name)).random(COUNT) for name in pairs})
+    auto = ("white_matter", "csf", *pairs[:2], *pairs[3:5])
+    for method, expected in (("none", ()), ("aroma", auto)):
         options = Denoise(method=method).model_dump(mode="json")  # type: ignore[arg-type]
-        how = make_design(confounds(), tr=TR, options=options, file=Path("x"))
+        how = make_design(table, tr=TR, options=options, file=Path("x"))
         assert how.names == expected
-    options = Denoise(
-        method="36p", mean_signals=("white_matter", "csf", "global_signal")
-    ).model_dump(mode="json")
-    assert len(make_design(confounds(), tr=TR, options=options, file=Path("x")).names) == 36
+    every = ("white_matter", "csf", "global_signal")
+    options = Denoise(method="36p", mean_signals=every).model_dump(mode="json")
+    assert len(make_design(table, tr=TR, options=options, file=Path("x")).names) == 36
+    options = Denoise(method="none", tissue_components=3).model_dump(mode="json")
+    assert make_design(table, tr=TR, options=options, file=Path("x")).names == tuple(pairs)
+    with pytest.raises(DataError, match="lack c_comp_cor_00"):
+        make_design(table.drop(columns=pairs[:3]), tr=TR, options=options, file=Path("x"))
 
 
 def test_components_that_did_not_settle_make_way_for_motion() -> None:

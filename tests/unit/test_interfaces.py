@@ -116,7 +116,7 @@ def test_a_normalised_run_becomes_what_the_commands_make_of_it(
     table = pd.read_csv(noise["aroma_metrics"], sep="\t").assign(classification="rejected")
     table.to_csv(noise["aroma_metrics"], sep="\t", index=False)
     without = denoising.Denoise(method="aroma", **noise, **run).run().outputs
-    assert len(without.about["Confounds"]) == count + 2  # and white matter, CSF
+    assert len(without.about["Confounds"]) == count + 6  # and of both tissues mean and two
 
 
 def test_slice_timing_in_a_file_is_slice_timing_on_the_way(

@@ -28,7 +28,7 @@ COUNT, TR, PARCELS = 300, 2.0, 60
 
 def design(noise: Noise | None = None, aroma: str = "aggressive") -> Design:
     method = "none" if noise is None else "aroma"
-    options = Denoise(method=method, aroma=aroma, mean_signals=())  # type: ignore[arg-type]
+    options = Denoise(method=method, aroma=aroma, mean_signals=(), tissue_components=0)  # type: ignore[arg-type]
     motion = np.random.default_rng(0).standard_normal((COUNT, 6))
     table = pd.DataFrame(motion, columns=list(MOTION_NAMES))
     return make_design(

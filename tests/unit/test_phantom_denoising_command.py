@@ -88,10 +88,10 @@ def test_every_method_is_held_against_the_truth(study: Path) -> None:
     assert found["n"] == 1 and found["components"]["n"] == 12
     methods = found["methods"]
     assert methods["none"]["kept"]["neural"] == 1 and methods["none"]["neural_error"] == 0
-    assert methods["motion24"]["neural_error"] > methods["wm, csf"]["neural_error"] > 0
-    assert methods["none"]["freedom"] - methods["wm, csf"]["freedom"] == 2
-    plain, more = (methods[f"aroma, non-aggr{rest}"] for rest in ("essive", "., wm, csf"))
-    assert plain["freedom"] - more["freedom"] == 2 and plain["kept"] != more["kept"]
+    assert methods["motion24"]["neural_error"] > methods["tissues"]["neural_error"] > 0
+    assert methods["none"]["freedom"] - methods["tissues"]["freedom"] == 6  # 2 means, 2 + 2
+    plain, more = (methods[f"aroma, non-aggr{rest}"] for rest in ("essive", "., tissues"))
+    assert plain["freedom"] - more["freedom"] == 6 and plain["kept"] != more["kept"]
     assert plain["qc_fc"] is None
     assert all(name in done.stdout for name in methods)
 
