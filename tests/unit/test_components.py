@@ -124,6 +124,7 @@ def test_mean_signals_go_whatever_the_components_say(aroma: str) -> None:
 
 def test_tissues_come_unasked_only_with_aroma() -> None:
     table = confounds()
+    table = table.drop(columns=table.filter(regex="_comp_cor_").columns)
     pairs = [f"{tissue}_comp_cor_{number:02d}" for tissue in "cw" for number in range(3)]
     table = table.assign(**{name: np.random.default_rng(len(name)).random(COUNT) for name in pairs})
     auto = ("white_matter", "csf", *pairs[:2], *pairs[3:5])
@@ -137,7 +138,8 @@ def test_tissues_come_unasked_only_with_aroma() -> None:
     options = Denoise(method="none", tissue_components=3).model_dump(mode="json")
     assert make_design(table, tr=TR, options=options, file=Path("x")).names == tuple(pairs)
     with pytest.raises(DataError, match="lack c_comp_cor_00"):
-        make_design(table.drop(columns=pairs[:3]), tr=TR, options=options, file=Path("x"))
+        bare = table.drop(columns=table.filter(regex="^c_comp_cor").columns)
+        make_design(bare, tr=TR, options=options, file=Path("x"))
 
 
 def test_components_that_did_not_settle_make_way_for_motion() -> None:
