@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -58,3 +59,22 @@ def filling_weights(kept: Mask) -> Array:
 def mean_weights(kept: Mask) -> Array:
     """Weights (left out, kept) that put the mean of the kept volumes into the others."""
     return np.full(((~kept).sum(), kept.sum()), 1 / kept.sum())
+
+
+def in_the_raw_run(done: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What scrubbing says of its volumes, counted from 0 in the raw run.
+
+    `done` counts in the series that was scrubbed. `earlier` says which volumes of the raw run that
+    series still had (`KeptVolumes`), where another pipeline had censored some before.
+    """
+    if "KeptVolumes" not in earlier:
+        return dict(done)
+    rows = earlier["KeptVolumes"]
+    gone = [rows[number] for number in done.get("CensoredVolumes", [])]
+    kept = done.get("KeptVolumes", range(len(rows)))
+    return {
+        **earlier,
+        **done,
+        "CensoredVolumes": sorted([*earlier["CensoredVolumes"], *gone]),
+        "KeptVolumes": [rows[number] for number in kept],
+    }

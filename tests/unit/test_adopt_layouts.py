@@ -111,6 +111,29 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     assert taken.about("qc_figure", XCPD)["MeanFramewiseDisplacement"] > 0
 
 
+@pytest.mark.parametrize("scrub", ["censor", "mark"])
+def test_scrubbing_of_a_censored_series_counts_in_the_raw_run(tmp_path: Path, scrub: str) -> None:
+    root = xcpd(tmp_path / "xcpd", filled=False)
+    motion = ready.motion()
+    motion.loc[10:, "trans_x"] += 3  # volume 10 of the raw run is the eighth of the series
+    ready.write_table(root / f"sub-01/func/{XCPD}_motion.tsv", motion)
+    taken = Taken(root, *VOLUMES, f"denoise={{scrub: {scrub}, scrub_fd_mm: 1}}")
+    study = taken.study.root
+    prepare_atlas(study)
+    for stage in (adopt, denoise, parcellate):
+        stage(XCPD, study)
+    gone = sorted([*CENSORED, 10])
+    rows = [n for n in range(ready.COUNT) if n not in (gone if scrub == "censor" else CENSORED)]
+    for kind in ("denoised_bold", "carpet", "timeseries", "coverage"):
+        about = taken.about(kind, XCPD)
+        assert about["CensoredVolumes"] == gone, kind
+        assert about["KeptVolumes"] == rows, kind
+    assert len(taken.series(XCPD)) == len(rows)
+    adopt_to_parcels(XCPD, study)
+    assert taken.about("timeseries", XCPD)["KeptVolumes"] == rows
+    assert taken.about("carpet", XCPD)["CensoredVolumes"] == gone
+
+
 STRAIGHT = ("mni_mask", "mni_boldref", "motion", "confounds", "carpet", "timeseries", "coverage")
 
 
