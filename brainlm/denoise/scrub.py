@@ -10,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 
+from .regressors import known_columns
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Scrub = Literal["off", "mark", "censor", "interpolate"]
@@ -29,8 +31,9 @@ def spoilt_volumes(
     Power et al. 2014 (NeuroImage 84:320). A `dvars` of 0 asks nothing of DVARS. `pad` is how many
     volumes before and after each such volume are taken with it. Volumes before the steady state
     are not looked at, and the first one after them is not judged by its DVARS, which
-    tells about magnetisation.
+    tells about magnetisation. Without FD, nothing would be found: that is refused.
     """
+    known_columns(confounds, ["framewise_displacement", *(["std_dvars"] if dvars > 0 else [])])
     unsteady = unsteady_volumes(confounds)
     found = confounds["framewise_displacement"].to_numpy(dtype=float) > fd_mm
     if dvars > 0:
