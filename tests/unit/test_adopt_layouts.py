@@ -91,7 +91,7 @@ def xcpd(root: Path, *, filled: bool) -> Path:
 
 @pytest.mark.parametrize("filled", [False, True], ids=["linc", "abcd"])
 def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) -> None:
-    taken = Taken(xcpd(tmp_path / "xcpd", filled=filled), *VOLUMES)
+    taken = Taken(xcpd(tmp_path / "xcpd", filled=filled), *VOLUMES, "motion.fd_radius_mm=80")
     assert taken.config.denoise.method == "fix"
     assert taken.table.loc[XCPD, "eligible"], taken.table.loc[XCPD, "reason"]
     root, count = taken.study.root, ready.COUNT - (0 if filled else len(CENSORED))
@@ -101,6 +101,8 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
         stage(XCPD, root)
     assert len(taken.series(XCPD)) == count
     assert len(taken.motion(XCPD)) == ready.COUNT
+    moved = np.abs(np.diff(ready.motion().iloc[:, :6], axis=0)) @ [1, 1, 1, 80, 80, 80]
+    np.testing.assert_allclose(taken.motion(XCPD)["framewise_displacement"][1:], moved, atol=1e-6)
     about = taken.about("timeseries", XCPD)
     assert about.get("CensoredVolumes", []) == ([] if filled else CENSORED)
     assert taken.about("denoised_bold", XCPD)["Denoising"] == "fix: passed on as given"
@@ -404,6 +406,24 @@ def test_components_of_fmripost_aroma_are_reused(tmp_path: Path) -> None:
     onboard(root, taken.study.root)
     with pytest.raises(DataError, match=r"NaN or inf"):
         ica(XCPD, taken.study.root)
+
+
+def test_maps_of_reused_courses_do_not_see_unsteady_volumes() -> None:
+    """Bright first volumes, which MELODIC did not see, would pass for noise in every map."""
+    from brainlm.denoise.reused import maps_of
+
+    random = np.random.default_rng(0)
+    courses = random.normal(size=(80, 2))
+    unsteady = np.arange(80) < 2
+    courses[unsteady] = 0
+    series = (courses[:, :1] * 3 + random.normal(1000, 1, (80, 50))).astype(np.float32)
+    bright = series.copy()
+    bright[unsteady] += 500
+    expected, share, kept = maps_of(series[2:], courses[2:], unsteady[2:])
+    found = maps_of(bright, courses, unsteady)
+    np.testing.assert_allclose(found[0], expected, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(found[1], share, rtol=0.02)
+    assert found[2] == pytest.approx(kept, rel=0.02)
 
 
 def test_two_pipelines_and_numbers_from_one(tmp_path: Path) -> None:

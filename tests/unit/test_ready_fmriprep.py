@@ -337,3 +337,13 @@ def test_compcor_of_old_versions_gets_the_names_of_its_tissue(dataset: Path) -> 
     assert "a_comp_cor_00" in ours
     np.testing.assert_allclose(ours["c_comp_cor_00"], table["csf"], rtol=1e-6)
     np.testing.assert_allclose(ours["w_comp_cor_00"], table["white_matter"], rtol=1e-6)
+
+
+def test_fd_is_made_where_the_confounds_have_none(dataset: Path) -> None:
+    table = ready.confounds().drop(columns="framewise_displacement")
+    ready.write_table(dataset / f"sub-01/func/{RUN}_desc-confounds_timeseries.tsv", table)
+    study, _ = study_of(dataset, "motion.fd_radius_mm=80")
+    adopt(RUN, study.root)
+    found = pd.read_csv(path_of(study, "motion"), sep="\t", na_values="n/a")
+    moved = np.abs(np.diff(ready.motion().iloc[:, :6], axis=0)) @ [1, 1, 1, 80, 80, 80]
+    np.testing.assert_allclose(found["framewise_displacement"][1:], moved, atol=1e-6)
