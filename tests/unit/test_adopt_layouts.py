@@ -70,21 +70,21 @@ XCPD = "sub-01_task-rest"
 CENSORED = [3, 4, 30]
 
 
-def xcpd(root: Path, *, filled: bool) -> Path:
+def xcpd(root: Path, *, filled: bool, recording: str = XCPD) -> Path:
     """XCP-D's output of one run: three volumes censored, or filled."""
     ready.describe(root, "XCP-D", "0.10.7")
     brain = ready.template()
     data = ready.series_of(brain) * brain.data[..., None]
     kept = [n for n in range(ready.COUNT) if filled or n not in CENSORED]
-    path = ready.write_run(root, XCPD, image=(data[..., kept], brain.affine), desc="denoised")
+    path = ready.write_run(root, recording, image=(data[..., kept], brain.affine), desc="denoised")
     path.with_name(path.name.replace("denoised", "denoisedSmoothed")).touch()
     folder = path.parent
     for mask in folder.glob("*desc-brain_mask*"):
         mask.unlink()  # XCP-D writes none
-    ready.write_table(folder / f"{XCPD}_motion.tsv", ready.motion())
+    ready.write_table(folder / f"{recording}_motion.tsv", ready.motion())
     outliers = np.isin(np.arange(ready.COUNT), CENSORED).astype(int)
     ready.write_table(
-        folder / f"{XCPD}_outliers.tsv", pd.DataFrame({"framewise_displacement": outliers})
+        folder / f"{recording}_outliers.tsv", pd.DataFrame({"framewise_displacement": outliers})
     )
     return root
 
@@ -111,6 +111,17 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     np.testing.assert_array_equal(nib.load(taken.path("denoised_bold", XCPD)).get_fdata(), before)
     qc_figure([XCPD], root)
     assert taken.about("qc_figure", XCPD)["MeanFramewiseDisplacement"] > 0
+
+
+def test_a_chain_of_runs_is_left_out(tmp_path: Path) -> None:
+    """XCP-D's --combine-runs writes the volumes of all runs once more."""
+    root = tmp_path / "xcpd"
+    for name in ("task-rest_dir-AP_run-1", "task-rest_dir-PA_run-2", "task-rest", "task-nback"):
+        xcpd(root, filled=True, recording=f"sub-01_{name}")
+    table = Taken(root, *VOLUMES).table
+    assert list(table.index[~table["eligible"]]) == [XCPD]
+    parts = [f"{XCPD}_dir-AP_run-1", f"{XCPD}_dir-PA_run-2"]
+    assert table.loc[XCPD, "reason"] == f"a chain of {parts[0]} and {parts[1]}"
 
 
 @pytest.mark.parametrize("scrub", ["censor", "mark"])
