@@ -10,15 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ...layout import entities_of
 from .choice import Wanted, choose_series
 from .names import Derived, files_by_run, generated_by
 from .run import Kind, ReadyRun
 
 _IMAGES = (".nii.gz", ".nii")
 _DENSE = ".dtseries.nii"
-#: Entities that the name of a chain of runs does not have.
-_LEFT_OUT = ("run", "dir")
+#: Beginnings of entities that the name of a chain of runs does not have.
+_LEFT_OUT = ("run-", "dir-")
 
 
 def find_runs(root: Path, wanted: Wanted, kind: Kind, atlas: str) -> list[ReadyRun]:
@@ -72,8 +71,8 @@ def _without_chains(runs: list[ReadyRun]) -> list[ReadyRun]:
     """The runs; one that is the others in a chain has that fault: its volumes would count twice."""
     chains: dict[str, list[str]] = {}
     for run in runs:
-        kept = {k: v for k, v in entities_of(run.recording_id).items() if k not in _LEFT_OUT}
-        chain = "_".join(f"{key}-{value}" for key, value in kept.items())
+        parts = run.recording_id.split("_")
+        chain = "_".join(part for part in parts if not part.startswith(_LEFT_OUT))
         if chain != run.recording_id:
             chains.setdefault(chain, []).append(run.recording_id)
     return [
