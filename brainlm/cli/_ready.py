@@ -91,8 +91,9 @@ def take(run: RecordingRun, ready: Ready, role: str) -> Path | None:
 
 
 def about_of(ready: Ready) -> dict[str, Any]:
-    """What a sidecar says of where the data come from."""
-    about: dict[str, Any] = {"Layout": ready.layout, "ProcessedBy": dict(sorted(ready.by.items()))}
+    """What a sidecar says of where the data come from; `ica` says whose components it took."""
+    by = {step: who for step, who in sorted(ready.by.items()) if step != "components"}
+    about: dict[str, Any] = {"Layout": ready.layout, "ProcessedBy": by}
     if ready.space is not None:
         about["SpaceOfSource"] = ready.space
     return about

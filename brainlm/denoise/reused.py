@@ -42,8 +42,7 @@ def reuse_components(
     metrics = mine.metrics.assign(
         classification=np.where(noise, REJECTED, ACCEPTED), rationale=np.where(noise, "theirs", "")
     )
-    judge = {"Reused": f"{mixing_file.name}, {verdict_file.name}"}
-    return replace(mine, metrics=metrics, judge=judge)
+    return replace(mine, metrics=metrics)
 
 
 def read_their_mixing(path: Path, n_volumes: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import nibabel as nib
@@ -407,12 +406,22 @@ def test_components_of_fmripost_aroma_are_reused(tmp_path: Path) -> None:
         stage(XCPD, taken.study.root)
     metrics = pd.read_csv(taken.path("aroma_metrics", XCPD), sep="\t")
     assert list(metrics["classification"]) == ["rejected", "accepted", "accepted"]
-    assert "Reused" in json.dumps(taken.about("aroma_metrics", XCPD))
+    about = taken.about("aroma_metrics", XCPD)
+    assert about["Reused"] == f"{mixing.name}, {verdict.name}"
+    assert about["ProcessedBy"] == {"components": "fMRIPrep 25.1.3"}
+    assert "components" not in taken.about("preproc_bold", XCPD)["ProcessedBy"]
     before = nib.load(taken.path("preproc_bold", XCPD)).get_fdata()[brain.data > 0]
     after = nib.load(taken.path("denoised_bold", XCPD)).get_fdata()[brain.data > 0]
     course = courses[:, 0] - courses[:, 0].mean()
     left = np.abs(after @ course).mean() / np.abs(before @ course).mean()
     assert left < 0.02
+    config = taken.study.path("config")
+    theirs = config.read_text()
+    config.write_text(theirs.replace("rule: ''", "rule: HFC > 0.4"))
+    ica(XCPD, taken.study.root)  # another judge, of the same courses
+    about = taken.about("aroma_metrics", XCPD)
+    assert about["Rule"] == "HFC > 0.4" and "Reused" in about
+    config.write_text(theirs)
     mixing.write_text(mixing.read_text().replace("\n", "\nnan\tnan\tnan\n", 1))
     onboard(root, taken.study.root)
     with pytest.raises(DataError, match=r"NaN or inf"):
