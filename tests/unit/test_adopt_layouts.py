@@ -192,7 +192,8 @@ def test_parcels_of_xcpd_keep_its_coverage(tmp_path: Path) -> None:
     other = folder / f"{stem}_stat-mean_timeseries.tsv".replace("A424", "4S456Parcels")
     ready.write_table(other, theirs)
     share = pd.DataFrame({"Node": NAMES, "coverage": 1.0})
-    share.loc[7, "coverage"], share.loc[9, "coverage"] = 0, 0.4
+    share.loc[7, "coverage"], share.loc[9, "coverage"] = 0.6, 0.4  # 7 has no series all the same
+    share.loc[11, "coverage"] = 0.4996
     ready.write_table(folder / f"{stem}_stat-coverage_bold.tsv", share)
     (folder / f"{stem}_stat-mean_timeseries.json").write_text('{"RepetitionTime": 2.0}')
     taken = Taken(root, *BASE, "derivatives.read=parcels")
@@ -204,8 +205,9 @@ def test_parcels_of_xcpd_keep_its_coverage(tmp_path: Path) -> None:
     assert series[NAMES[7]].isna().all() and series[NAMES[9]].isna().all()
     assert taken.about("timeseries", XCPD)["CensoredVolumes"] == CENSORED
     coverage = pd.read_csv(taken.path("coverage", XCPD), sep="\t")["coverage"]
-    assert coverage[9] == pytest.approx(0.4) and coverage[0] == 1
-    assert taken.about("coverage", XCPD)["ParcelsBelowMinCoverage"] == 2
+    assert coverage[9] == pytest.approx(0.4) and coverage[0] == 1 and coverage[7] == 0
+    assert coverage[11] == 0.4996 and series[NAMES[11]].isna().all()
+    assert taken.about("coverage", XCPD)["ParcelsBelowMinCoverage"] == 3
 
 
 # --- tables ----------------------------------------------------------------------------------

@@ -347,3 +347,5 @@ def test_fd_is_made_where_the_confounds_have_none(dataset: Path) -> None:
     found = pd.read_csv(path_of(study, "motion"), sep="\t", na_values="n/a")
     moved = np.abs(np.diff(ready.motion().iloc[:, :6], axis=0)) @ [1, 1, 1, 80, 80, 80]
     np.testing.assert_allclose(found["framewise_displacement"][1:], moved, atol=1e-6)
+    table = pd.read_csv(path_of(study, "confounds"), sep="\t", na_values="n/a")
+    np.testing.assert_allclose(table["framewise_displacement"][1:], moved, atol=1e-6)
