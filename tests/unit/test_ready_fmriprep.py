@@ -129,6 +129,16 @@ def test_what_is_missing_is_named(dataset: Path, pattern: str, fault: str) -> No
     assert fault in table.loc[RUN, "reason"]
 
 
+def test_a_run_without_any_series_is_listed_with_its_reason(dataset: Path) -> None:
+    """fMRIPrep stopped before it, or was asked for the run's own space alone."""
+    series = next(dataset.glob("sub-01/func/*desc-preproc_bold.nii.gz"))
+    series.rename(series.with_name(f"{RUN}_desc-preproc_bold.nii.gz"))
+    _, table = study_of(dataset)
+    assert not table.loc[RUN, "eligible"]
+    assert "there is none in any space" in table.loc[RUN, "reason"]
+    assert '"cleaned": false' in table.loc[RUN, "ready_about"]
+
+
 def test_old_names_of_confounds_and_components_are_known(dataset: Path) -> None:
     folder = dataset / "sub-01" / "func"
     (folder / f"{RUN}_desc-confounds_timeseries.tsv").rename(
