@@ -102,6 +102,11 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     assert len(taken.motion(XCPD)) == ready.COUNT
     moved = np.abs(np.diff(ready.motion().iloc[:, :6], axis=0)) @ [1, 1, 1, 80, 80, 80]
     np.testing.assert_allclose(taken.motion(XCPD)["framewise_displacement"][1:], moved, atol=1e-6)
+    table = pd.read_csv(taken.path("confounds", XCPD), sep="\t", na_values="n/a")
+    rows = [n for n in range(ready.COUNT) if filled or n not in CENSORED]
+    change = ready.motion()["trans_x"].diff()[rows]
+    np.testing.assert_allclose(table["trans_x_derivative1"], change, atol=1e-6)
+    np.testing.assert_allclose(table["trans_x_derivative1_power2"], change**2, atol=1e-6)
     about = taken.about("timeseries", XCPD)
     assert about.get("CensoredVolumes", []) == ([] if filled else CENSORED)
     assert taken.about("denoised_bold", XCPD)["Denoising"] == "fix: passed on as given"

@@ -166,6 +166,12 @@ def test_components_of_another_dataset_belong_to_the_run(dataset: Path, tmp_path
     assert run.by["components"] == "fMRIPost-AROMA 0.0.10"
 
 
+def test_a_folder_of_components_that_is_not_there_is_told(dataset: Path) -> None:
+    """Else components would be sought anew, as if there were none."""
+    with pytest.raises(InputError, match=r"derivatives.aroma_dir names does not exist"):
+        study_of(dataset, "derivatives.aroma_dir=../aorma")
+
+
 def test_a_denoised_series_alone_is_taken_as_denoised(tmp_path: Path) -> None:
     root = tmp_path / "aroma"
     ready.describe(root, "fMRIPost-AROMA", "0.0.10")
