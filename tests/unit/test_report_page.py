@@ -188,6 +188,16 @@ def test_what_others_did_is_told_and_cited(finished):
     assert "fMRIPrep" not in dict(citations(found))
 
 
+def test_what_a_study_of_parcels_left_behind_is_not_told(finished, monkeypatch):
+    """It read volumes before: the files of denoising are still there."""
+    found = gather(finished.study, finished.fields, [], "x")
+    assert "denoise" in found.provenance.parameters and methods(found)
+    table = found.recordings.assign(kind="parcels")
+    monkeypatch.setattr("brainlm.report.gather.read_table", lambda path: table)
+    now = gather(finished.study, finished.fields, [], "x")
+    assert "denoise" not in now.provenance.parameters and methods(now) == []
+
+
 def test_what_others_cleaned_or_decomposed_is_not_called_fix_or_ours(finished):
     found = gather(finished.study, finished.fields, [], "x")
 
