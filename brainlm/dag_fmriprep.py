@@ -18,8 +18,21 @@ from .provenance import sha256_json
 #: What a job is, to Snakemake.
 JOB_REGEX = r"sub-[A-Za-z0-9+]+(?:_ses-[A-Za-z0-9+]+)?"
 
-#: Columns of the recordings table that fMRIPrep's results follow from.
-_CONTENT = ("recording_id", "bold_sha256", "t1w", "t1w_sha256", "fmap_sha256")
+#: Columns of the recordings table that fMRIPrep's results follow from: the images' bytes, and what
+#: it reads in their JSON files.
+_CONTENT = (
+    "recording_id",
+    "bold_sha256",
+    "t1w",
+    "t1w_sha256",
+    "tr",
+    "slice_timing",
+    "pe_direction",
+    "total_readout_time",
+    "fmap",
+    "fmap_sha256",
+    "fmap_about",
+)
 
 #: Memory of fMRIPrep besides series, MB: its documentation asks for 8 GB at least.
 _BASE_MB = 12_000

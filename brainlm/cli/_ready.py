@@ -91,8 +91,9 @@ def take(run: RecordingRun, ready: Ready, role: str) -> Path | None:
 
 
 def about_of(ready: Ready) -> dict[str, Any]:
-    """What a sidecar says of where the data come from."""
-    about: dict[str, Any] = {"Layout": ready.layout, "ProcessedBy": dict(sorted(ready.by.items()))}
+    """What a sidecar says of where the data come from; `ica` says whose components it took."""
+    by = {step: who for step, who in sorted(ready.by.items()) if step != "components"}
+    about: dict[str, Any] = {"Layout": ready.layout, "ProcessedBy": by}
     if ready.space is not None:
         about["SpaceOfSource"] = ready.space
     return about
@@ -110,8 +111,9 @@ def motion_of(
     from ..preproc.censored import kept_volumes
 
     about: dict[str, Any] = {**about_of(ready), "MotionKnown": True}
+    radius = run.params["motion"]["fd_radius_mm"]
     if confounds is not None:
-        return motion_from_confounds(confounds), about
+        return motion_from_confounds(confounds, radius), about
     path = take(run, ready, "motion")
     outliers = take(run, ready, "outliers")
     kept, n_acquired = None, n_volumes
@@ -122,7 +124,8 @@ def motion_of(
         about |= {"Scrubbing": "censor", "KeptVolumes": kept, "CensoredVolumes": gone}
     if path is None:
         return unknown_motion(n_acquired), about | {"MotionKnown": False}
-    return read_motion(path, n_acquired, rms=take(run, ready, "rms")), about
+    rms = take(run, ready, "rms")
+    return read_motion(path, n_acquired, rms=rms, radius_mm=radius), about
 
 
 def kept_of(about: Mapping[str, Any]) -> dict[str, Any]:

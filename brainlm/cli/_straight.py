@@ -35,9 +35,11 @@ def to_parcels(
 ) -> None:
     """Find components where they are asked for, denoise `series` (T, n) in place, parcellate.
 
-    `mask` (x, y, z) and `affine` place the voxels; `further` goes into the parcels' sidecars.
+    `mask` (x, y, z) and `affine` place the voxels; `further` goes into the parcels' sidecars,
+    and tells of volumes that the series had lost before.
     """
     from ..series import in_volumes
+    from ._ready import kept_of
     from .denoise import clean_and_sample, design_of
     from .ica import write_components
     from .parcellate import scrubbing_of, write_parcels
@@ -45,7 +47,7 @@ def to_parcels(
     if run.params["denoise"]["method"] == "aroma":
         write_components(run, series, mask, affine, run.path("confounds"))
     design = design_of(run, run.path("confounds"))
-    done = clean_and_sample(run, series, mask, design)
+    done = clean_and_sample(run, series, mask, design, kept_of(further))
     volumes = (volume.ravel(order="F") for volume in in_volumes(series, mask, design.volumes))
     write_parcels(run, volumes, mask, affine, {**further, **scrubbing_of(done)})
 

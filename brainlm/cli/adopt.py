@@ -144,6 +144,8 @@ def open_ready(run: RecordingRun) -> Opened:
     series, space = open_series(source), run.params["space"]
     confounds = _their_confounds(run, ready, series.shape[3])
     motion, about_motion = motion_of(run, ready, confounds, series.shape[3])
+    if confounds is not None:  # figures and scrubbing look for FD here, theirs or what we made
+        confounds = confounds.assign(framewise_displacement=motion["framewise_displacement"])
     template = load_template(run.template(), "brain", space["resolution_mm"])
     brain, warp = take(run, ready, "mask"), take(run, ready, "warp")
     way = None

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from ..parcellate.extract import ParcelSeries
 
+#: A coverage that comes without numbers of voxels is counted in so many parts.
+_PARTS = 10**6
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -132,11 +135,13 @@ def _from_table(
     there = found.covered.astype(np.int64)
     coverage = take(run, ready, "coverage")
     if coverage is not None:
-        share = read_coverage(coverage, names)
-        low = share < run.params["parcellate"]["min_coverage"]
+        # A parcel that they left empty (by a threshold of their own) has no series to count.
+        share = np.where(found.covered, read_coverage(coverage, names), 0)
+        parts = np.full(len(names), _PARTS)
+        usable = (share * _PARTS).round().astype(np.int64)
+        low = usable / parts < run.params["parcellate"]["min_coverage"]
         series = np.where(low, np.nan, found.series).astype(np.float32)
-        thousand = np.full(len(names), 1000)
-        return ParcelSeries(series, thousand, (share * 1000).round().astype(np.int64)), {
+        return ParcelSeries(series, parts, usable), {
             "TableNotes": list(found.notes),
             "CoverageFrom": coverage.name,
         }

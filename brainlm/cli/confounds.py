@@ -69,7 +69,8 @@ def write_confounds(
     """Compute and write the confounds of a run from its voxels (T, n) in `mask` (x, y, z)."""
     import pandas as pd
 
-    from ..preproc.confounds import confounds_table, tissue_voxels
+    from ..geometry import MOTION_NAMES
+    from ..preproc.confounds import confounds_table, expand, tissue_voxels
     from ..preproc.tables import write_confounds as write_table
     from ..provenance import read_sidecar
     from ..tissues import load_tissues
@@ -77,11 +78,14 @@ def write_confounds(
     options, space, tr = run.params["confounds"], run.params["space"], run.recording.tr
     source = run.input("motion")
     motion = pd.read_csv(source, sep="\t", na_values="n/a")
-    if (kept := read_sidecar(source).get("KeptVolumes")) is not None:
+    kept, changes = read_sidecar(source).get("KeptVolumes"), pd.DataFrame()
+    if kept is not None:  # a movement is that since the volume before, whether it is kept or not
+        changes = expand(motion[list(MOTION_NAMES)]).iloc[kept].reset_index(drop=True)
         motion = motion.iloc[kept].reset_index(drop=True)
     tissues = load_tissues(run.template(), space["resolution_mm"])
     voxels = tissue_voxels(tissues, mask)
     table, components = confounds_table(series, motion, voxels, tr=tr, **options)
+    table = table.assign(**changes)
     about = {
         **components,
         "RepetitionTime": tr,

@@ -21,6 +21,7 @@ from ._stage import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -74,8 +75,7 @@ def denoise(
             "RepetitionTime": run.recording.tr,
             "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
-            **kept_of(read_sidecar(source)),
-            **clean_and_sample(run, series, mask, design),
+            **clean_and_sample(run, series, mask, design, kept_of(read_sidecar(source))),
         }
         shape = (*mask.shape, len(design.volumes))
         with run.output("denoised_bold", about=about) as path:
@@ -118,17 +118,23 @@ def _components_of(run: RecordingRun) -> Noise:
 
 
 def clean_and_sample(
-    run: RecordingRun, series: NDArray[np.float32], mask: NDArray[np.bool_], design: Design
+    run: RecordingRun,
+    series: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    design: Design,
+    earlier: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Denoise `series` (T, n) in place, write the carpet, and say what was done.
 
-    The carpet's sidecar says it too, for the carpet lasts when the series does not.
+    `earlier` tells of volumes that the series had lost before. The carpet's sidecar says it all
+    too, for the carpet lasts when the series does not.
     """
     from safetensors.numpy import save_file
 
     from ..denoise.carpet import carpet_voxels, make_carpet
     from ..denoise.regression import clean
     from ..denoise.regressors import check_rows
+    from ..denoise.scrub import in_the_raw_run
     from ..tissues import load_tissues
 
     space, tr = run.params["space"], run.recording.tr
@@ -141,7 +147,7 @@ def clean_and_sample(
     removed = clean(series, design)
     done: dict[str, Any] = {
         **look,
-        **design.about(run.params["denoise"]["scrub"]),
+        **in_the_raw_run(design.about(run.params["denoise"]["scrub"]), earlier),
         "VarianceRemoved": round(removed, 4),
     }
     about = {"RepetitionTime": tr, "Units": "standard deviations before denoising", **done}

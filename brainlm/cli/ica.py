@@ -94,11 +94,11 @@ def write_components(
     regions = _regions(run, mask)
     table = pd.read_csv(confounds, sep="\t", na_values="n/a")
     check_rows(len(table), len(series), confounds)
-    found = _reused(run, series, table, regions)
+    found, origin = _reused(run, series, table, regions)
     if found is None:
         found = find_and_judge(series, mask, affine, table, regions, tr=tr, options=options)
     found = with_verdict(found, options, mask, affine, folder=run.study.root, tr=tr)
-    about: dict[str, Any] = {"RepetitionTime": tr, **found.about()}
+    about: dict[str, Any] = {"RepetitionTime": tr, **found.about(), **origin}
     with run.output("ica_mixing", about=about) as path:
         write_mixing(path, found.mixing)
     with run.output("ica_maps", about={**about, "Thresholded": "mixture model, p > 0.5"}) as path:
@@ -115,19 +115,27 @@ def write_components(
 
 def _reused(
     run: RecordingRun, series: NDArray[np.float32], table: pd.DataFrame, regions: Regions
-) -> Judged | None:
-    """The components that came with a preprocessed run, where they are wanted and there."""
+) -> tuple[Judged | None, dict[str, Any]]:
+    """The components that came with a preprocessed run, where they are wanted and there.
+
+    And what the sidecars say of them, whoever judges: they are not of our search.
+    """
     from ..denoise.reused import reuse_components
     from ._ready import ready_of, take
 
     wanted = run.params.get("derivatives", {}).get("components") == "reuse"
     if not wanted or "mixing" not in run.recording.ready:
-        return None
+        return None, {}
     ready = ready_of(run)
     mixing, verdict = take(run, ready, "mixing"), take(run, ready, "components")
     assert mixing is not None and verdict is not None
     seed, tr = run.params["ica"]["seed"], run.recording.tr
-    return reuse_components(series, table, regions, mixing, verdict, tr=tr, seed=seed)
+    origin = {
+        "Reused": f"{mixing.name}, {verdict.name}",
+        "ProcessedBy": {"components": ready.by["components"]},
+    }
+    found = reuse_components(series, table, regions, mixing, verdict, tr=tr, seed=seed)
+    return found, origin
 
 
 def _regions(run: RecordingRun, mask: NDArray[np.bool_]) -> Regions:

@@ -119,6 +119,8 @@ def onboard(
     table, dataset_notes = _read(source, config, place.root, participants, full, threads)
     config = fitting_config(place, config, changes, table)
     set_up_study(place, config, str(table["dataset"].iloc[0]))
+    if lost := _lost_labels(place.path("recordings"), table):
+        warn(f"labels that are gone: {', '.join(lost)}. Were they in a table for --participants?")
     parquet, tsv = table_bytes(table)
     write_bytes_if_changed(place.path("recordings"), parquet)
     write_bytes_if_changed(place.path("recordings_tsv"), tsv)
@@ -132,6 +134,18 @@ def onboard(
     for problem in _problems(config, table):
         warn(f"before the first run: {problem}")
     say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")
+
+
+def _lost_labels(earlier: Path, table: pd.DataFrame) -> list[str]:
+    """Labels that the recordings table of an earlier onboarding had and the new one has not."""
+    import pyarrow.parquet as pq
+
+    from ..recordings import LABEL_PREFIX
+
+    if not earlier.exists():
+        return []
+    gone = [name for name in pq.read_schema(earlier).names if name not in table.columns]
+    return [name.removeprefix(LABEL_PREFIX) for name in gone if name.startswith(LABEL_PREFIX)]
 
 
 def _problems(config: Config, table: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ Alfaro-Almagro et al. 2018, NeuroImage 166:400).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..geometry import MOTION_NAMES
 from .design import Mask, orthonormal
 from .regressors import nuisance_columns
 
@@ -42,10 +42,10 @@ def look_at_given(
             file=file,
             fix="make it anew, or exclude the run",
         )
-    known = not confounds[list(MOTION_NAMES)].isna().all(axis=None)
-    columns = np.zeros((int(kept.sum()), 0))
-    if known:
+    columns, known = np.zeros((int(kept.sum()), 0)), False
+    with suppress(DataError):  # what is not known of its motion is no fault of a clean series
         columns = nuisance_columns(confounds, "motion24").to_numpy(dtype=float)[kept]
+        known = True
     motion = orthonormal(columns - columns.mean(axis=0)) if known else columns
     explained, total, varying = 0.0, 0.0, 0
     for begin in range(0, series.shape[1], _BLOCK):

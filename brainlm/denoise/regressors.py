@@ -19,7 +19,7 @@ _COMPONENTS = 5
 
 
 def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
-    """The columns (T, k) that `method` names; 0 stands where a difference is undefined.
+    """The columns (T, k) that `method` names; 0 is the first volume's difference.
 
     `motion24` are the six motion parameters, their backward differences and the squares of both.
     `36p` adds global signal, CSF and white matter, expanded alike (Satterthwaite et al. 2013,
@@ -38,7 +38,7 @@ def nuisance_columns(confounds: pd.DataFrame, method: Method) -> pd.DataFrame:
         for tissue in "cw":
             found = confounds.filter(regex=f"^{tissue}_comp_cor_").columns[:most]
             names += list(found) if len(found) else [f"{tissue}_comp_cor_00"]
-    return known_columns(confounds, names).fillna(0.0)
+    return _without_gaps(known_columns(confounds, names), confounds)
 
 
 def check_rows(rows: int, volumes: int, file: Path) -> None:
@@ -66,7 +66,7 @@ def tissue_columns(
         asked = count and options["tissue_components"] != "auto"
         names += found or ([f"{tissue}_comp_cor_00"] if asked else [])
     new = [name for name in names if name not in beside.columns]
-    return known_columns(confounds, new).fillna(0.0)
+    return _without_gaps(known_columns(confounds, new), confounds)
 
 
 def known_columns(confounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -81,9 +81,30 @@ def known_columns(confounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame
         what = f"lack {', '.join(absent)}" if absent else f"do not know {', '.join(unknown)}"
         raise DataError(
             f"The confounds of this run {what}, which the denoising asked for needs",
-            fix="choose another denoise.method (fix or none need no confounds)",
+            fix="choose another denoise.method (fix and none need none) or set denoise.scrub: off",
         )
     return confounds[list(names)]
+
+
+def _without_gaps(columns: pd.DataFrame, confounds: pd.DataFrame) -> pd.DataFrame:
+    """The columns (T, k) with 0 for the difference that the first volume cannot have.
+
+    So are gaps at volumes before the steady state, which have no say in any fit. Any other gap is
+    refused: a 0 amid a signal of some hundreds would be the largest spike of all.
+    """
+    filled = columns.copy()
+    unsteady = confounds.filter(regex="^non_steady_state_outlier").fillna(0).any(axis=1)
+    filled[unsteady] = filled[unsteady].fillna(0)
+    differences = [name for name in filled if "_derivative1" in str(name)]
+    filled.loc[filled.index[:1], differences] = filled.loc[filled.index[:1], differences].fillna(0)
+    gaps = filled.columns[filled.isna().any()]
+    if len(gaps):
+        row = int(filled[gaps[0]].isna().to_numpy().argmax())
+        raise DataError(
+            f"Column {gaps[0]} of the confounds has no number for volume {row}",
+            fix="make the table anew with the pipeline that wrote it, or exclude the run",
+        )
+    return filled
 
 
 def _expanded(names: tuple[str, ...]) -> list[str]:

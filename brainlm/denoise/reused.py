@@ -16,6 +16,7 @@ from .components import ACCEPTED, REJECTED
 from .design import orthonormal
 from .ica import Components
 from .judge import Judged, judged
+from .scrub import unsteady_volumes
 
 #: Voxels per block: bounds the memory in double precision.
 _BLOCK = 8192
@@ -35,14 +36,13 @@ def reuse_components(
     """Their courses and verdict; maps and features are ours, of the voxels `series` (T, n)."""
     mixing = read_their_mixing(mixing_file, len(series))
     noise = read_their_noise(verdict_file, mixing.shape[1])
-    maps, explained, kept = maps_of(series, mixing)
+    maps, explained, kept = maps_of(series, mixing, unsteady_volumes(table))
     found = Components(mixing, maps, explained, kept, estimated=mixing.shape[1], converged=True)
     mine = judged(found, table, regions, tr=tr, seed=seed)
     metrics = mine.metrics.assign(
         classification=np.where(noise, REJECTED, ACCEPTED), rationale=np.where(noise, "theirs", "")
     )
-    judge = {"Reused": f"{mixing_file.name}, {verdict_file.name}"}
-    return replace(mine, metrics=metrics, judge=judge)
+    return replace(mine, metrics=metrics)
 
 
 def read_their_mixing(path: Path, n_volumes: int) -> Array:
@@ -96,13 +96,17 @@ def read_their_noise(path: Path, count: int) -> NDArray[np.bool_]:
     return (said == REJECTED).to_numpy()
 
 
-def maps_of(series: NDArray[np.float32], mixing: Array) -> tuple[NDArray[np.float32], Array, float]:
+def maps_of(
+    series: NDArray[np.float32], mixing: Array, unsteady: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], Array, float]:
     """Maps (k, n) of courses (T, k), in standard errors; their shares of the variance, and all's.
 
-    Each voxel's series is fitted by all courses together; its mean and a straight line apart.
+    Each voxel's series is fitted by all courses together; its mean, a straight line and the
+    `unsteady` volumes (T,), which MELODIC did not see, apart.
     """
     count = len(series)
-    trend = orthonormal(np.column_stack([np.ones(count), np.linspace(-1, 1, count)]))
+    apart = np.eye(count)[:, unsteady]
+    trend = orthonormal(np.column_stack([np.ones(count), np.linspace(-1, 1, count), apart]))
     courses = mixing - trend @ (trend.T @ mixing)
     inverse = np.linalg.pinv(courses.T @ courses)
     freedom = max(count - trend.shape[1] - courses.shape[1], 1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
+
+from .regressors import known_columns
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -28,8 +31,9 @@ def spoilt_volumes(
     Power et al. 2014 (NeuroImage 84:320). A `dvars` of 0 asks nothing of DVARS. `pad` is how many
     volumes before and after each such volume are taken with it. Volumes before the steady state
     are not looked at, and the first one after them is not judged by its DVARS, which
-    tells about magnetisation.
+    tells about magnetisation. Without FD, nothing would be found: that is refused.
     """
+    known_columns(confounds, ["framewise_displacement", *(["std_dvars"] if dvars > 0 else [])])
     unsteady = unsteady_volumes(confounds)
     found = confounds["framewise_displacement"].to_numpy(dtype=float) > fd_mm
     if dvars > 0:
@@ -58,3 +62,22 @@ def filling_weights(kept: Mask) -> Array:
 def mean_weights(kept: Mask) -> Array:
     """Weights (left out, kept) that put the mean of the kept volumes into the others."""
     return np.full(((~kept).sum(), kept.sum()), 1 / kept.sum())
+
+
+def in_the_raw_run(done: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What scrubbing says of its volumes, counted from 0 in the raw run.
+
+    `done` counts in the series that was scrubbed. `earlier` says which volumes of the raw run that
+    series still had (`KeptVolumes`), where another pipeline had censored some before.
+    """
+    if "KeptVolumes" not in earlier:
+        return dict(done)
+    rows = earlier["KeptVolumes"]
+    gone = [rows[number] for number in done.get("CensoredVolumes", [])]
+    kept = done.get("KeptVolumes", range(len(rows)))
+    return {
+        **earlier,
+        **done,
+        "CensoredVolumes": sorted([*earlier["CensoredVolumes"], *gone]),
+        "KeptVolumes": [rows[number] for number in kept],
+    }

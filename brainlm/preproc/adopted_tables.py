@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..geometry import MOTION_NAMES
+from ..geometry import MOTION_NAMES, framewise_displacement
 
 _AGAIN = "make it anew with the pipeline that wrote it, or exclude the run"
 
@@ -62,11 +62,17 @@ def by_tissue(table: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
     return table.rename(columns=names)
 
 
-def motion_from_confounds(table: pd.DataFrame) -> pd.DataFrame:
-    """The motion table of a run: six parameters, FD, `rmsd`, volumes before the steady state."""
+def motion_from_confounds(table: pd.DataFrame, radius_mm: float) -> pd.DataFrame:
+    """The motion table of a run: six parameters, FD, `rmsd`, volumes before the steady state.
+
+    FD is theirs; where the table has none, it is made of the parameters with `radius_mm`.
+    """
     motion = table[list(MOTION_NAMES)].copy()
     for name in ("framewise_displacement", "rmsd"):
         motion[name] = table.get(name, np.nan)
+    if motion["framewise_displacement"].isna().all():
+        values = motion[list(MOTION_NAMES)].to_numpy(dtype=float)
+        motion["framewise_displacement"] = framewise_displacement(values, radius_mm)
     return motion.join(table.filter(regex="^non_steady_state_outlier"))
 
 

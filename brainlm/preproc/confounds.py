@@ -107,7 +107,8 @@ def dvars(series: Series, unsteady: int = 0) -> tuple[Array, Array]:
 
     DVARS is the root mean square over voxels of the difference between successive volumes
     (Power et al. 2012), here after scaling the run so that
-    the median voxel's mean is 1000. It is divided,
+    the median voxel's mean is 1000. A run without a level (its means taken out before, as some
+    pipelines do) keeps its own units. DVARS is divided,
     for the standardised one, by the value that a clean run would have (Nichols 2013; Afyouni
     & Nichols 2018, NeuroImage 172:291): the mean over voxels of `sd * sqrt(2 (1 - r))`, with
     `sd` the robust standard deviation (interquartile range / 1.349) and `r` the lag-1
@@ -130,7 +131,7 @@ def dvars(series: Series, unsteady: int = 0) -> tuple[Array, Array]:
     level = float(np.median(settled[:, varying].mean(axis=0)))
     expected /= len(varying)
     standardised = plain / expected if expected > 0 else np.full(plain.shape, np.nan)
-    scale = 1000 / level if level > 0 else 1.0
+    scale = 1000 / level if level > expected else 1.0
     return np.concatenate([[np.nan], plain * scale]), np.concatenate([[np.nan], standardised])
 
 

@@ -151,7 +151,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
         clinical=clinical,
         phantom=reader.read(reader.path("phantom_check"), _json_object),
         doubtful=_doubtful_anatomies(reader, recordings),
-        unsettled=_denoised_otherwise(reader, recordings),
+        unsettled=_denoised_otherwise(reader, recordings) if _of_volumes(recordings) else [],
         provenance=_provenance(reader, recordings, targets),
         damaged=reader.damaged,
     )
@@ -278,12 +278,22 @@ def _provenance(reader: _Reader, recordings: pd.DataFrame, targets: Sequence[str
     )
 
 
+def _of_volumes(recordings: pd.DataFrame) -> bool:
+    """Whether runs were denoised here as 4-D images, and did not come as parcels or dense series.
+
+    Of a study that read volumes before, files of steps that it no longer has are still there.
+    """
+    return not recordings["kind"].isin(["parcels", "dense"]).any()
+
+
 def _recording_files(reader: _Reader, recordings: pd.DataFrame) -> list[Path]:
     """The lasting files of the first eligible recordings and of their T1w images."""
+    ready = ("adopt-parcels", "qc-figure")
     eligible = recordings[recordings["eligible"].fillna(False).astype(bool)].head(_SIDECARS)
     return [
         lasting_path(reader.study, kind, str(name), reader.fields)
         for stage, kind in LASTING.items()
+        if _of_volumes(recordings) or stage in ready
         for name in eligible["anat_id" if stage == "normalize-anat" else "recording_id"]
         .dropna()
         .unique()

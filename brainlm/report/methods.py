@@ -100,7 +100,12 @@ def methods(findings: Findings) -> list[str]:
     done = findings.provenance.parameters
     seeking = (done[stage]["ica"] for stage in _SEEKING if "ica" in done.get(stage, {}))
     ica: Mapping[str, Any] = next(seeking, {})
-    sentences = [_components(options, ica), _fit(options), _scrubbing(options)]
+    by = findings.provenance.processed_by
+    sentences = [
+        _components(options, ica, by.get("components", [])),
+        _fit(options),
+        _scrubbing(options),
+    ]
     return [*_done_by_others(findings), *(sentence for sentence in sentences if sentence)]
 
 
@@ -123,6 +128,9 @@ def denoising_references(findings: Findings) -> list[tuple[str, str]]:
     """What to cite for the denoising that was done: (for what, reference)."""
     options = denoising_options(findings)
     keys = [options.get("method", "")]
+    cleaners = findings.provenance.processed_by.get("denoising", [])
+    if keys == ["fix"] and cleaners and not any("FIX" in name for name in cleaners):
+        keys = []  # other pipelines clean otherwise
     filtered = options.get("high_pass_s") or options.get("low_pass_s")
     if filtered and options.get("method") != "fix":
         keys.append("filter")
@@ -133,7 +141,8 @@ def denoising_references(findings: Findings) -> list[tuple[str, str]]:
     return [_REFERENCES[key] for key in dict.fromkeys(keys) if key in _REFERENCES]
 
 
-def _components(options: Mapping[str, Any], ica: Mapping[str, Any]) -> str:
+def _components(options: Mapping[str, Any], ica: Mapping[str, Any], theirs: list[str]) -> str:
+    """How components were found and judged; `theirs` are the pipelines some were taken from."""
     if options.get("method") != "aroma":
         return ""
     judge = "the features and thresholds of ICA-AROMA"
@@ -141,17 +150,24 @@ def _components(options: Mapping[str, Any], ica: Mapping[str, Any]) -> str:
         judge = f"a rule of the study's own on the features of ICA-AROMA ({ica['rule']})"
     if ica.get("classifier"):
         judge = f"a program of the study's own ({' '.join(ica['classifier'])})"
+    found = f"Each run was decomposed by spatial ICA, and its components were classified by {judge}"
+    if theirs:
+        own = bool(ica.get("rule") or ica.get("classifier"))
+        found = (
+            f"Independent components were taken from {' or '.join(theirs)} where it had left them"
+            f"{', without' if own else ', with'} its verdict. Other runs were decomposed by "
+            f"spatial ICA, and {'all' if own else 'their'} components were classified by {judge}"
+        )
     return (
-        f"Each run was decomposed by spatial ICA, and its components were classified by {judge} "
-        f"or, where a table in review/ says otherwise, by eye. {_AROMA[options['aroma']]}"
+        f"{found} or, where a table in review/ says otherwise, by eye. {_AROMA[options['aroma']]}"
     )
 
 
 def _fit(options: Mapping[str, Any]) -> str:
     if options.get("method") == "fix":
         return (
-            "The series had been cleaned before (FIX): they were checked and passed on without "
-            "any filter or regression."
+            "The series had been cleaned before: they were checked and passed on without any "
+            "filter or regression."
         )
     slow, fast = options.get("high_pass_s", 0), options.get("low_pass_s", 0)
     gaussian = options.get("high_pass") == "gaussian" and slow

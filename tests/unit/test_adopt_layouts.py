@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import nibabel as nib
@@ -70,28 +69,28 @@ XCPD = "sub-01_task-rest"
 CENSORED = [3, 4, 30]
 
 
-def xcpd(root: Path, *, filled: bool) -> Path:
+def xcpd(root: Path, *, filled: bool, recording: str = XCPD) -> Path:
     """XCP-D's output of one run: three volumes censored, or filled."""
     ready.describe(root, "XCP-D", "0.10.7")
     brain = ready.template()
     data = ready.series_of(brain) * brain.data[..., None]
     kept = [n for n in range(ready.COUNT) if filled or n not in CENSORED]
-    path = ready.write_run(root, XCPD, image=(data[..., kept], brain.affine), desc="denoised")
+    path = ready.write_run(root, recording, image=(data[..., kept], brain.affine), desc="denoised")
     path.with_name(path.name.replace("denoised", "denoisedSmoothed")).touch()
     folder = path.parent
     for mask in folder.glob("*desc-brain_mask*"):
         mask.unlink()  # XCP-D writes none
-    ready.write_table(folder / f"{XCPD}_motion.tsv", ready.motion())
+    ready.write_table(folder / f"{recording}_motion.tsv", ready.motion())
     outliers = np.isin(np.arange(ready.COUNT), CENSORED).astype(int)
     ready.write_table(
-        folder / f"{XCPD}_outliers.tsv", pd.DataFrame({"framewise_displacement": outliers})
+        folder / f"{recording}_outliers.tsv", pd.DataFrame({"framewise_displacement": outliers})
     )
     return root
 
 
 @pytest.mark.parametrize("filled", [False, True], ids=["linc", "abcd"])
 def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) -> None:
-    taken = Taken(xcpd(tmp_path / "xcpd", filled=filled), *VOLUMES)
+    taken = Taken(xcpd(tmp_path / "xcpd", filled=filled), *VOLUMES, "motion.fd_radius_mm=80")
     assert taken.config.denoise.method == "fix"
     assert taken.table.loc[XCPD, "eligible"], taken.table.loc[XCPD, "reason"]
     root, count = taken.study.root, ready.COUNT - (0 if filled else len(CENSORED))
@@ -101,6 +100,13 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
         stage(XCPD, root)
     assert len(taken.series(XCPD)) == count
     assert len(taken.motion(XCPD)) == ready.COUNT
+    moved = np.abs(np.diff(ready.motion().iloc[:, :6], axis=0)) @ [1, 1, 1, 80, 80, 80]
+    np.testing.assert_allclose(taken.motion(XCPD)["framewise_displacement"][1:], moved, atol=1e-6)
+    table = pd.read_csv(taken.path("confounds", XCPD), sep="\t", na_values="n/a")
+    rows = [n for n in range(ready.COUNT) if filled or n not in CENSORED]
+    change = ready.motion()["trans_x"].diff()[rows]
+    np.testing.assert_allclose(table["trans_x_derivative1"], change, atol=1e-6)
+    np.testing.assert_allclose(table["trans_x_derivative1_power2"], change**2, atol=1e-6)
     about = taken.about("timeseries", XCPD)
     assert about.get("CensoredVolumes", []) == ([] if filled else CENSORED)
     assert taken.about("denoised_bold", XCPD)["Denoising"] == "fix: passed on as given"
@@ -109,6 +115,40 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     np.testing.assert_array_equal(nib.load(taken.path("denoised_bold", XCPD)).get_fdata(), before)
     qc_figure([XCPD], root)
     assert taken.about("qc_figure", XCPD)["MeanFramewiseDisplacement"] > 0
+
+
+def test_a_chain_of_runs_is_left_out(tmp_path: Path) -> None:
+    """XCP-D's --combine-runs writes the volumes of all runs once more."""
+    root = tmp_path / "xcpd"
+    for name in ("task-rest_dir-AP_run-1", "task-rest_dir-PA_run-2", "task-rest", "task-nback"):
+        xcpd(root, filled=True, recording=f"sub-01_{name}")
+    table = Taken(root, *VOLUMES).table
+    assert list(table.index[~table["eligible"]]) == [XCPD]
+    parts = [f"{XCPD}_dir-AP_run-1", f"{XCPD}_dir-PA_run-2"]
+    assert table.loc[XCPD, "reason"] == f"a chain of {parts[0]} and {parts[1]}"
+
+
+@pytest.mark.parametrize("scrub", ["censor", "mark"])
+def test_scrubbing_of_a_censored_series_counts_in_the_raw_run(tmp_path: Path, scrub: str) -> None:
+    root = xcpd(tmp_path / "xcpd", filled=False)
+    motion = ready.motion()
+    motion.loc[10:, "trans_x"] += 3  # volume 10 of the raw run is the eighth of the series
+    ready.write_table(root / f"sub-01/func/{XCPD}_motion.tsv", motion)
+    taken = Taken(root, *VOLUMES, f"denoise={{scrub: {scrub}, scrub_fd_mm: 1}}")
+    study = taken.study.root
+    prepare_atlas(study)
+    for stage in (adopt, denoise, parcellate):
+        stage(XCPD, study)
+    gone = sorted([*CENSORED, 10])
+    rows = [n for n in range(ready.COUNT) if n not in (gone if scrub == "censor" else CENSORED)]
+    for kind in ("denoised_bold", "carpet", "timeseries", "coverage"):
+        about = taken.about(kind, XCPD)
+        assert about["CensoredVolumes"] == gone, kind
+        assert about["KeptVolumes"] == rows, kind
+    assert len(taken.series(XCPD)) == len(rows)
+    adopt_to_parcels(XCPD, study)
+    assert taken.about("timeseries", XCPD)["KeptVolumes"] == rows
+    assert taken.about("carpet", XCPD)["CensoredVolumes"] == gone
 
 
 STRAIGHT = ("mni_mask", "mni_boldref", "motion", "confounds", "carpet", "timeseries", "coverage")
@@ -157,7 +197,8 @@ def test_parcels_of_xcpd_keep_its_coverage(tmp_path: Path) -> None:
     other = folder / f"{stem}_stat-mean_timeseries.tsv".replace("A424", "4S456Parcels")
     ready.write_table(other, theirs)
     share = pd.DataFrame({"Node": NAMES, "coverage": 1.0})
-    share.loc[7, "coverage"], share.loc[9, "coverage"] = 0, 0.4
+    share.loc[7, "coverage"], share.loc[9, "coverage"] = 0.6, 0.4  # 7 has no series all the same
+    share.loc[11, "coverage"] = 0.4996
     ready.write_table(folder / f"{stem}_stat-coverage_bold.tsv", share)
     (folder / f"{stem}_stat-mean_timeseries.json").write_text('{"RepetitionTime": 2.0}')
     taken = Taken(root, *BASE, "derivatives.read=parcels")
@@ -169,8 +210,9 @@ def test_parcels_of_xcpd_keep_its_coverage(tmp_path: Path) -> None:
     assert series[NAMES[7]].isna().all() and series[NAMES[9]].isna().all()
     assert taken.about("timeseries", XCPD)["CensoredVolumes"] == CENSORED
     coverage = pd.read_csv(taken.path("coverage", XCPD), sep="\t")["coverage"]
-    assert coverage[9] == pytest.approx(0.4) and coverage[0] == 1
-    assert taken.about("coverage", XCPD)["ParcelsBelowMinCoverage"] == 2
+    assert coverage[9] == pytest.approx(0.4) and coverage[0] == 1 and coverage[7] == 0
+    assert coverage[11] == 0.4996 and series[NAMES[11]].isna().all()
+    assert taken.about("coverage", XCPD)["ParcelsBelowMinCoverage"] == 3
 
 
 # --- tables ----------------------------------------------------------------------------------
@@ -371,16 +413,44 @@ def test_components_of_fmripost_aroma_are_reused(tmp_path: Path) -> None:
         stage(XCPD, taken.study.root)
     metrics = pd.read_csv(taken.path("aroma_metrics", XCPD), sep="\t")
     assert list(metrics["classification"]) == ["rejected", "accepted", "accepted"]
-    assert "Reused" in json.dumps(taken.about("aroma_metrics", XCPD))
+    about = taken.about("aroma_metrics", XCPD)
+    assert about["Reused"] == f"{mixing.name}, {verdict.name}"
+    assert about["ProcessedBy"] == {"components": "fMRIPrep 25.1.3"}
+    assert "components" not in taken.about("preproc_bold", XCPD)["ProcessedBy"]
     before = nib.load(taken.path("preproc_bold", XCPD)).get_fdata()[brain.data > 0]
     after = nib.load(taken.path("denoised_bold", XCPD)).get_fdata()[brain.data > 0]
     course = courses[:, 0] - courses[:, 0].mean()
     left = np.abs(after @ course).mean() / np.abs(before @ course).mean()
     assert left < 0.02
+    config = taken.study.path("config")
+    theirs = config.read_text()
+    config.write_text(theirs.replace("rule: ''", "rule: HFC > 0.4"))
+    ica(XCPD, taken.study.root)  # another judge, of the same courses
+    about = taken.about("aroma_metrics", XCPD)
+    assert about["Rule"] == "HFC > 0.4" and "Reused" in about
+    config.write_text(theirs)
     mixing.write_text(mixing.read_text().replace("\n", "\nnan\tnan\tnan\n", 1))
     onboard(root, taken.study.root)
     with pytest.raises(DataError, match=r"NaN or inf"):
         ica(XCPD, taken.study.root)
+
+
+def test_maps_of_reused_courses_do_not_see_unsteady_volumes() -> None:
+    """Bright first volumes, which MELODIC did not see, would pass for noise in every map."""
+    from brainlm.denoise.reused import maps_of
+
+    random = np.random.default_rng(0)
+    courses = random.normal(size=(80, 2))
+    unsteady = np.arange(80) < 2
+    courses[unsteady] = 0
+    series = (courses[:, :1] * 3 + random.normal(1000, 1, (80, 50))).astype(np.float32)
+    bright = series.copy()
+    bright[unsteady] += 500
+    expected, share, kept = maps_of(series[2:], courses[2:], unsteady[2:])
+    found = maps_of(bright, courses, unsteady)
+    np.testing.assert_allclose(found[0], expected, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(found[1], share, rtol=0.02)
+    assert found[2] == pytest.approx(kept, rel=0.02)
 
 
 def test_two_pipelines_and_numbers_from_one(tmp_path: Path) -> None:

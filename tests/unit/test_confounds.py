@@ -72,6 +72,14 @@ def test_dvars_of_constant_data_is_undefined() -> None:
     assert np.isnan(dvars(np.ones((10, 4), np.float32))).all()
 
 
+def test_dvars_of_a_run_without_a_level_keeps_its_units() -> None:
+    """Other pipelines take the mean out: there is nothing to scale to 1000."""
+    series = np.random.default_rng(0).normal(0, 10, (60, 300)).astype(np.float32)
+    plain, standardised = dvars(series - series.mean(axis=0) + np.float32(1e-3))
+    assert np.nanmean(plain) == pytest.approx(10 * np.sqrt(2), rel=0.05)
+    assert np.nanmean(standardised) == pytest.approx(1, rel=0.1)
+
+
 def test_expansion_by_hand() -> None:
     params = pd.DataFrame({"trans_x": [0.0, 1.0, 3.0]})
     table = expand(params)

@@ -344,3 +344,14 @@ def test_tombstones_are_passed_on_and_files_of_others_refused(chain: tuple[Path,
     assert denoised.stat().st_size == 0
     confounds_file.write_bytes(content)
     sidecar.write_text(about)
+
+
+def test_gaps_before_the_steady_state_do_no_harm() -> None:
+    """fMRIPrep leaves columns without a number where its own fits left volumes out."""
+    table = confounds().assign(non_steady_state_outlier00=np.eye(1, COUNT)[0])
+    table.loc[0, "csf"] = np.nan
+    how = nuisance_columns(table, "36p")
+    assert np.isfinite(how.to_numpy()).all()
+    table.loc[1, "csf"] = np.nan
+    with pytest.raises(DataError, match="csf of the confounds has no number for volume 1"):
+        nuisance_columns(table, "36p")

@@ -127,3 +127,32 @@ def test_methods_that_lack_what_they_need_are_refused() -> None:
     Config(denoise={"method": "acompcor50"}, confounds={"compcor_components": "half"})
     with pytest.raises(ValueError, match="fix takes nothing out"):
         Denoise(method="fix", mean_signals=["csf"])
+
+
+def test_a_gap_in_a_column_is_no_zero() -> None:
+    """A volume without a CSF signal would become the run's largest spike."""
+    table = confounds()
+    table.loc[7, "csf"] = np.nan
+    with pytest.raises(DataError, match=r"Column csf .* volume 7"):
+        design(table, method="36p")
+    with pytest.raises(DataError, match=r"Column csf .* volume 7"):
+        design(table, method="none", mean_signals=("csf",))
+    design(table, method="motion24")
+
+
+@pytest.mark.parametrize("scrub", ["mark", "censor", "interpolate"])
+def test_scrubbing_without_what_it_judges_by_is_refused(scrub: str) -> None:
+    """A run of unknown motion would pass for one without motion."""
+    table = confounds().assign(framewise_displacement=np.nan)
+    with pytest.raises(DataError, match="framewise_displacement"):
+        design(table, method="fix", scrub=scrub)
+    lacking = confounds().drop(columns="std_dvars")
+    with pytest.raises(DataError, match="std_dvars"):
+        design(lacking, method="fix", scrub=scrub, scrub_dvars=1.5)
+    design(lacking, method="fix", scrub=scrub)
+
+
+def test_a_clean_series_needs_no_expanded_motion() -> None:
+    table = confounds().filter(regex="^(trans|rot)_.$")
+    about = look_at_given(voxels(), table, ALL, BOLD)
+    assert about == {"Denoising": "fix: passed on as given", "VoxelsVarying": 1.0}

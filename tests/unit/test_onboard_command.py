@@ -41,6 +41,15 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+def test_labels_that_a_second_onboarding_loses_are_named(bids, tmp_path, capsys):
+    """As where --participants was given the first time alone."""
+    run(bids, tmp_path / "study")
+    (bids / "participants.tsv").unlink()
+    assert "labels that are gone" not in capsys.readouterr().err
+    run(bids, tmp_path / "study")
+    assert "labels that are gone: age, group." in capsys.readouterr().err
+
+
 def test_the_study_is_complete_and_a_rerun_touches_nothing(bids, tmp_path, capsys):
     study = tmp_path / "study"
     run(bids, study)

@@ -129,6 +129,16 @@ def test_what_is_missing_is_named(dataset: Path, pattern: str, fault: str) -> No
     assert fault in table.loc[RUN, "reason"]
 
 
+def test_a_run_without_any_series_is_listed_with_its_reason(dataset: Path) -> None:
+    """fMRIPrep stopped before it, or was asked for the run's own space alone."""
+    series = next(dataset.glob("sub-01/func/*desc-preproc_bold.nii.gz"))
+    series.rename(series.with_name(f"{RUN}_desc-preproc_bold.nii.gz"))
+    _, table = study_of(dataset)
+    assert not table.loc[RUN, "eligible"]
+    assert "there is none in any space" in table.loc[RUN, "reason"]
+    assert '"cleaned": false' in table.loc[RUN, "ready_about"]
+
+
 def test_old_names_of_confounds_and_components_are_known(dataset: Path) -> None:
     folder = dataset / "sub-01" / "func"
     (folder / f"{RUN}_desc-confounds_timeseries.tsv").rename(
@@ -154,6 +164,12 @@ def test_components_of_another_dataset_belong_to_the_run(dataset: Path, tmp_path
     (run,) = find_runs(dataset, WANTED, aroma=aroma)
     assert run.files["mixing"] == str(mixing)
     assert run.by["components"] == "fMRIPost-AROMA 0.0.10"
+
+
+def test_a_folder_of_components_that_is_not_there_is_told(dataset: Path) -> None:
+    """Else components would be sought anew, as if there were none."""
+    with pytest.raises(InputError, match=r"derivatives.aroma_dir names does not exist"):
+        study_of(dataset, "derivatives.aroma_dir=../aorma")
 
 
 def test_a_denoised_series_alone_is_taken_as_denoised(tmp_path: Path) -> None:
@@ -337,3 +353,15 @@ def test_compcor_of_old_versions_gets_the_names_of_its_tissue(dataset: Path) -> 
     assert "a_comp_cor_00" in ours
     np.testing.assert_allclose(ours["c_comp_cor_00"], table["csf"], rtol=1e-6)
     np.testing.assert_allclose(ours["w_comp_cor_00"], table["white_matter"], rtol=1e-6)
+
+
+def test_fd_is_made_where_the_confounds_have_none(dataset: Path) -> None:
+    table = ready.confounds().drop(columns="framewise_displacement")
+    ready.write_table(dataset / f"sub-01/func/{RUN}_desc-confounds_timeseries.tsv", table)
+    study, _ = study_of(dataset, "motion.fd_radius_mm=80")
+    adopt(RUN, study.root)
+    found = pd.read_csv(path_of(study, "motion"), sep="\t", na_values="n/a")
+    moved = np.abs(np.diff(ready.motion().iloc[:, :6], axis=0)) @ [1, 1, 1, 80, 80, 80]
+    np.testing.assert_allclose(found["framewise_displacement"][1:], moved, atol=1e-6)
+    table = pd.read_csv(path_of(study, "confounds"), sep="\t", na_values="n/a")
+    np.testing.assert_allclose(table["framewise_displacement"][1:], moved, atol=1e-6)

@@ -345,3 +345,15 @@ def test_coverage_by_name_from_xcpd_and_from_us(tmp_path):
             read_coverage(tmp_path / "c.tsv", NAMES)
     with pytest.raises(DataError, match="does not exist"):
         read_coverage(tmp_path / "none.tsv", NAMES)
+
+
+def test_a_study_among_the_tables_is_not_read(tmp_path):
+    """Onboarding the folder in which one works, twice."""
+    np.save(tmp_path / "01.npy", np.ones((8, 3)))
+    inside = tmp_path / "study" / "derivatives" / "brainlm" / "sub-01" / "func"
+    inside.mkdir(parents=True)
+    (inside / "sub-01_task-rest_atlas-A424_stat-mean_timeseries.parquet").write_bytes(b"x")
+    (tmp_path / "study" / "onboarding").mkdir()
+    (tmp_path / "study" / "onboarding" / "recordings.parquet").write_bytes(b"x")
+    (run,) = find_runs(tmp_path, default_tr=1.0)
+    assert run.files["series"] == "01.npy" and not run.faults

@@ -188,6 +188,35 @@ def test_what_others_did_is_told_and_cited(finished):
     assert "fMRIPrep" not in dict(citations(found))
 
 
+def test_what_a_study_of_parcels_left_behind_is_not_told(finished, monkeypatch):
+    """It read volumes before: the files of denoising are still there."""
+    found = gather(finished.study, finished.fields, [], "x")
+    assert "denoise" in found.provenance.parameters and methods(found)
+    table = found.recordings.assign(kind="parcels")
+    monkeypatch.setattr("brainlm.report.gather.read_table", lambda path: table)
+    now = gather(finished.study, finished.fields, [], "x")
+    assert "denoise" not in now.provenance.parameters and methods(now) == []
+
+
+def test_what_others_cleaned_or_decomposed_is_not_called_fix_or_ours(finished):
+    found = gather(finished.study, finished.fields, [], "x")
+
+    def told(denoise, **done):
+        known = {"denoise": {"denoise": Denoise(**denoise).model_dump()}, "ica": {"ica": {}}}
+        about = replace(found.provenance, processed_by=done, parameters=known)
+        other = replace(found, provenance=about)
+        return " ".join(methods(other)), [what for what, _ in citations(other)]
+
+    text, cited = told({"method": "fix"}, denoising=["XCP-D 0.10.7"])
+    assert "FIX" not in text and "FIX" not in cited and "XCP-D" in text
+    for who in ("FSL FIX (high-pass 2000 s)", "UK Biobank pipeline (FSL MELODIC and FIX)"):
+        text, cited = told({"method": "fix"}, denoising=[who])
+        assert "FIX" in text and "FIX" in cited
+    text, _ = told({"method": "aroma"}, components=["fMRIPost-AROMA 0.0.10"])
+    assert "components were taken from fMRIPost-AROMA 0.0.10" in text
+    assert "Each run was decomposed" not in text
+
+
 def test_an_atlas_of_another_space_is_told_and_its_template_cited(finished):
     found = gather(finished.study, finished.fields, [], "x")
     assert found.atlas_space is None

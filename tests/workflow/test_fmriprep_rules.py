@@ -74,6 +74,21 @@ def test_recordings_find_the_manifest_of_their_job(tmp_path: Path) -> None:
         jobs.raw(named("sub-03"))
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("slice_timing", "[0.0, 1.0]"), ("pe_direction", "i"), ("tr", 1.25)]
+)
+def test_a_mended_json_file_makes_its_job_stale(tmp_path: Path, column: str, value: object) -> None:
+    """fMRIPrep reads these beside the images, whose bytes stay the same."""
+    study = make_study(tmp_path)
+    before = {name: jobs_of(study).content(named(name)) for name in ("sub-01", "sub-02")}
+    path = study / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table.loc[0, column] = value
+    table.to_parquet(path)
+    assert jobs_of(study).content(named("sub-01")) != before["sub-01"]
+    assert jobs_of(study).content(named("sub-02")) == before["sub-02"]
+
+
 def test_a_new_image_or_a_mended_file_makes_a_job_stale_and_no_other(tmp_path: Path) -> None:
     from dataclasses import replace
 

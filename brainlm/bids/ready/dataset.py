@@ -100,6 +100,12 @@ def find_runs(root: Path, config: Config, study: Path, layout: str, kind: Kind) 
         from . import fmriprep
 
         aroma = study / options.aroma_dir if options.aroma_dir else None
+        if aroma is not None and not aroma.is_dir():
+            raise InputError(
+                "The folder that derivatives.aroma_dir names does not exist",
+                file=aroma,
+                fix="relative paths start at the study folder; leave it empty to seek components",
+            )
         return fmriprep.find_runs(root, wanted, aroma=aroma)
     if layout == "xcpd":
         from . import xcpd

@@ -53,12 +53,12 @@ def _run(
     preprocessed = [f for f in series if f.further.get("desc") == "preproc"]
     denoised = [f for f in series if f.further.get("desc") == _DENOISED]
     in_mni = [f for f in preprocessed or denoised if f.further["space"] != "T1w"]
-    if not series or "echo-" in recording_id:
-        return None
-    chosen, faults, notes = choose_series(in_mni, root, wanted)
     confounds = [
         f.path for f in files for s in _CONFOUNDS if f.has(s, ".tsv", desc="confounds", space=None)
     ]
+    if "echo-" in recording_id or not (series or confounds):
+        return None
+    chosen, faults, notes = choose_series(in_mni, root, wanted)
     found = {**_components(files, None)}
     if chosen is not None:
         found["series"] = chosen.path
@@ -75,7 +75,8 @@ def _run(
     by = dict.fromkeys(("motion", "normalisation", "resampling"), pipeline)
     if confounds:
         by["confounds"] = pipeline
-    if not preprocessed:
+    cleaned = bool(denoised) and not preprocessed
+    if cleaned:
         by["denoising"] = pipeline
     if "mixing" in found:
         by["components"] = pipeline
@@ -86,7 +87,7 @@ def _run(
         files=found,
         by=by,
         space=None if chosen is None else chosen.further["space"],
-        cleaned=not preprocessed,
+        cleaned=cleaned,
         faults=tuple(faults),
         notes=tuple(notes),
     )

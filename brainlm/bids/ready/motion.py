@@ -69,7 +69,7 @@ def read_motion(
         table["rmsd"] = _numbers(named, "rmsd", path)
     if named is not None:
         for column in named.columns[named.columns.str.startswith(_STEADY)]:
-            table[column] = _numbers(named, column, path).astype(int)
+            table[column] = _numbers(named, column, path).fillna(0).astype(int)
     return table
 
 

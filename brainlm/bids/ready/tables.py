@@ -29,6 +29,8 @@ from .run import ReadyRun
 
 EXTENSIONS = (".parquet", ".tsv", ".csv", ".txt", ".npy", ".mat")
 INDEX = "recordings.tsv"
+#: What a study folder holds, which may lie beside its tables.
+_OF_A_STUDY = "onboarding/recordings.parquet"
 
 #: Entities that tell recordings apart, in BIDS's order.
 _IDENTITY = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo")
@@ -112,10 +114,12 @@ def _wanted(entities: dict[str, str], atlas: str | None) -> bool:
 
 
 def _tables(root: Path) -> Iterator[Path]:
-    """All files that may be tables, without hidden ones, sorted."""
+    """All files that may be tables, sorted; without hidden ones and those of studies of ours."""
+    studies = {found.parent.parent for found in root.rglob(_OF_A_STUDY)}
     for path in sorted(root.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix in EXTENSIONS and not hidden and path.stem not in _NO_TABLES:
+        ours = not studies.isdisjoint(path.parents)
+        if path.suffix in EXTENSIONS and not (hidden or ours) and path.stem not in _NO_TABLES:
             yield path
 
 

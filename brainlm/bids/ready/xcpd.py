@@ -1,11 +1,13 @@
 """Runs that XCP-D has denoised, and where wanted parcellated.
 
 XCP-D leaves censored volumes out of its series (mode linc) or fills them (abcd, hbcd);
-`_outliers.tsv` and `_motion.tsv` have a row for every volume all the same.
+`_outliers.tsv` and `_motion.tsv` have a row for every volume all the same. With `--combine-runs` it
+also writes all runs of a task in one chain, under their name without `run` and `dir`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .choice import Wanted, choose_series
@@ -14,6 +16,8 @@ from .run import Kind, ReadyRun
 
 _IMAGES = (".nii.gz", ".nii")
 _DENSE = ".dtseries.nii"
+#: Beginnings of entities that the name of a chain of runs does not have.
+_LEFT_OUT = ("run-", "dir-")
 
 
 def find_runs(root: Path, wanted: Wanted, kind: Kind, atlas: str) -> list[ReadyRun]:
@@ -60,7 +64,23 @@ def find_runs(root: Path, wanted: Wanted, kind: Kind, atlas: str) -> list[ReadyR
                 notes=tuple(notes),
             )
         )
-    return runs
+    return _without_chains(runs)
+
+
+def _without_chains(runs: list[ReadyRun]) -> list[ReadyRun]:
+    """The runs; one that is the others in a chain has that fault: its volumes would count twice."""
+    chains: dict[str, list[str]] = {}
+    for run in runs:
+        parts = run.recording_id.split("_")
+        chain = "_".join(part for part in parts if not part.startswith(_LEFT_OUT))
+        if chain != run.recording_id:
+            chains.setdefault(chain, []).append(run.recording_id)
+    return [
+        replace(run, faults=(*run.faults, f"a chain of {' and '.join(chains[run.recording_id])}"))
+        if run.recording_id in chains
+        else run
+        for run in runs
+    ]
 
 
 def _denoised(files: list[Derived], *extensions: str) -> list[Derived]:
