@@ -38,10 +38,10 @@ demo: $(STAMP)
 	$(BIN)/brainlm demo --directory demo --cores $(CORES)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(CORES) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

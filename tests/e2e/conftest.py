@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,24 +11,31 @@ import pytest
 from . import runner
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the end-to-end tests on one worker, so that they share the finished study."""
+    """Mark the end-to-end tests, and give them time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group("e2e"))
             item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small demo that ran to its end; copy it before changing anything."""
-    folder = tmp_path_factory.mktemp("demo")
-    command = runner.demo_command(folder)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-    assert done.stdout.splitlines()[-1].endswith("reports/report.html")
+    """The folder of a small demo that ran to its end; copy it before changing anything.
+
+    One for all workers: the first that needs it makes it, on all cores, while the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, whole = shared / "demo", shared / "demo.whole"
+    with (shared / "demo.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not whole.exists():
+            command = runner.demo_command(folder)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+            assert done.stdout.splitlines()[-1].endswith("reports/report.html")
+            whole.touch()
     return folder
 
 

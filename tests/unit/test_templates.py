@@ -110,7 +110,8 @@ def in_cache(template: templates.Template) -> list[Path]:
 
 
 def test_what_the_config_allows_is_what_is_registered():
-    assert get_args(Space.model_fields["template"].annotation) == tuple(templates.TEMPLATES)
+    allowed = get_args(Space.model_fields["template"].annotation)
+    assert allowed == (*templates.TEMPLATES, "fsLR")  # the surface's space has no template here
 
 
 # --- getting it --------------------------------------------------------------------------

@@ -149,7 +149,8 @@ def test_the_rule_decides_and_is_recorded(prepared: tuple[Study, str]) -> None:
     denoise(identifier, study.root)
     sidecar = sidecar_path(study.path("denoised_bold", **fields_of(study, identifier)))
     said = json.loads(sidecar.read_text())["Confounds"]
-    assert said == table["component"][table["classification"] == "rejected"].tolist()
+    rejected = table["component"][table["classification"] == "rejected"].tolist()
+    assert said[: len(rejected)] == rejected and "ica_000" not in said[len(rejected) :]
 
 
 def test_the_program_decides_both_ways_and_is_recorded(prepared: tuple[Study, str]) -> None:
