@@ -123,12 +123,15 @@ def test_a_field_repeats_bit_by_bit_and_faults_are_told(coarse: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("subject", "method", "median_mm", "correlation"),
-    [("01", "auto", 0.3, 0.99), ("02", "auto", 0.5, 0.99), ("02", "syn", None, None)],
+    [("01", "auto", 0.3, 0.985), ("02", "auto", 0.5, 0.985), ("02", "syn", None, None)],
 )
 def test_the_field_found_is_the_phantoms(
     tmp_path: Path, subject: str, method: str, median_mm: float | None, correlation: float | None
 ) -> None:
-    """Shifts to 8 mm; measured medians: phase difference 0.04 mm, opposite EPIs 0.06, SyN 0.3."""
+    """Shifts to 8 mm; measured medians: phase difference 0.04 mm, opposite EPIs 0.06, SyN 0.3.
+
+    The two phantoms breathe alike, but where distortion is steep breath moves more of the image.
+    """
     bids, plain, name = tmp_path / "bids", tmp_path / "plain", f"sub-{subject}_task-rest"
     some = ("--fieldmaps", "none" if method == "syn" else "alternate")
     assert phantom(bids, "--subjects", 2, *FINE, "--distortion-mm", BIG_MM, *some).returncode == 0
