@@ -63,6 +63,9 @@ class Stage:
         return f"brainlm.cli.{self.verb.replace('-', '_')}"
 
 
+#: What decides the way from the brain of a run, held in memory, to its parcels.
+_TO_PARCELS = ("confounds", "ica", "denoise", "parcellate", "atlas", "space")
+
 STAGES: dict[str, Stage] = {
     stage.verb: stage
     for stage in (
@@ -87,12 +90,7 @@ STAGES: dict[str, Stage] = {
                 "distortion",
                 "normalize",
                 "resample",
-                "confounds",
-                "ica",
-                "denoise",
-                "parcellate",
-                "atlas",
-                "space",
+                *_TO_PARCELS,
             ),
         ),
         Stage(
@@ -102,12 +100,7 @@ STAGES: dict[str, Stage] = {
                 "derivatives",
                 "fmriprep",
                 "motion",
-                "confounds",
-                "ica",
-                "denoise",
-                "parcellate",
-                "atlas",
-                "space",
+                *_TO_PARCELS,
             ),
         ),
         Stage("cohort", ("eligibility", "quality", "split", "parcellate", "atlas", "space")),

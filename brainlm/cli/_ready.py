@@ -12,8 +12,7 @@ from ._stage import RecordingRun
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..bids.ready.run import Kind, ReadyRun
-    from ..bids.ready.table import Length
+    from ..bids.ready.run import ReadyRun
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,6 @@ def motion_of(
     return read_motion(path, n_acquired, rms=rms, radius_mm=radius), about
 
 
-def kept_of(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a sidecar's fields, those about volumes that the series no longer has."""
-    names = ("Scrubbing", "KeptVolumes", "CensoredVolumes")
-    return {name: about[name] for name in names if name in about}
-
-
 def _of_fmriprep(run: RecordingRun) -> Ready:
     """What fMRIPrep wrote for this raw run in the study, as the job's manifest lists it."""
     from ..bids.ready.choice import Wanted
@@ -163,31 +156,3 @@ def _of_fmriprep(run: RecordingRun) -> Ready:
     listed = read_json(manifest)["Files"]
     prints = {role: listed[path]["SHA256"] for role, path in found.files.items() if path in listed}
     return Ready(root, found.files, prints, found.by, "fmriprep", found.kind, found.space, False)
-
-
-def measure(kind: Kind, path: Path, names: list[str]) -> Length:
-    """Length of a dense series, or of a table of parcels that are called `names`."""
-    from ..bids.ready.table import Length
-    from ..errors import BrainLMError
-
-    try:
-        if kind == "dense":
-            from ..parcellate.cifti import open_dtseries
-
-            series = open_dtseries(path)
-            return Length(series.n_times, series.tr)
-        from ..parcellate.ready import read_parcels
-
-        table = read_parcels(path, names)
-        return Length(len(table.series), notes=list(table.notes))
-    except BrainLMError as error:
-        return Length(None, faults=[error.what])
-
-
-def parcel_names_of(atlas: str) -> list[str]:
-    """The names of a registered atlas' parcels, in order."""
-    from ..atlas.registry import find_atlas
-    from ..atlas.table import read_table
-
-    table: pd.DataFrame = read_table(find_atlas(atlas).table)
-    return [str(name) for name in table["name"]]

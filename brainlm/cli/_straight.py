@@ -39,15 +39,15 @@ def to_parcels(
     and tells of volumes that the series had lost before.
     """
     from ..series import in_volumes
-    from ._ready import kept_of
+    from ._scrubbing import scrubbing_of
     from .denoise import clean_and_sample, design_of
     from .ica import write_components
-    from .parcellate import scrubbing_of, write_parcels
+    from .parcellate import write_parcels
 
     if run.params["denoise"]["method"] == "aroma":
         write_components(run, series, mask, affine, run.path("confounds"))
     design = design_of(run, run.path("confounds"))
-    done = clean_and_sample(run, series, mask, design, kept_of(further))
+    done = clean_and_sample(run, series, mask, design, scrubbing_of(further))
     volumes = (volume.ravel(order="F") for volume in in_volumes(series, mask, design.volumes))
     write_parcels(run, volumes, mask, affine, {**further, **scrubbing_of(done)})
 

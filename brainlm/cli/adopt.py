@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ._ready import Ready, about_of, kept_of, motion_of, ready_of, take
+from ._ready import Ready, about_of, motion_of, ready_of, take
+from ._scrubbing import scrubbing_of
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -96,7 +97,7 @@ class Opened:
             "AlreadyDenoised": self.cleaned,
             "Resolution": self.resolution,
             "Interpolated": self.adopted.moved,
-            **kept_of(self.about_motion),
+            **scrubbing_of(self.about_motion),
         }
 
     def write_images(self, run: RecordingRun, mask: NDArray[np.bool_]) -> None:

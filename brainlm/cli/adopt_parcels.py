@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ._console import say
-from ._ready import Ready, about_of, kept_of, motion_of, ready_of, take
+from ._ready import Ready, about_of, motion_of, ready_of, take
+from ._scrubbing import scrubbing_of
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -76,7 +77,7 @@ def adopt_parcels(
             "Atlas": run.params["atlas"]["name"],
             "ParcelsBelowMinCoverage": dropped,
             **further,
-            **kept_of(about_motion),
+            **scrubbing_of(about_motion),
         }
         with run.output("motion", about=about_motion) as path:
             write_motion(path, motion)

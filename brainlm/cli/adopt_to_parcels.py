@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from ._ready import kept_of
+from ._scrubbing import scrubbing_of
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -58,7 +58,7 @@ def adopt_to_parcels(
         series, mask = brain_series(opened.adopted, threads, mem_gb)
         opened.write_images(run, mask)
         opened.write_tables(run, mask, series)
-        to_parcels(run, series, mask, opened.adopted.grid.affine, kept_of(opened.about_motion))
+        to_parcels(run, series, mask, opened.adopted.grid.affine, scrubbing_of(opened.about_motion))
 
 
 def _outputs(params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def denoise(
     pin_libraries()
     from ..provenance import read_sidecar
     from ..series import in_volumes, open_series, read_mask, write_series
-    from ._ready import kept_of
+    from ._scrubbing import scrubbing_of
 
     with recording_stage(
         "denoise",
@@ -75,7 +75,7 @@ def denoise(
             "RepetitionTime": run.recording.tr,
             "Resolution": f"{run.params['space']['resolution_mm']:g} mm isotropic",
             "SkullStripped": True,
-            **clean_and_sample(run, series, mask, design, kept_of(read_sidecar(source))),
+            **clean_and_sample(run, series, mask, design, scrubbing_of(read_sidecar(source))),
         }
         shape = (*mask.shape, len(design.volumes))
         with run.output("denoised_bold", about=about) as path:

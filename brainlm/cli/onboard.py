@@ -178,7 +178,7 @@ def _read(
     from ..bids.ready.detect import detect_layout
     from ..bids.table import Limits
     from ..errors import InputError
-    from ._ready import measure, parcel_names_of
+    from ._measure import measure, parcel_names_of
 
     if config.engine == "derivatives":
         names = parcel_names_of(config.atlas.name)

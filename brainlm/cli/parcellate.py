@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._console import say
+from ._scrubbing import scrubbing_of
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..geometry import Array
-
-#: What `denoise` says in its sidecars of the volumes it left out.
-_SCRUBBING_FIELDS = ("Scrubbing", "CensoredVolumes", "KeptVolumes")
 
 TsvOption = Annotated[
     bool,
@@ -76,11 +74,6 @@ def parcellate(
         mask = read_mask(run.input("mni_mask"), volumes.affine, volumes.shape).data
         further = scrubbing_of(read_sidecar(denoised))
         write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
-
-
-def scrubbing_of(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sidecar says of volumes that were scrubbed: a parcel series says the same."""
-    return {key: about[key] for key in _SCRUBBING_FIELDS if key in about}
 
 
 def write_parcels(

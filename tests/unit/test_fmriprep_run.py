@@ -29,28 +29,26 @@ MANIFEST = "derivatives/fmriprep-jobs/sub-01.json"
 RUNS = ("sub-01_task-rest_run-1", "sub-01_task-rest_run-2")
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A machine with Apptainer; its name holds a blank, as those of all folders."""
-    root = tmp_path / "a machine"
+def working_on(root: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a machine with that engine, from now on ours too."""
     root.mkdir()
-    environment = make_machine(root, "apptainer")
+    environment = make_machine(root, engine)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("FAKE_MODE", raising=False)
     return environment
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A machine with Apptainer; its name holds a blank, as those of all folders."""
+    return working_on(tmp_path / "a machine", "apptainer", monkeypatch)
 
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A machine with Docker alone."""
-    root = tmp_path / "docks"
-    root.mkdir()
-    environment = make_machine(root, "docker")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("FAKE_MODE", raising=False)
-    return environment
+    return working_on(tmp_path / "docks", "docker", monkeypatch)
 
 
 @pytest.fixture

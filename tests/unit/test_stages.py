@@ -58,6 +58,9 @@ def test_stages_do_not_share_more_than_they_should() -> None:
     assert owners["brainlm.denoise.regression"] == {"denoise", *straight}
     assert owners["brainlm.preproc.adopt"] == {"adopt", "adopt-to-parcels"}
     assert "motion" not in owners["brainlm.model.mae"]
+    adopting = {"adopt", "adopt-parcels", "adopt-to-parcels"}
+    assert owners["brainlm.bids.ready.fmriprep"] == {*adopting, "ica", "resample-to-parcels"}
+    assert "ica" not in owners["brainlm.parcellate.cifti"]
 
 
 def _digests_in_copy(folder: Path) -> dict[str, str]:

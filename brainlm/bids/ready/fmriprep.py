@@ -7,7 +7,7 @@ fMRIPost-AROMA does (`desc-melodic_mixing`, `desc-aroma_metrics`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from .choice import Wanted, choose_series
@@ -40,7 +40,7 @@ def find_runs(
         if theirs:
             about = " ".join(generated_by(aroma)) if aroma else ""
             by = {**run.by, "components": about or "fMRIPost-AROMA"}
-            run = _with(run, files={**run.files, **theirs}, by=by)
+            run = replace(run, files={**run.files, **theirs}, by=by)
         runs.append(run)
     return runs
 
@@ -112,9 +112,3 @@ def _components(files: list[Derived], root: Path | None) -> dict[str, str]:
     mixing = first(("mixing", "melodic", ".tsv"), ("mixing", "MELODIC", ".tsv"))
     judged = first(("metrics", "aroma", ".tsv"), ("AROMAnoiseICs", None, ".csv"))
     return {"mixing": mixing, "components": judged} if mixing and judged else {}
-
-
-def _with(run: ReadyRun, *, files: Mapping[str, str], by: Mapping[str, str]) -> ReadyRun:
-    from dataclasses import replace
-
-    return replace(run, files=files, by=by)

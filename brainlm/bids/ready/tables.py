@@ -25,6 +25,7 @@ from typing import Any
 from ...errors import InputError
 from ...layout import entities_of
 from ..timing import is_number
+from .names import generated_by
 from .run import ReadyRun
 
 EXTENSIONS = (".parquet", ".tsv", ".csv", ".txt", ".npy", ".mat")
@@ -60,7 +61,8 @@ def find_runs(
         raise InputError("The folder of tables does not exist", file=root)
     index = root / INDEX
     found = _indexed(root, index) if index.is_file() else _named(root, atlas)
-    by = dict.fromkeys(("preprocessing", "denoising", "parcellation"), _generator(root))
+    made_by = " ".join(generated_by(root)).strip() or "a pipeline that is not named"
+    by = dict.fromkeys(("preprocessing", "denoising", "parcellation"), made_by)
     runs = [_with_tr(root, replace(run, by=by), default_tr) for run in found]
     if not runs:
         raise InputError(
@@ -241,16 +243,6 @@ def _stated_tr(sidecar: Path) -> tuple[float | None, str | None]:
             f"SamplingFrequency {rate:g} Hz"
         )
     return (stated[0] if stated else None), None
-
-
-def _generator(root: Path) -> str:
-    """Who made the tables, as `dataset_description.json` says."""
-    try:
-        content = json.loads((root / "dataset_description.json").read_text(encoding="utf-8-sig"))
-        first = content["GeneratedBy"][0]
-        return f"{first['Name']} {first.get('Version', '')}".strip()
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return "a pipeline that is not named"
 
 
 def _told_apart(runs: list[ReadyRun]) -> list[ReadyRun]:
