@@ -1,7 +1,7 @@
 """What each denoising method leaves of the noise and the signal that phantoms planted.
 
-`python -m tests.benchmarks.bench_denoising [unseen|quiet|moving] [off]`; `off` leaves slices at their
-own times. The tables of docs/denoising.md: `quiet` (10 runs), `moving` (30) and the five runs
+`python -m tests.benchmarks.bench_denoising [unseen|quiet|moving] [off]`; `off` leaves slices at
+their own times. The tables of docs/denoising.md: `quiet` (10 runs), `moving` (30) and the five runs
 `unseen` when the default was chosen, which is what `make bench` does. Minutes each.
 """
 
@@ -76,7 +76,7 @@ def main(name: str = "unseen", slice_timing: bool = True) -> None:
         ]
         neural, motion = (after[kind] / before[kind] for kind in ("neural", "motion"))
         print(
-            f"{method:<28}{neural:>8.1%}{error:>8.1%}{three:>8.1%}{motion:>8.1%}{np.mean(likeness):>8.3f}"
+            f"{method:<28}{neural:>8.1%}{error:>8.1%}{three:>8.1%}{motion:>8.1%}{r:>8.3f}"
             f"{qc_fc(np.stack(fc), mean_fd):>8.3f}",
             flush=True,
         )
