@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,12 @@ said = ["rejected" if number % 2 else "accepted" for number in range(len(table))
 table = table.assign(classification=said, rationale="odd")[::-1]
 table[["component", "classification", "rationale"]].to_csv(verdict, sep="\\t", index=False)
 """
+
+
+@pytest.fixture(autouse=True)
+def _python_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the workflow's jobs (`brainlm.dag.prepare_environment`)."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="module")
