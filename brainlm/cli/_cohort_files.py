@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..layout import folder_of
+from ._parcel_series import parcel_names, parse_series
 
 if TYPE_CHECKING:
     from ..shards.selection import Finished
@@ -23,12 +25,14 @@ def read_all_finished(
     run: StageRun, recording_ids: list[str], tick: Callable[[Any, int], Any]
 ) -> dict[str, Finished]:
     """What became of each recording; `tick` wraps the iteration with a progress bar."""
+    names = parcel_names(run.source(run.path("atlas_table")))
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda name: _read_finished(run, name), recording_ids)
+        found = pool.map(lambda name: _read_finished(run, name, names), recording_ids)
         return {item.recording_id: item for item in tick(found, len(recording_ids))}
 
 
-def _read_finished(run: StageRun, recording_id: str) -> Finished:
+def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finished:
+    """What the stages left of one recording; `names` are the atlas' parcels."""
     from ..layout import entities_of
     from ..provenance import check_input, is_tombstone
     from ..shards.selection import Finished
@@ -42,6 +46,9 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
     try:
         entities = entities_of(recording_id)
         about = check_input(timeseries, entities)
+        _check_atlas(about, timeseries, run.params["atlas"]["name"])
+        data = timeseries.read_bytes()
+        series = parse_series(data, timeseries, names)
         scrubbed = about.get("KeptVolumes")
         about_coverage = check_input(run.path("coverage", **fields), entities)
         motion = run.path("motion", **fields)
@@ -53,14 +60,32 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
             share_parcels=share_of_parcels(
                 run.path("coverage", **fields),
                 about_coverage["Parameters"]["parcellate"]["min_coverage"],
+                len(names),
             ),
+            n_stored=series.shape[1],
             n_left=None if scrubbed is None else len(scrubbed),
             censored=tuple(about.get("CensoredVolumes", ())) if scrubbed is None else (),
             timeseries=run.study.relative(timeseries),
-            timeseries_sha256=hashlib.sha256(timeseries.read_bytes()).hexdigest(),
+            timeseries_sha256=hashlib.sha256(data).hexdigest(),
         )
     except DataError as error:
-        return Finished(recording_id, "cohort", error.what)
+        return Finished(recording_id, "cohort", _in_one_line(error, run.study.root))
+
+
+def _check_atlas(about: Mapping[str, Any], path: Path, atlas: str) -> None:
+    """Refuse a series of another atlas whose parcels may have the same names."""
+    if about.get("Atlas", atlas) != atlas:
+        raise DataError(
+            f"This parcel series is of the atlas {about['Atlas']}, the study's is {atlas}",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        )
+
+
+def _in_one_line(error: DataError, root: Path) -> str:
+    """What is wrong, in which file of the study, and what to do."""
+    file = None if error.file is None else os.path.relpath(error.file, root)
+    return " - ".join(filter(None, [error.what, file, error.fix]))
 
 
 def _failure(ledger: Path) -> tuple[str, str]:
@@ -88,9 +113,15 @@ def mean_fd(text: str, source: Path) -> float:
         ) from None
 
 
-def share_of_parcels(path: Path, min_coverage: float) -> float:
+def share_of_parcels(path: Path, min_coverage: float, n_parcels: int) -> float:
     """Share of the parcels whose coverage reaches the minimum, so that they have a series."""
     import pandas as pd
 
     coverage = pd.read_csv(path, sep="\t")["coverage"].fillna(0)
+    if len(coverage) != n_parcels:
+        raise DataError(
+            f"The table of coverage has {len(coverage)} parcels, the study's atlas {n_parcels}",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        )
     return float(((coverage >= min_coverage) & (coverage > 0)).mean())
