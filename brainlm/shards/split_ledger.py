@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .split_table import torn_families
-from .subjects import SPLITS, some
+from .subjects import SPLITS, Value, some
 
 _COLUMNS = ["subject", "family", "split"]
 _OPTIONS = ("salt", "train", "val", "stratify", "bins", "family")
@@ -42,6 +42,18 @@ class Ledger:
             for subject in sorted(self.splits)
         ]
         return "\n".join(lines) + "\n"
+
+    def check_kind(self, name: str, values: Iterable[Value], path: Path) -> None:
+        """Refuse a label that was numbers when it was cut into bins and now is text, or so."""
+        if any(
+            (name in self.edges) is isinstance(value, str) for value in values if value is not None
+        ):
+            was, now = ("numbers", "text") if name in self.edges else ("text", "numbers")
+            raise InputError(
+                f"The label {name} held {was} when the ledger of splits was drawn, now it is {now}",
+                file=path,
+                fix=f"mend participants.tsv and onboard again, or {_DELETE}",
+            )
 
 
 def drawn_with(split: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def _draw_in_strata(
         edges = {name: cuts for name, cuts in found.items() if cuts is not None}
         ledger = Ledger(drawn_with(options), edges)
     check_families_are_whole(ledger, families, path)
+    for name, values in labels.items():
+        ledger.check_kind(name, values.values(), path)
     strata = strata_of(labels, ledger.edges)
     groups = {subject: _group_of(subject, families[subject]) for subject in sorted(families)}
     # Siblings may differ in their strata: a family counts in that of its first member.
