@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..layout import folder_of
+from ..shards.selection import Finished
 from ._parcel_series import parcel_names, parse_series
 
 if TYPE_CHECKING:
-    from ..shards.selection import Finished
     from ._stage import StageRun
 
 _READERS = 8
@@ -35,14 +35,13 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
     """What the stages left of one recording; `names` are the atlas' parcels."""
     from ..layout import entities_of
     from ..provenance import check_input, is_tombstone
-    from ..shards.selection import Finished
 
     fields = {"recording": recording_id, "folder": folder_of(recording_id)}
     timeseries = run.path("timeseries", **fields)
     if not timeseries.exists():
         return Finished(recording_id, "parcellate", "its parcel series has not been made")
     if is_tombstone(timeseries):
-        return Finished(recording_id, *_failure(run.path("failure", **fields)))
+        return _given_up(recording_id, run.path("failure", **fields))
     try:
         entities = entities_of(recording_id)
         about = check_input(timeseries, entities)
@@ -69,7 +68,10 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
             timeseries_sha256=hashlib.sha256(data).hexdigest(),
         )
     except DataError as error:
-        return Finished(recording_id, "cohort", _in_one_line(error, run.study.root))
+        file = os.path.relpath(error.file, run.study.root) if error.file else ""
+        return Finished(
+            recording_id, "cohort", error.what, failed_file=file, failed_fix=error.fix or ""
+        )
 
 
 def _check_atlas(about: Mapping[str, Any], path: Path, atlas: str) -> None:
@@ -82,19 +84,20 @@ def _check_atlas(about: Mapping[str, Any], path: Path, atlas: str) -> None:
         )
 
 
-def _in_one_line(error: DataError, root: Path) -> str:
-    """What is wrong, in which file of the study, and what to do."""
-    file = None if error.file is None else os.path.relpath(error.file, root)
-    return " - ".join(filter(None, [error.what, file, error.fix]))
-
-
-def _failure(ledger: Path) -> tuple[str, str]:
-    """Stage and reason of a recording that was given up."""
+def _given_up(recording_id: str, ledger: Path) -> Finished:
+    """A recording that an earlier stage gave up, as that one wrote down."""
     try:
         content = json.loads(ledger.read_text(encoding="utf-8"))
-        return str(content["stage"]), str(content["what"])
+        return Finished(
+            recording_id,
+            str(content["stage"]),
+            str(content["what"]),
+            failed_file=str(content.get("file") or ""),
+            failed_fix=str(content.get("fix") or ""),
+        )
     except (OSError, ValueError, KeyError):
-        return "parcellate", "given up, and the reason in qc/failures is missing"
+        why = "given up, and the reason in qc/failures is missing"
+        return Finished(recording_id, "parcellate", why)
 
 
 def mean_fd(text: str, source: Path) -> float:

@@ -32,6 +32,8 @@ class Finished:
     recording_id: str
     failed_stage: str = ""  # the stage that gave it up; empty when it is whole
     failed_why: str = ""
+    failed_file: str = ""  # relative to the study, where the fault lies in one
+    failed_fix: str = ""
     mean_fd: float = float("nan")  # mm
     motion_known: bool = True  # else the rule on mean_fd does not apply
     share_parcels: float = float("nan")  # share of the parcels that have a series
@@ -57,7 +59,7 @@ class Selection:
     """The cohort, and what was left out of it."""
 
     included: pd.DataFrame  # the recordings table's rows + mean_fd, ..., tr, n_timepoints
-    exclusions: pd.DataFrame  # recording_id, stage, reason
+    exclusions: pd.DataFrame  # recording_id, stage, reason, file, fix
     n_eligible: int
 
     @property
@@ -75,7 +77,7 @@ def select(
     """Apply the rules to the recordings table; `finished` holds each eligible recording."""
     eligible = recordings["eligible"].fillna(False).astype(bool)
     excluded = [
-        (row.recording_id, "onboard", row.reason if isinstance(row.reason, str) else "")
+        (row.recording_id, "onboard", row.reason if isinstance(row.reason, str) else "", "", "")
         for row in recordings[~eligible].itertuples()
     ]
     kept = []
@@ -86,7 +88,8 @@ def select(
             continue
         found = finished[name]
         if found.failed_stage:
-            excluded.append((name, found.failed_stage, found.failed_why))
+            told = (found.failed_why, found.failed_file, found.failed_fix)
+            excluded.append((name, found.failed_stage, *told))
             continue
         times, faults = harmonise(
             tr,
@@ -97,7 +100,7 @@ def select(
             min_volumes=quality.min_volumes,
         )
         if reasons := [*_quality_reasons(found, quality), *faults]:
-            excluded.append((name, "cohort", "; ".join(reasons)))
+            excluded.append((name, "cohort", "; ".join(reasons), "", ""))
         else:
             kept.append({**_facts(found), **asdict(times)})
     facts = pd.DataFrame(kept, columns=[*_FACTS, *(item.name for item in fields(Times))])
@@ -106,8 +109,10 @@ def select(
     return Selection(
         included=included.sort_values("recording_id", ignore_index=True),
         exclusions=pd.DataFrame(
-            sorted(excluded), columns=["recording_id", "stage", "reason"], dtype="string"
-        ),
+            sorted(excluded),
+            columns=["recording_id", "stage", "reason", "file", "fix"],
+            dtype="string",
+        ).replace("", pd.NA),
         n_eligible=int(eligible.sum()),
     )
 

@@ -91,7 +91,8 @@ def test_the_command_lists_each_exclusion_with_its_reason(tmp_path) -> None:
     rng = np.random.default_rng(0)
     series_path(study, ids[1]).write_bytes(b"")
     ledger = study.path("failure", recording=ids[1])
-    write_json(ledger, {"stage": "motion", "what": "the head left the field of view"})
+    failure = {"stage": "motion", "what": "the head left the field of view"}
+    write_json(ledger, {**failure, "file": "bold.nii.gz", "fix": "scan again"})
     write_recording(study, ids[2], simulate(0, 60, rng), mean_fd=2.0)
     covered = simulate(0, 60, rng)
     covered[:, :4] = np.nan
@@ -108,6 +109,7 @@ def test_the_command_lists_each_exclusion_with_its_reason(tmp_path) -> None:
     assert list(lost["stage"]) == ["onboard", "motion", "cohort", "cohort", "parcellate", "cohort"]
     assert lost.loc[ids[0], "reason"] == "TR is missing"
     assert lost.loc[ids[1], "reason"] == "the head left the field of view"
+    assert list(lost.loc[ids[1], ["file", "fix"]]) == ["bold.nii.gz", "scan again"]
     assert "mean FD" in lost.loc[ids[2], "reason"]
     assert "parcels" in lost.loc[ids[3], "reason"]
     assert "has not been made" in lost.loc[ids[4], "reason"]
@@ -137,8 +139,8 @@ def _replace_in_sidecar(path: Path, **changes: Any) -> None:
 
 def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> None:
     """One recording each; the rest of the cohort goes on."""
-    study = write_study(tmp_path / "study", {"train": 8, "val": 2, "test": 2})
-    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 13)]
+    study = write_study(tmp_path / "study", {"train": 12, "val": 2, "test": 2})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 17)]
     rng = np.random.default_rng(0)
     inf, partly, short = simulate(0, 60, rng), simulate(0, 60, rng), simulate(0, 60, rng)[:59]
     inf[3, 2] = np.inf
@@ -157,7 +159,7 @@ def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> N
 
     cohort(study.root)
 
-    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")["reason"]
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
     assert list(lost.index) == ids[:8]
     for name, told in zip(
         ids,
@@ -173,12 +175,14 @@ def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> N
         ),
         strict=False,
     ):
-        assert told in lost[name], name
-        assert "rerun" in lost[name], name
-        if name != ids[2]:
-            assert " - derivatives/brainlm/sub-" in lost[name], name
-    assert str(tmp_path) not in study.path("exclusions").read_text()
-    assert len(pd.read_parquet(study.path("cohort"))) == 4
+        row = lost.loc[name]
+        assert told in row["reason"], name
+        if name == ids[2]:
+            assert "delete it and rerun" in row["reason"]
+        else:
+            assert row["file"].startswith(f"derivatives/brainlm/{name[:6]}/func/{name}_space-")
+            assert "rerun" in row["fix"], name
+    assert len(pd.read_parquet(study.path("cohort"))) == 8
 
 
 OTHER_TR = ("sub-01_task-rest_run-1", "sub-02_task-rest_run-1", "sub-03_task-rest_run-1")
