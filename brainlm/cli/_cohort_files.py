@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from ..layout import folder_of
 from ..shards.selection import Finished
-from ._parcel_series import parcel_names, parse_series
+from ._parcel_series import n_stored, parcel_names
 
 if TYPE_CHECKING:
     from ._stage import StageRun
@@ -47,7 +47,6 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
         about = check_input(timeseries, entities)
         _check_atlas(about, timeseries, run.params["atlas"]["name"])
         data = timeseries.read_bytes()
-        series = parse_series(data, timeseries, names)
         scrubbed = about.get("KeptVolumes")
         about_coverage = check_input(run.path("coverage", **fields), entities)
         motion = run.path("motion", **fields)
@@ -61,7 +60,7 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
                 about_coverage["Parameters"]["parcellate"]["min_coverage"],
                 len(names),
             ),
-            n_stored=series.shape[1],
+            n_stored=n_stored(data, timeseries, names),
             n_left=None if scrubbed is None else len(scrubbed),
             censored=tuple(about.get("CensoredVolumes", ())) if scrubbed is None else (),
             timeseries=run.study.relative(timeseries),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from pyarrow.parquet import ParquetFile
 
     from ..shards.series import Series
     from ._stage import StageRun
@@ -53,7 +54,7 @@ def read_recording(root: Path, row: Mapping[str, Any], names: list[str]) -> Seri
             file=path,
             fix="run `brainlm cohort` and `brainlm scale` again, then this",
         )
-    values = parse_series(data, path, names)
+    values = _parse(data, path, names)
     counted = np.ones(values.shape[1], bool)
     counted[np.asarray(row["censored"], dtype=int)] = False
     if row["resampled"]:
@@ -76,36 +77,53 @@ def parcel_names(atlas_table: Path) -> list[str]:
     return [str(name) for name in pd.read_csv(atlas_table, sep="\t")["name"]]
 
 
-def parse_series(data: bytes, path: Path, names: list[str]) -> NDArray[np.float32]:
-    """The parcels of one recording's table, (parcels, time), NaN without data.
+def n_stored(data: bytes, path: Path, names: list[str]) -> int:
+    """Volumes of the recording whose file at `path` holds `data`; its values are not read."""
+    return int(_open(data, path, names).metadata.num_rows)
 
-    `data` are the bytes of the file at `path`; `names` are all parcels of the atlas: the table must
-    hold them in that order.
-    """
+
+def _parse(data: bytes, path: Path, names: list[str]) -> NDArray[np.float32]:
+    """The parcels of one recording's table, (parcels, time), NaN without data."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from ..shards.scaler import check_series
 
     try:
-        # `read_table` would go through a dataset, which takes half as long again.
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        # `read_table` would go through a dataset, which takes a third longer.
+        table = _open(data, path, names).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"This parcel series cannot be read: {error}",
-            file=path,
-            fix="delete it and rerun the recording's parcellation",
-        ) from None
-    if table.column_names != names:
-        raise DataError(
-            f"This series has {len(table.column_names)} parcels that are not the "
-            f"{len(names)} of the study's atlas, or in another order",
-            file=path,
-            fix="delete it and rerun the recording's parcellation",
-        )
+        raise _unreadable(path, error) from None
     series = np.empty((len(names), table.num_rows), np.float32)
     for row, column in zip(series, table.columns, strict=True):
         row[:] = column.to_numpy()
     check_series(series, path)
     return series
+
+
+def _open(data: bytes, path: Path, names: list[str]) -> ParquetFile:
+    """One recording's table; `names` are all parcels of the atlas, which it must hold in order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from None
+    found = file.metadata.schema.names
+    if found != names:
+        raise DataError(
+            f"This series has {len(found)} parcels that are not the "
+            f"{len(names)} of the study's atlas, or in another order",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        )
+    return file
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"This parcel series cannot be read: {error}",
+        file=path,
+        fix="delete it and rerun the recording's parcellation",
+    )

@@ -139,33 +139,27 @@ def _replace_in_sidecar(path: Path, **changes: Any) -> None:
 
 def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> None:
     """One recording each; the rest of the cohort goes on."""
-    study = write_study(tmp_path / "study", {"train": 12, "val": 2, "test": 2})
-    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 17)]
+    study = write_study(tmp_path / "study", {"train": 8, "val": 2, "test": 2})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 13)]
     rng = np.random.default_rng(0)
-    inf, partly, short = simulate(0, 60, rng), simulate(0, 60, rng), simulate(0, 60, rng)[:59]
-    inf[3, 2] = np.inf
-    partly[3, 2] = np.nan
-    for name, series in zip(ids, (inf, partly, short), strict=False):
-        write_recording(study, name, series)
-    path = series_path(study, ids[3])
+    write_recording(study, ids[0], simulate(0, 60, rng)[:59])
+    path = series_path(study, ids[1])
     path.write_bytes(path.read_bytes()[:-100])
-    path = series_path(study, ids[4])
+    path = series_path(study, ids[2])
     table = pq.read_table(path)
     pq.write_table(table.select(table.column_names[:-1]), path)
-    _replace_in_sidecar(series_path(study, ids[5]), Atlas="Schaefer400")
-    coverage = study.path("coverage", recording=ids[6], folder=folder_of(ids[6]), **FIELDS)
+    _replace_in_sidecar(series_path(study, ids[3]), Atlas="Schaefer400")
+    coverage = study.path("coverage", recording=ids[4], folder=folder_of(ids[4]), **FIELDS)
     coverage.write_text("\n".join(coverage.read_text().splitlines()[:-1]) + "\n")
-    series_path(study, ids[7]).with_suffix(".json").unlink()
+    series_path(study, ids[5]).with_suffix(".json").unlink()
 
     cohort(study.root)
 
     lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
-    assert list(lost.index) == ids[:8]
+    assert list(lost.index) == ids[:6]
     for name, told in zip(
         ids,
         (
-            "infinite values",
-            "NaN at some time points only",
             "not as many volumes as the run",
             "cannot be read",
             "has 7 parcels that are not the 8",
@@ -177,12 +171,41 @@ def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> N
     ):
         row = lost.loc[name]
         assert told in row["reason"], name
-        if name == ids[2]:
+        if name == ids[0]:
             assert "delete it and rerun" in row["reason"]
         else:
             assert row["file"].startswith(f"derivatives/brainlm/{name[:6]}/func/{name}_space-")
             assert "rerun" in row["fix"], name
-    assert len(pd.read_parquet(study.path("cohort"))) == 8
+    assert len(pd.read_parquet(study.path("cohort"))) == 6
+
+
+def test_values_that_broke_later_are_told_when_they_are_read(tmp_path) -> None:
+    """The stage that makes a series refuses them; whoever reads it looks at every value again."""
+    study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 5)]
+    rng = np.random.default_rng(0)
+    for name, value in zip(ids, (np.inf, np.nan), strict=False):
+        series = simulate(0, 60, rng)
+        series[3, 2] = value
+        write_recording(study, name, series)
+    cohort(study.root)
+    rows = {r["recording_id"]: r for path in plans(study) for r in pq.read_table(path).to_pylist()}
+    names = parcel_names(study.path("atlas_table", **FIELDS))
+    for name, told in zip(ids, ("infinite values", "NaN at some time points"), strict=False):
+        with pytest.raises(DataError, match=told) as caught:
+            read_recording(study.root, rows[name], names)
+        assert name in str(caught.value.file) and "rerun" in str(caught.value.fix)
+    path = series_path(study, ids[2])
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(DataError, match="has changed since the cohort was selected"):
+        read_recording(study.root, rows[ids[2]], names)
+    data = bytearray(path.read_bytes())
+    data[20:400] = bytes(380)
+    path.write_bytes(data)
+    damaged = {**rows[ids[2]], "timeseries_sha256": hashlib.sha256(data).hexdigest()}
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        read_recording(study.root, damaged, names)
+    assert ids[2] in str(caught.value.file)
 
 
 OTHER_TR = ("sub-01_task-rest_run-1", "sub-02_task-rest_run-1", "sub-03_task-rest_run-1")
