@@ -155,10 +155,20 @@ def test_a_family_follows_a_member_who_has_left(tmp_path: Path) -> None:
     everybody = [row(n, fam=f"f{n}") for n in range(30)]
     found = assign(everybody, asked, tmp_path)
     write(tmp_path, found)
-    siblings = [row(f"sibling{n}", fam=f"f{n}") for n in range(30)]
+    held_out = [subject for subject, split in found.splits.items() if split == "test"]
+    siblings = [row(f"sibling{n}", fam=f"f{n}") for n in held_out]
     later = assign(siblings, asked, tmp_path)
-    for n in range(30):
-        assert later.splits[f"sibling{n}"] == found.splits[str(n)]
+    assert len(held_out) == 3 and set(later.splits.values()) == {"test"}
+
+
+def test_kin_that_is_found_out_later_follows_who_has_been_drawn(tmp_path: Path) -> None:
+    asked = options(stratify=["site"], family="fam")
+    found = assign([row("z", fam="f"), *(row(n, fam=None) for n in range(29))], asked, tmp_path)
+    write(tmp_path, found)
+    held_out = [s for s, split in found.splits.items() if split == "test" and s != "z"]
+    rows = [row(s, fam=f"f{s}") for s in held_out]
+    kin = [row(f"sibling{s}", fam=f"f{s}") for s in held_out]
+    assert kin and set(assign([*rows, *kin], asked, tmp_path).splits.values()) == {"test"}
 
 
 def test_an_external_cohort_goes_before_the_ledger_and_is_not_in_it(tmp_path: Path) -> None:
