@@ -70,6 +70,8 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     _write_plan(run, included, plan)
     proof = leakage_proof(included, decided_by=_decided_by(options), family=options["family"])
     write_json(run.path("leakage"), proof)
+    if proof["in_two_splits"]["series"]:
+        warn(_one_scan_under_two_names(included))
     with run.output("cohort") as path:
         included.to_parquet(path, index=False)
     _tell_times(included, run.params["timing"])
@@ -139,6 +141,11 @@ def _keep_ledger(run: StageRun, assignment: Assignment) -> None:
 
     path = run.study.path("split_ledger")
     if assignment.ledger is None:
+        if path.exists():
+            warn(
+                "config/split-ledger.tsv holds a stratified draw, but split.stratify is empty: it "
+                "is not used, and subjects may be in other splits than it says"
+            )
         return
     text = assignment.ledger.text()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -175,6 +182,17 @@ def _tell_times(included: pd.DataFrame, timing: Mapping[str, Any]) -> None:
     say(f"TR {timing['tr']:g} s for all; recorded: {told}; {len(resampled)} resampled")
     if slower := int((resampled["source_tr"] > resampled["tr"]).sum()):
         say(f"{slower} of them from a longer TR: that adds samples, but no information")
+
+
+def _one_scan_under_two_names(included: pd.DataFrame) -> str:
+    """Which recordings of two splits have the same parcel series, byte for byte."""
+    by_hash = included.groupby("timeseries_sha256")
+    torn = included[by_hash["split"].transform("nunique") > 1].sort_values("timeseries_sha256")
+    names = torn["recording_id"].iloc[:2]
+    return (
+        f"{torn['timeseries_sha256'].nunique()} parcel series stand in two splits under different "
+        f"names, e.g. {' and '.join(names)}: give such subjects one family (split.family)"
+    )
 
 
 def _n_parcels(run: StageRun) -> int:

@@ -15,9 +15,13 @@ def leakage_proof(cohort: pd.DataFrame, *, decided_by: str, family: str | None) 
 
     `decided_by` says how subjects were assigned, `family` is the label that names families. Who
     reads the cohort or its shards checks again (`check_leakage`); `split_sha256` tells whether it
-    is this split that a model was trained with.
+    is this split that a model was trained with. `series` are those whose files are equal byte for
+    byte: one scan under the names of two subjects, which no rule about subjects can see.
     """
-    overlaps = {"subjects": len(in_two_splits(cohort, "subject"))}
+    overlaps = {
+        "subjects": len(in_two_splits(cohort, "subject")),
+        "series": len(in_two_splits(cohort, "timeseries_sha256")),
+    }
     if family is not None:
         overlaps["families"] = len(in_two_splits(cohort, "family"))
     return {

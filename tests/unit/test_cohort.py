@@ -323,7 +323,7 @@ def test_strata_families_and_external_cohorts_through_the_command(tmp_path) -> N
     inside = made[made["site"] != "HCP"]
     assert dict(zip(inside["subject"], inside["split"], strict=True)).items() <= drawn.items()
     proof = json.loads(study.path("leakage").read_text())
-    assert proof["in_two_splits"] == {"families": 0, "subjects": 0}
+    assert proof["in_two_splits"] == {"families": 0, "series": 0, "subjects": 0}
     assert proof["decided_by"] == "stratified draw and ledger" and proof["family"] == "fam"
     assert sum(counts["recordings"] for counts in proof["splits"].values()) == 23
     planned = [row for path in plans(study) for row in pq.read_table(path).to_pylist()]
@@ -335,6 +335,28 @@ def test_strata_families_and_external_cohorts_through_the_command(tmp_path) -> N
     cohort(study.root)
     assert {path: path.read_bytes() for path in [*files[:2], *plans(study)]} == before
     assert ledger.stat().st_mtime_ns == written
+
+
+def test_one_scan_under_two_names_is_told(tmp_path, capsys) -> None:
+    """As where two releases of a dataset were put together."""
+    study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
+    series = simulate(0, 60, np.random.default_rng(0))
+    for name in ("sub-01_task-rest_run-1", "sub-02_task-rest_run-1"):
+        write_recording(study, name, series)
+    cohort(study.root)
+    assert "under different names" not in capsys.readouterr().err
+    write_recording(study, "sub-04_task-rest_run-1", series)
+    cohort(study.root)
+    told = capsys.readouterr().err
+    assert "1 parcel series stand in two splits under different names, e.g. sub-0" in told
+    assert json.loads(study.path("leakage").read_text())["in_two_splits"]["series"] == 1
+
+
+def test_a_ledger_that_is_not_used_is_told(tmp_path, capsys) -> None:
+    study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
+    study.path("split_ledger").write_text("")
+    cohort(study.root)
+    assert "split.stratify is empty" in capsys.readouterr().err
 
 
 def test_labels_that_do_not_exist_are_told_with_those_that_do(tmp_path) -> None:

@@ -216,10 +216,11 @@ def test_the_proof_counts_and_names_nobody() -> None:
             "split": ["train", "train", "train", "test"],
             "family": ["smith", "smith", "smith", None],
             "n_timepoints": [10, 10, 5, 7],
+            "timeseries_sha256": ["1", "2", "2", "3"],
         }
     )
     proof = leakage_proof(cohort, decided_by="hash", family="family_id")
-    assert proof["in_two_splits"] == {"subjects": 0, "families": 0}
+    assert proof["in_two_splits"] == {"subjects": 0, "families": 0, "series": 0}
     assert proof["splits"]["train"] == {
         "subjects": 2,
         "families": 1,
@@ -230,5 +231,5 @@ def test_the_proof_counts_and_names_nobody() -> None:
     assert not any(name in str(proof) for name in ("anna", "bert", "cleo", "smith"))
     torn = cohort.assign(split=["train", "test", "train", "test"])
     proof = leakage_proof(torn, decided_by="hash", family="family_id")
-    assert proof["in_two_splits"] == {"subjects": 1, "families": 1}
+    assert proof["in_two_splits"] == {"subjects": 1, "families": 1, "series": 1}
     assert "families" not in leakage_proof(cohort, decided_by="", family=None)["in_two_splits"]
