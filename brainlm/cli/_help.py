@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "scale",
         "write-shard",
         "index-shards",
+        "shards",
     ),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
     "To look at": ("qc-figure", "report", "audit"),

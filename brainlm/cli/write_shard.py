@@ -143,7 +143,7 @@ def _write_part(run: StageRun, shard: str, rows: list[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
 
     from ..provenance import sha256_file
-    from ..shards.index import PART_SCHEMA
+    from ..shards.writer import PART_SCHEMA
 
     about = {"ShardSha256": sha256_file(run.path("shard", shard=shard))}
     with run.output("shard_part", shard=shard, about=about) as path:

@@ -35,6 +35,7 @@ _CONTEXT: dict[str, Any] = {
 }
 
 _FORMATS = {
+    ".md": "text/markdown",
     ".parquet": "application/x-parquet",
     ".safetensors": "application/octet-stream",
     ".tsv": "text/tab-separated-values",

@@ -16,6 +16,7 @@ import pandas as pd
 
 from .. import __version__
 from ..files import write_json, write_text
+from ..provenance import sha256_file
 from .croissant import croissant
 from .reader import NORMALIZATION_NAME, PARCELS_NAME
 from .scaler import load_scaler
@@ -96,12 +97,12 @@ def write_datasheet(folder: Path, sheet: Sheet, files: Mapping[str, str], index:
 
     `index` is where the index lies now, which gets its name last.
     """
-    text = readme(sheet)
+    write_text(folder / README_NAME, readme(sheet))
+    files = {**files, README_NAME: sha256_file(folder / README_NAME)}
     sizes = {
         name: (folder / name if (folder / name).exists() else index).stat().st_size
         for name in files
     }
-    write_text(folder / README_NAME, text)
     content = croissant(
         name=sheet.source.name,
         description=_in_short(sheet),
@@ -121,7 +122,7 @@ def readme(sheet: Sheet) -> str:
         f"# Shards of {sheet.source.name}\n\n{_in_short(sheet)}",
         "## What is here\n\n" + _table(sheet.summary["splits"]),
         "Motion is the mean framewise displacement of a recording, coverage the share of parcels "
-        "with data: median over recordings (5th to 95th percentile). Every subject is in one split.",
+        "with data: median over recordings (5th to 95th percentile). Each subject is in one split.",
         "## Left out\n\n" + _exclusions(sheet.excluded),
         "## Values\n\n"
         f"Normalisation: {scaler.get('method', 'robust')}. Median and interquartile range of each "
@@ -154,17 +155,19 @@ with safe_open(row["shard"], framework="numpy") as shard:
     window = shard.get_slice(row["recording_id"])[0:200]  # (time, parcels)
 ```
 
-`{PARCELS_NAME}` names the parcels, in the order of the columns; `croissant.json` describes the files and
-the index for machines. `brainlm shards verify` checks every byte, `brainlm shards info` counts."""
+`{PARCELS_NAME}` names the parcels, in the order of the columns; `croissant.json` describes the
+files and the index for machines. `brainlm shards verify` checks every byte, `brainlm shards info`
+counts."""
 
 
 def _in_short(sheet: Sheet) -> str:
     whole = sheet.summary["splits"]["all"]
     return (
         f"Scaled parcel time series of {whole['recordings']:,} fMRI recordings of "
-        f"{whole['subjects']:,} subjects: {whole['hours']:,.1f} hours, {whole['volumes']:,} volumes "
-        f"of {sheet.parcels} parcels. One tensor (time, parcels) per recording, in safetensors "
-        f"files; index.parquet says which file holds which. Made by brainlm {__version__}."
+        f"{whole['subjects']:,} subjects: {whole['hours']:,.1f} hours, {whole['volumes']:,} "
+        f"volumes of {sheet.parcels} parcels. One tensor (time, parcels) per recording, in "
+        "safetensors files; index.parquet says which file holds which. "
+        f"Made by brainlm {__version__}."
     )
 
 
@@ -174,7 +177,7 @@ def _table(splits: Mapping[str, Mapping[str, Any]]) -> str:
         ("shards", [f"{splits[name]['shards']:,}" for name in names]),
         ("recordings", [f"{splits[name]['recordings']:,}" for name in names]),
         ("subjects", [f"{splits[name]['subjects']:,}" for name in names]),
-        ("sites", [f"{splits[name]['sites']:,}" or "–" for name in names]),
+        ("sites", [f"{splits[name]['sites'] or 'not known'}" for name in names]),
         ("hours", [f"{splits[name]['hours']:,.1f}" for name in names]),
         ("volumes", [f"{splits[name]['volumes']:,}" for name in names]),
         ("MB", [f"{splits[name]['megabytes']:,.1f}" for name in names]),

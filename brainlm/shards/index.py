@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from ..errors import DataError
 
@@ -26,25 +25,13 @@ CARRIED = (
     "share_parcels",
 )
 
-#: What each shard contributes (`writer.part_rows`).
-PART_SCHEMA = (
-    ("recording_id", pa.string()),
-    ("shard", pa.string()),  # file name
-    ("n_timepoints", pa.int64()),
-    ("n_parcels", pa.int64()),  # with data
-    ("n_clipped", pa.int64()),
-    ("error_rms", pa.float64()),  # of storing the values, in their own unit
-    ("error_max", pa.float64()),
-    ("sha256", pa.string()),  # of the tensor's bytes
-)
-
 _AGAIN = "run `brainlm write-shard` again, then this"
 
 
 def index_table(cohort: pd.DataFrame, parts: pd.DataFrame, source: object) -> pd.DataFrame:
     """The index: one row per recording of the cohort, which the shards hold once each.
 
-    `parts` holds the rows of all shards (`PART_SCHEMA`); `source` names the cohort in messages.
+    `parts` holds the rows of all shards (`writer.PART_SCHEMA`); `source` names the cohort in messages.
     """
     _check_once("The cohort", cohort["recording_id"], source)
     _check_once("The shards", parts["recording_id"], source)

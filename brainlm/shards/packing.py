@@ -32,7 +32,7 @@ class Packed:
     @cached_property
     def sha256(self) -> str:
         """Hash of the tensor's bytes."""
-        return hashlib.sha256(self.values).hexdigest()
+        return hashlib.sha256(self.values.data).hexdigest()
 
 
 def pack(series: Series, scaler: Scaler, dtype: str) -> Packed:

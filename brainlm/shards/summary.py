@@ -1,4 +1,4 @@
-"""The shards in numbers, without anybody's name: what `brainlm shards info` and the datasheet tell."""
+"""The shards in numbers, without anybody's name, for `brainlm shards info` and the datasheet."""
 
 from __future__ import annotations
 

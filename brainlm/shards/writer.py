@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import DataError
@@ -28,6 +29,18 @@ _WIDEST = {
     "n_timepoints": 10**12,
     "sha256": 64 * "0",
 }
+
+#: What each shard contributes to the index (`part_rows`).
+PART_SCHEMA = (
+    ("recording_id", pa.string()),
+    ("shard", pa.string()),  # file name
+    ("n_timepoints", pa.int64()),
+    ("n_parcels", pa.int64()),  # with data
+    ("n_clipped", pa.int64()),
+    ("error_rms", pa.float64()),  # of storing the values, in their own unit
+    ("error_max", pa.float64()),
+    ("sha256", pa.string()),  # of the tensor's bytes
+)
 
 
 def shard_header(

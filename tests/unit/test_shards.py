@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainlm.cli.cohort import cohort
+from brainlm.cli.index_shards import index_shards
 from brainlm.cli.scale import scale
-from brainlm.cli.shards import shards
+from brainlm.cli.write_shard import write_shard
 from brainlm.errors import DataError, InputError
 from brainlm.shards.labels import LabelScale, read_label
+from brainlm.shards.packing import pack
+from brainlm.shards.plan import SHARD_REGEX, plan_shards, split_of
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import (
     Window,
@@ -25,7 +28,7 @@ from brainlm.shards.sampler import (
     too_short,
 )
 from brainlm.shards.scaler import Scaler, load_scaler
-from brainlm.shards.writer import pack, plan_shards
+from brainlm.shards.series import Series
 
 from .synthetic_cohort import (
     PARCELS,
