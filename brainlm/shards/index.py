@@ -31,7 +31,7 @@ _AGAIN = "run `brainlm write-shard` again, then this"
 def index_table(cohort: pd.DataFrame, parts: pd.DataFrame, source: object) -> pd.DataFrame:
     """The index: one row per recording of the cohort, which the shards hold once each.
 
-    `parts` holds the rows of all shards (`writer.PART_SCHEMA`); `source` names the cohort in messages.
+    `parts` holds the rows of all shards (`writer.PART_SCHEMA`); messages name `source`, the cohort.
     """
     _check_once("The cohort", cohort["recording_id"], source)
     _check_once("The shards", parts["recording_id"], source)
