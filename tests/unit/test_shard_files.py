@@ -76,7 +76,7 @@ def inodes(study) -> dict[str, int]:
         max_size=5,
     ),
     st.sampled_from(["float16", "float32"]),
-    st.text(max_size=12),
+    st.text('aü"', max_size=6),
 )
 def test_a_stream_gives_the_bytes_that_safetensors_gives(tmp_path_factory, shapes, dtype, text):
     folder = tmp_path_factory.mktemp("stream")
@@ -89,8 +89,6 @@ def test_a_stream_gives_the_bytes_that_safetensors_gives(tmp_path_factory, shape
             about["text"] = text  # known only now
             yield tensors[name]
 
-    if len(repr(text)) > 30:
-        return
     write_stream(folder / "ours", shapes, dtype, passing(), about)
     handle = open_tensors(folder / "ours")
     assert about_of(handle, folder / "ours") == about
@@ -118,15 +116,13 @@ def test_what_was_not_announced_is_refused(tmp_path):
         elements=st.floats(-(2.0**40), 2.0**40, width=32),
     ),
     st.sampled_from(["float16", "float32"]),
-    st.randoms(use_true_random=False),
+    st.integers(0, 99),
 )
-def test_packing_is_the_transform_rounded_once(values, dtype, rng):
+def test_packing_is_the_transform_rounded_once(values, dtype, seed):
     parcels, time = values.shape
-    usable = np.array([rng.random() > 0.2 for _ in range(parcels)])
+    rng = np.random.default_rng(seed)
     scaler = Scaler(
-        np.array([rng.gauss(0, 5) for _ in range(parcels)]),
-        np.array([10 ** rng.uniform(-6, 3) for _ in range(parcels)]),
-        usable,
+        rng.normal(0, 5, parcels), 10 ** rng.uniform(-6, 3, parcels), rng.random(parcels) > 0.2
     )
     values[: parcels // 3] = np.nan
     series = Series(values, np.ones(time, bool))
@@ -158,16 +154,16 @@ def test_blocks_of_parcels_change_nothing():
 # --- kept, appended, rewritten -----------------------------------------------------------------
 
 
-def add_wave(study, splits: list[str]) -> None:
-    """A second onboarding finds one subject more for each of these splits."""
+def add_wave(study, splits: list[str], wave: int = 1) -> None:
+    """A later onboarding finds one subject more for each of these splits."""
     table = pd.read_parquet(study.path("recordings"))
     table["wave"] = table["wave"].fillna(0)
     subjects = pd.read_csv(study.root / "config/splits.tsv", sep="\t", dtype=str)
     rng = np.random.default_rng(7)
-    for number, split in enumerate(splits, start=90):
+    for number, split in enumerate(splits, start=80 + 10 * wave):
         row = table.iloc[0].copy()
         row["recording_id"], row["subject"] = f"sub-{number}_task-rest_run-1", str(number)
-        row["wave"] = 1
+        row["wave"] = wave
         table.loc[len(table)] = row
         subjects.loc[len(subjects)] = [str(number), split]
         write_recording(study, row["recording_id"], simulate(0.3, 60, rng))
@@ -218,14 +214,12 @@ def test_more_to_train_on_changes_the_scaler_and_all_shards(copied):
     save_scaler(copied.path("scaler"), frozen)
     write_shard(None, copied.root)
     with_frozen = inodes(copied)
-    add_wave(copied, ["train", "train"])
+    add_wave(copied, ["train", "train"], wave=2)
     cohort(copied.root)
     snakemake_deletes(copied)
     write_shard(None, copied.root)
     index_shards(copied.root)
-    assert {name: inodes(copied)[name] for name in ("train-00000", "val-00000")} == {
-        name: with_frozen[name] for name in ("train-00000", "val-00000")
-    }
+    assert with_frozen.items() < inodes(copied).items()
 
 
 def test_another_type_rewrites_and_a_deleted_shard_comes_back(copied):
@@ -243,7 +237,7 @@ def test_another_type_rewrites_and_a_deleted_shard_comes_back(copied):
     config.write_text(changed)
     write_shard(None, copied.root)
     assert not set(before.values()) & set(inodes(copied).values())
-    assert shard(copied, "train-00000").stat().st_size > 1.7 * len(bytes_before)
+    assert shard(copied, "train-00000").stat().st_size > len(bytes_before) + 240 * 8 * 2 - 8
 
 
 def test_an_edited_shard_is_not_kept(copied):
