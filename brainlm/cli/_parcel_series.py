@@ -76,7 +76,8 @@ def _parse(data: bytes, path: Path, names: list[str]) -> NDArray[np.float32]:
     from ..shards.scaler import check_series
 
     try:
-        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        # Not `read_table`: what it does besides takes a third of the time of so small a file.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"This parcel series cannot be read: {error}",
