@@ -32,11 +32,9 @@ from brainlm.shards.tensorfile import about_of, open_tensors, save_tensors
 from brainlm.shards.tensorstream import write_stream
 
 from .synthetic_cohort import (
+    add_wave,
     make_shards,
     parcel_table,
-    simulate,
-    write_recording,
-    write_recordings,
     write_study,
 )
 
@@ -152,23 +150,6 @@ def test_blocks_of_parcels_change_nothing():
 
 
 # --- kept, appended, rewritten -----------------------------------------------------------------
-
-
-def add_wave(study, splits: list[str], wave: int = 1) -> None:
-    """A later onboarding finds one subject more for each of these splits."""
-    table = pd.read_parquet(study.path("recordings"))
-    table["wave"] = table["wave"].fillna(0)
-    subjects = pd.read_csv(study.root / "config/splits.tsv", sep="\t", dtype=str)
-    rng = np.random.default_rng(7)
-    for number, split in enumerate(splits, start=80 + 10 * wave):
-        row = table.iloc[0].copy()
-        row["recording_id"], row["subject"] = f"sub-{number}_task-rest_run-1", str(number)
-        row["wave"] = wave
-        table.loc[len(table)] = row
-        subjects.loc[len(subjects)] = [str(number), split]
-        write_recording(study, row["recording_id"], simulate(0.3, 60, rng))
-    subjects.to_csv(study.root / "config/splits.tsv", sep="\t", index=False)
-    write_recordings(study, table)
 
 
 def snakemake_deletes(study) -> None:
