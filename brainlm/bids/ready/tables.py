@@ -28,7 +28,7 @@ from ..timing import is_number
 from .names import generated_by
 from .run import ReadyRun
 
-EXTENSIONS = (".parquet", ".tsv", ".csv", ".txt", ".npy", ".mat")
+EXTENSIONS = (".parquet", ".tsv", ".csv", ".txt", ".dat", ".npy", ".mat")
 INDEX = "recordings.tsv"
 #: What a study folder holds, which may lie beside its tables.
 _OF_A_STUDY = "onboarding/recordings.parquet"
@@ -40,7 +40,9 @@ _SUFFIX = "timeseries"
 _OTHER_STATS = frozenset({"coverage"})
 _OTHER_DESCS = re.compile("confounds|motion|outliers|ica|mixing|design")
 #: Texts that stand beside data and are none.
-_NO_TABLES = frozenset({"participants", "README", "CHANGES", "LICENSE"})
+_NO_TABLES = frozenset(
+    {"participants", "splits", "README", "CHANGES", "LICENSE", "A424_Coordinates"}
+)
 _ASSUMED_REST = "the task is not stated, rest is assumed"
 _RENAME = f"name it by BIDS entities or list it in {INDEX}"
 _LABEL = re.compile(r"^[A-Za-z0-9]+$")
