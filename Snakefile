@@ -80,6 +80,7 @@ rule all:
             *study.each("timeseries"),
             study.pattern("cohort"),
             study.pattern("scaler"),
+            *study.each_shard("shard"),
             study.pattern("shards_index"),
             study.pattern("model"),
             *study.each_target("finetuned"),

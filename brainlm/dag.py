@@ -21,6 +21,8 @@ from .errors import InputError
 from .layout import TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
 from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
+from .shards.plan import plan_shards, split_of
+from .shards.splits import assign_splits
 from .stages import code_digest, params_to_json, stage_params
 
 #: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
@@ -93,6 +95,7 @@ class Dag(Memory):
             )
         self.kind = _kind_of(self.rows.values(), self.config.engine, study)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
+        self.shards = self._shards()
         self.targets = [target.name for target in self.config.finetune.targets]
         self.reviewed = _reviewed(study)
         self.has_truth = (
@@ -103,7 +106,7 @@ class Dag(Memory):
 
     def pattern(self, kind: str) -> str:
         """The path of a kind of file, with Snakemake's wildcards left in it."""
-        wildcards = ("folder", "recording", "anat", "anat_folder", "target", "batch")
+        wildcards = ("folder", "recording", "anat", "anat_folder", "target", "batch", "shard")
         fields = {name: f"{{{name}}}" for name in wildcards}
         return TEMPLATES[kind].format(**fields, **self.config.labels, run=self.config.pretrain.run)
 
@@ -116,6 +119,39 @@ class Dag(Memory):
     def each_target(self, kind: str) -> list[str]:
         """The path of a kind of file for every label to predict."""
         return [self.pattern(kind).format(target=target) for target in self.targets]
+
+    def _shards(self) -> list[str]:
+        """The names of all shards: each is a job of its own."""
+        rows, config = list(self.rows.values()), self.config
+        return list(
+            plan_shards(
+                rows,
+                assign_splits(rows, config.split.model_dump(mode="json"), self.study),
+                parcels=find_atlas(config.atlas.name).n_labels,
+                options=config.shards.model_dump(mode="json"),
+                tr=config.timing.tr,
+            )
+        )
+
+    @property
+    def fit_shards(self) -> list[str]:
+        """The shards that the scaler is fitted on: none, where it has been fitted elsewhere."""
+        return [name for name in self.shards if split_of(name) == "train" and not self.fitted()]
+
+    def each_shard(self, kind: str, names: Iterable[str] | None = None) -> list[str]:
+        """The path of a kind of file for these shards, or for every one."""
+        chosen = self.shards if names is None else names
+        return [self.pattern(kind).format(shard=name) for name in chosen]
+
+    def scaler_parts(self) -> list[str]:
+        """What the scaler is put together from; one shard alone needs no parts."""
+        if len(self.fit_shards) < 2:
+            return []
+        return [self.pattern("scaler_brackets"), *self.each_shard("scaler_part", self.fit_shards)]
+
+    def fitted(self) -> list[str]:
+        """The scaler that has been fitted elsewhere, if the config names one."""
+        return [str(self.config.scale.fitted)] if self.config.scale.fitted else []
 
     def split_table(self) -> list[str]:
         """The user's own table of splits, if there is one: the cohort is stale when it changes."""

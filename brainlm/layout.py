@@ -16,7 +16,8 @@ _GRID = "_space-{space}_res-{res}"
 
 #: Name of each kind of file -> its path below the study folder. The fields in braces are
 #: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
-#: (space, res, atlas, estimator) and, for models, `run` and `target`, for fMRIPrep `job`.
+#: (space, res, atlas, estimator) and, for models, `run` and `target`, for fMRIPrep `job`,
+#: for shards `shard`.
 TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
     "recordings": "onboarding/recordings.parquet",
@@ -63,7 +64,14 @@ TEMPLATES: dict[str, str] = {
     "cohort": "cohort/recordings.parquet",
     "exclusions": "cohort/exclusions.tsv",
     "splits": "cohort/splits.tsv",
+    "split_ledger": "config/split-ledger.tsv",
+    "leakage": "cohort/leakage.json",
+    "shard_plan": "cohort/plan/{shard}.parquet",
+    "scaler_brackets": "cohort/scaler/brackets.safetensors",
+    "scaler_part": "cohort/scaler/{shard}.safetensors",
     "scaler": "cohort/scaler.safetensors",
+    "shard": "shards/{shard}.safetensors",
+    "shard_part": "shards/parts/{shard}.parquet",
     "shards_index": "shards/index.parquet",
     # models
     "model": "models/{run}/model.safetensors",

@@ -45,6 +45,7 @@ COLUMNS: dict[str, str] = {
     "ready": "string",  # JSON object: role of each of its files -> path
     "ready_sha256": "string",  # JSON object
     "ready_about": "string",  # JSON object: its space, what was done by whom
+    "wave": "Int64",  # the onboarding that found it: 0 for the first one
     "eligible": "boolean",
     "reason": "string",  # why not eligible; several reasons are joined by "; "
     "notes": "string",  # what was repaired or assumed

@@ -41,7 +41,8 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
         return Finished(recording_id, *_failure(run.path("failure", **fields)))
     try:
         entities = entities_of(recording_id)
-        scrubbed = check_input(timeseries, entities).get("KeptVolumes")
+        about = check_input(timeseries, entities)
+        scrubbed = about.get("KeptVolumes")
         about_coverage = check_input(run.path("coverage", **fields), entities)
         motion = run.path("motion", **fields)
         known = check_input(motion, entities).get("MotionKnown", True)
@@ -54,6 +55,7 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
                 about_coverage["Parameters"]["parcellate"]["min_coverage"],
             ),
             n_left=None if scrubbed is None else len(scrubbed),
+            censored=tuple(about.get("CensoredVolumes", ())) if scrubbed is None else (),
             timeseries=run.study.relative(timeseries),
             timeseries_sha256=hashlib.sha256(timeseries.read_bytes()).hexdigest(),
         )

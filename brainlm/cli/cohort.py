@@ -31,9 +31,11 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     cohort/exclusions.tsv, with a reason for each recording that is out. Fails when more
     than quality.max_excluded of the eligible recordings are out, or when a split is empty.
     """
-    from ..recordings import read_table
+    from ..atlas.registry import find_atlas
+    from ..recordings import read_rows, read_table
+    from ..shards.plan import plan_shards
     from ..shards.selection import Quality, check_enough_is_left, select
-    from ..shards.splits import check_no_split_is_empty
+    from ..shards.splits import assign_splits, check_no_split_is_empty
     from ._cohort_files import read_all_finished
 
     run = StageRun("cohort", study, params, software=("pandas", "pyarrow"))
@@ -52,50 +54,54 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     check_enough_is_left(selection, quality)
 
     included = selection.included
-    subjects = [str(subject) for subject in included["subject"].unique()]
-    splits, fix = _split(run, subjects)
-    check_no_split_is_empty(splits, fix)
+    rows = [row for row in read_rows(run.path("recordings")) if row["eligible"]]
+    assigned = assign_splits(rows, run.params["split"], run.study.root)
+    splits = {str(name): assigned[str(name)] for name in included["subject"].unique()}
+    check_no_split_is_empty(splits, _how_to_fill(run.params["split"], list(splits)))
     with run.output("splits") as path:
         _splits_table(splits).to_csv(path, sep="\t", index=False, lineterminator="\n")
     included.insert(2, "split", included["subject"].map(splits).astype("string"))
+    plan = plan_shards(
+        rows,
+        assigned,
+        parcels=find_atlas(run.params["atlas"]["name"]).n_labels,
+        options=run.params["shards"],
+        tr=run.params["timing"]["tr"],
+    )
+    _write_plan(run, included, plan)
     with run.output("cohort") as path:
         included.to_parquet(path, index=False)
     counts = included["split"].value_counts()
     say(
-        f"{len(included)} of {selection.n_eligible} eligible recordings, {len(subjects)} subjects: "
+        f"{len(included)} of {selection.n_eligible} eligible recordings, {len(splits)} subjects: "
         + ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
     )
 
 
-def _split(run: StageRun, subjects: list[str]) -> tuple[dict[str, str], str]:
-    """Each subject's split, and what to do should one of them be empty."""
-    import pandas as pd
+def _write_plan(run: StageRun, included: pd.DataFrame, plan: Mapping[str, tuple[str, ...]]) -> None:
+    """One small table for each shard, of its recordings that are in; equal content, equal bytes."""
+    from ..files import atomic_path
+    from ..shards.plan import write_plan
 
-    from ..shards.splits import draw_splits, splits_from_table, working_salt
+    by_id = included.set_index("recording_id", drop=False)
+    folder = run.path("shard_plan", shard="any").parent
+    for shard, names in plan.items():
+        with atomic_path(run.path("shard_plan", shard=shard)) as path:
+            write_plan(path, by_id[by_id.index.isin(names)].sort_index())
+    for path in folder.glob("*.parquet"):
+        if path.stem not in plan:
+            path.unlink()
 
-    options: Mapping[str, Any] = run.params["split"]
+
+def _how_to_fill(options: Mapping[str, Any], subjects: list[str]) -> str:
+    """What to do should a split be empty."""
+    from ..shards.splits import working_salt
+
     if options["table"]:
-        path = run.study.root / options["table"]
-        if path.is_relative_to(run.study.root):
-            run.source(path)
-        try:
-            table = pd.read_csv(path, sep="\t", dtype=str)
-        except FileNotFoundError:
-            from ..errors import InputError
-
-            raise InputError(
-                "The table of splits does not exist",
-                file=path,
-                fix="split.table is relative to the study folder; leave it out to draw",
-            ) from None
-        fix = "give each split at least one subject of the cohort in split.table"
-        return splits_from_table(subjects, table, options["table"]), fix
-    draw = {key: options[key] for key in ("train", "val", "salt")}
-    other = working_salt(subjects, **draw)
+        return "give each split at least one subject of the cohort in split.table"
     fix = "give that split a larger share (split.train, split.val)"
-    if other:
-        fix += f", or set split.salt: {other}"
-    return draw_splits(subjects, **draw), fix
+    other = working_salt(subjects, **{key: options[key] for key in ("train", "val", "salt")})
+    return f"{fix}, or set split.salt: {other}" if other else fix
 
 
 def _splits_table(splits: Mapping[str, str]) -> pd.DataFrame:

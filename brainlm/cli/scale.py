@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from ._console import progress, say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-#: Memory for one block of parcels over all train recordings, in values of 8 bytes (three
-#: copies live at the same time, so about 0.75 GB).
-_BLOCK_VALUES = 32_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -31,38 +22,30 @@ def scale(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     are flagged and stay missing. Validation and test subjects are never seen. Writes
     cohort/scaler.safetensors.
     """
-    import numpy as np
-    import pandas as pd
-
     from ..provenance import sha256_file, sha256_json
+    from ..shards.plan import split_of
     from ..shards.scaler import fit_block, make_scaler, save_scaler
-    from ._parcel_series import parcel_names, read_parcels
+    from ._parcel_series import parcel_names, planned_shards, read_plan, read_recording
 
     run = StageRun("scale", study, params, software=("numpy", "pyarrow", "safetensors"))
-    train = pd.read_parquet(run.input("cohort"))
-    train = train[train["split"] == "train"].sort_values("recording_id")
+    shards = [shard for shard in planned_shards(run) if split_of(shard) == "train"]
+    train = [row for shard in shards for row in read_plan(run, shard)]
     atlas_table = run.source(run.path("atlas_table"))
     names = parcel_names(atlas_table)
-    paths = [run.study.root / str(path) for path in train["timeseries"]]
-
-    width = _block_width(train, len(names))
-    starts = list(range(0, len(names), width))
-    blocks = []
-    for first in starts:
-        last = min(first + width, len(names))
-        what = f"reading parcels {first + 1} to {last}"
-        blocks.append(fit_block(read_parcels(p, names, first, last) for p in progress(paths, what)))
-    subjects = sorted({str(subject) for subject in train["subject"]})
+    rows = progress(train, "reading the train split")
+    median, iqr = fit_block(read_recording(run.study.root, row, names).values for row in rows)
+    subjects = sorted({row["subject"] for row in train})
     scaler = make_scaler(
-        np.concatenate([median for median, _ in blocks]),
-        np.concatenate([iqr for _, iqr in blocks]),
+        median,
+        iqr,
         {
             "atlas_sha256": sha256_file(atlas_table),
             "subjects_sha256": sha256_json(subjects),
-            "data_sha256": sha256_json(sorted(train["timeseries_sha256"].astype(str))),
+            "data_sha256": sha256_json(sorted(row["timeseries_sha256"] for row in train)),
+            "plans": {s: sha256_file(run.path("shard_plan", shard=s)) for s in shards},
             "n_subjects": len(subjects),
             "n_recordings": len(train),
-            "n_volumes": int(train["n_timepoints"].sum()),
+            "n_volumes": sum(row["n_timepoints"] for row in train),
         },
     )
     unusable = [name for name, usable in zip(names, scaler.usable, strict=True) if not usable]
@@ -74,8 +57,3 @@ def scale(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     with run.output("scaler", about={**scaler.about, "UnusableParcels": unusable}) as path:
         save_scaler(path, scaler)
     say(f"scaler: {len(names) - len(unusable)} parcels, {len(train)} train recordings")
-
-
-def _block_width(train: pd.DataFrame, parcels: int) -> int:
-    """How many parcels to take at a time, so that memory stays bounded whatever the cohort."""
-    return max(1, min(parcels, _BLOCK_VALUES // max(1, int(train["n_timepoints"].sum()))))

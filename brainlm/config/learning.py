@@ -31,6 +31,21 @@ class Split(Section):
     table: Path | None = Field(
         None, description="your own TSV with columns subject and split, instead of the draw"
     )
+    stratify: tuple[str, ...] = Field(
+        (),
+        description="labels (and site) of which each split gets its share, e.g. [site, sex, age]",
+    )
+    bins: Annotated[int, Field(ge=2, le=20)] = Field(
+        4, description="parts into which a numeric label is cut for it, by its quantiles"
+    )
+    family: str | None = Field(
+        None, description="label that names families: their members stay together"
+    )
+    external: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="column (site, dataset or a label) and its values whose subjects are wholly "
+        "for test, e.g. {site: [HCP]}",
+    )
 
     @model_validator(mode="after")
     def _shares_leave_a_test_set(self) -> Split:
@@ -38,12 +53,60 @@ class Split(Section):
             raise ValueError("train must be above 0, and train + val below 1, to leave a test set")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> Split:
+        if self.table and (self.stratify or self.external):
+            raise ValueError("table says every subject's split: stratify and external go without")
+        return self
+
+
+class Timing(Section):
+    """The repetition time of the shards: each recording's own, or one for all."""
+
+    tr: Positive | None = Field(
+        None, description="repetition time that all recordings get, s; null: each keeps its own"
+    )
+    tolerance: Share = Field(
+        0.01, description="relative difference of a TR that is passed over as none"
+    )
+    other: Literal["resample", "exclude"] = Field(
+        "resample", description="what becomes of recordings with another TR, where tr is set"
+    )
+
+
+class Scale(Section):
+    """Bringing parcels to one scale, by the train split alone."""
+
+    method: Literal[
+        "robust",
+        "recording-zscore",
+        "global-sd",
+        "global-p99",
+        "recording-minmax",
+        "parcel-minmax",
+        "global-minmax",
+    ] = Field(
+        "robust",
+        description="robust: median and interquartile range of each parcel; the others are those "
+        "that BrainLM's authors tried",
+    )
+    fitted: Path | None = Field(
+        None,
+        description="a normalization.safetensors that is used as it is: for an external cohort, or "
+        "to let a cohort grow without a new scale",
+    )
+
 
 class Shards(Section):
     """The sharded tensors that training reads."""
 
     dtype: Literal["float16", "float32"] = Field("float16", description="storage type")
-    target_mb: Positive = Field(256.0, description="size at which a new shard begins, MB")
+    target_mb: Positive = Field(384.0, description="size that a shard is meant to have, MB")
+    by_wave: bool = Field(
+        True,
+        description="recordings that a later onboarding adds get shards of their own, so that "
+        "the earlier ones stay as they are; false deals all anew",
+    )
 
 
 class Model(Section):

@@ -11,7 +11,7 @@ from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
-from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Shards, Split
+from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -56,6 +56,8 @@ class Config(Section):
     parcellate: Parcellate = Parcellate()
     quality: Quality = Quality()
     split: Split = Split()
+    timing: Timing = Timing()
+    scale: Scale = Scale()
     shards: Shards = Shards()
     model: Model = Model()
     pretrain: Pretrain = Pretrain()

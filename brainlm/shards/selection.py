@@ -24,6 +24,7 @@ class Finished:
     motion_known: bool = True  # else the rule on mean_fd does not apply
     share_parcels: float = float("nan")  # share of the parcels that have a series
     n_left: int | None = None  # volumes left by scrubbing; None: as many as the raw run has
+    censored: tuple[int, ...] = ()  # volumes of the series that scrubbing marked or filled in
     timeseries: str = ""  # relative to the study
     timeseries_sha256: str = ""
 
@@ -77,6 +78,7 @@ def select(
                 f.n_left,
                 f.mean_fd,
                 f.share_parcels,
+                list(f.censored),
                 f.timeseries,
                 f.timeseries_sha256,
             )
@@ -87,6 +89,7 @@ def select(
             "n_timepoints",
             "mean_fd",
             "share_parcels",
+            "censored",
             "timeseries",
             "timeseries_sha256",
         ],
@@ -96,6 +99,7 @@ def select(
     included["n_timepoints"] = (
         included["n_timepoints"].astype("Int64").fillna(included["n_volumes"])
     )
+    included["source_tr"], included["family"] = included["tr"], pd.Series(pd.NA, dtype="string")
     return Selection(
         included=included.sort_values("recording_id", ignore_index=True),
         exclusions=pd.DataFrame(

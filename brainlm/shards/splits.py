@@ -6,12 +6,16 @@ others never moves anybody: a cohort can grow without test subjects leaking into
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterable, Mapping
-
-import pandas as pd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "val", "test")
 _MOST_SALTS_TRIED = 1000
@@ -33,30 +37,63 @@ def draw_splits(subjects: Iterable[str], *, train: float, val: float, salt: str)
     return splits
 
 
-def splits_from_table(subjects: Iterable[str], table: pd.DataFrame, source: str) -> dict[str, str]:
+def assign_splits(
+    rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any], study: Path
+) -> dict[str, str]:
+    """Subject -> split of the eligible recordings `rows`, by the config's `split` options.
+
+    Asked when the workflow is parsed and when the cohort is selected: neither quality control nor
+    later subjects change the answer. `study` is where `split.table` lies.
+    """
+    subjects = [str(row["subject"]) for row in rows]
+    if options["table"]:
+        path = study / options["table"]
+        return splits_from_table(subjects, read_split_table(path), str(options["table"]))
+    return draw_splits(subjects, **{key: options[key] for key in ("train", "val", "salt")})
+
+
+def read_split_table(path: Path) -> list[dict[str, str]]:
+    """The user's own table of splits (TSV), one dictionary a line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            return list(csv.DictReader(handle, delimiter="\t"))
+    except FileNotFoundError:
+        raise InputError(
+            "The table of splits does not exist",
+            file=path,
+            fix="split.table is relative to the study folder; leave it out to draw",
+        ) from None
+
+
+def splits_from_table(
+    subjects: Iterable[str], table: Iterable[Mapping[str, str]], source: str
+) -> dict[str, str]:
     """Subject -> split as the user's `table` (columns `subject` and `split`) says."""
-    if not {"subject", "split"} <= set(table.columns):
+    table = list(table)
+    if not table or not {"subject", "split"} <= set(table[0]):
         raise InputError(
             "The table of splits needs the columns subject and split",
             file=source,
             fix="write a TSV with a header line, one subject a line, split = train, val or test",
         )
-    given = table.assign(subject=table["subject"].astype(str).str.removeprefix("sub-"))
-    unknown = sorted(set(given["split"].astype(str)) - set(SPLITS))
+    pairs = {(row["subject"].removeprefix("sub-"), row["split"]) for row in table}
+    unknown = sorted({split for _, split in pairs} - set(SPLITS))
     if unknown:
         raise InputError(
             f"The table of splits names unknown splits: {', '.join(unknown[:5])}",
             file=source,
             fix="use train, val and test",
         )
-    twice = given.groupby("subject")["split"].nunique()
-    if (twice > 1).any():
+    known = dict(sorted(pairs))
+    if len(known) < len(pairs):
+        twice = sorted(
+            subject for subject in known if len({s for n, s in pairs if n == subject}) > 1
+        )
         raise InputError(
-            f"The table of splits puts a subject into two: {_some(twice.index[twice > 1])}",
+            f"The table of splits puts a subject into two: {_some(twice)}",
             file=source,
             fix="keep one line for each subject",
         )
-    known = dict(zip(given["subject"], given["split"].astype(str), strict=True))
     wanted = {subject: subject.removeprefix("sub-") for subject in sorted(set(subjects))}
     missing = [subject for subject, label in wanted.items() if label not in known]
     if missing:

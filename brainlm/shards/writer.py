@@ -7,8 +7,7 @@ window of time is one contiguous read.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .scaler import Scaler, Series
-from .splits import SPLITS
 from .tensorfile import save_tensors
 
 SCHEMA_VERSION = 1
 
 #: Columns of the cohort that go on into the index, besides every `label_<name>`.
-CARRIED = ("recording_id", "subject", "site", "dataset", "split", "tr", "mean_fd", "share_parcels")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file to be written."""
-
-    name: str
-    split: str
-    recording_ids: tuple[str, ...]
+CARRIED = (
+    "recording_id",
+    "subject",
+    "family",
+    "site",
+    "dataset",
+    "split",
+    "tr",
+    "source_tr",
+    "mean_fd",
+    "share_parcels",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,29 +48,6 @@ class Packed:
     def sha256(self) -> str:
         """Hash of the tensor's bytes."""
         return hashlib.sha256(self.values.tobytes()).hexdigest()
-
-
-def plan_shards(table: pd.DataFrame, *, parcels: int, dtype: str, target_mb: float) -> list[Shard]:
-    """Share the recordings out: by split, in the order of their names, up to `target_mb`.
-
-    `table` has the columns recording_id, split and n_timepoints.
-    """
-    shards = []
-    for split in SPLITS:
-        rows = table[table["split"] == split].sort_values("recording_id")
-        groups: list[list[str]] = []
-        filled = math.inf
-        for name, length in zip(rows["recording_id"], rows["n_timepoints"], strict=True):
-            if filled >= target_mb * 1e6:
-                groups.append([])
-                filled = 0.0
-            groups[-1].append(str(name))
-            filled += int(length) * parcels * np.dtype(dtype).itemsize
-        shards += [
-            Shard(f"{split}-{number:05d}-of-{len(groups):05d}.safetensors", split, tuple(ids))
-            for number, ids in enumerate(groups)
-        ]
-    return shards
 
 
 def pack(series: Series, scaler: Scaler, dtype: str) -> Packed:
@@ -90,7 +67,7 @@ def pack(series: Series, scaler: Scaler, dtype: str) -> Packed:
     )
 
 
-def write_shard(path: Path, packed: Mapping[str, Packed], about: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, packed: Mapping[str, Packed], about: Mapping[str, Any]) -> None:
     """Write one shard; `about` goes into its header (`shard_header`)."""
     save_tensors(path, {name: packed[name].values for name in sorted(packed)}, about)
 
@@ -109,13 +86,13 @@ def shard_header(
     }
 
 
-def index_table(cohort: pd.DataFrame, written: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def index_table(cohort: pd.DataFrame, written: pd.DataFrame) -> pd.DataFrame:
     """The index: one row per recording.
 
     `written` holds recording_id, shard, n_timepoints, n_parcels, n_clipped and sha256.
     """
     labels = [name for name in cohort.columns if name.startswith("label_")]
     carried = cohort[[*CARRIED, *labels]]
-    facts = pd.DataFrame(written).astype({"recording_id": cohort["recording_id"].dtype})
+    facts = written.astype({"recording_id": cohort["recording_id"].dtype})
     merged = carried.merge(facts, on="recording_id", validate="one_to_one")
     return merged.sort_values("recording_id", ignore_index=True)

@@ -14,7 +14,7 @@ from . import runner
 AFTER_PARCELLATION = {
     "select_cohort",
     "fit_scaler",
-    "write_shards",
+    "write_shard",
     "pretrain_model",
     "finetune_model",
     "evaluate_reconstruction",
@@ -92,7 +92,7 @@ def test_a_deleted_parcellation_reruns_that_recording_and_the_cohort(demo_copy: 
         ),
         (
             "brainlm/shards/scaler.py",
-            {"fit_scaler", "write_shards", "pretrain_model"},
+            {"fit_scaler", "write_shard", "pretrain_model"},
             {*PER_RECORDING, "select_cohort"},
         ),
         (

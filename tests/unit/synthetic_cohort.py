@@ -180,10 +180,12 @@ def series_path(study: Study, recording: str) -> Path:
 def make_shards(study: Study) -> Path:
     """Run cohort, scale and shards; return the index."""
     from brainlm.cli.cohort import cohort
+    from brainlm.cli.index_shards import index_shards
     from brainlm.cli.scale import scale
-    from brainlm.cli.shards import shards
+    from brainlm.cli.write_shard import write_shard
 
     cohort(study.root)
     scale(study.root)
-    shards(study.root)
+    write_shard(None, study.root)
+    index_shards(study.root)
     return study.path("shards_index")

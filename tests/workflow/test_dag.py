@@ -54,7 +54,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
     ):
         assert planned[rule] == 60, rule
     assert planned["draw_qc"] == -(-60 // QC_BATCH)
-    for rule in ("prepare_atlas", "select_cohort", "fit_scaler", "write_shards", "write_report"):
+    for rule in ("prepare_atlas", "select_cohort", "fit_scaler", "write_shard", "write_report"):
         assert planned[rule] == 1, rule
     assert planned["audit_recordings"] == 1
 
@@ -63,7 +63,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
     ("target", "last", "absent"),
     [
         ("parcellations", "parcellate_bold", "select_cohort"),
-        ("shards", "write_shards", "pretrain_model"),
+        ("shards", "write_shard", "pretrain_model"),
         ("pretrain", "pretrain_model", "finetune_model"),
         ("finetune", "finetune_model", "evaluate_clinical"),
         ("evaluate", "evaluate_clinical", "write_report"),
@@ -282,7 +282,7 @@ def test_runs_of_other_pipelines_are_adopted(
     planned = counts(snakemake(tmp_path, "--config", settings))
     assert {rule for rule, number in planned.items() if number == 3} == rules
     atlas = "prepare_atlas" if kind == "volume" else "prepare_atlas_table"
-    for rule in (atlas, "select_cohort", "fit_scaler", "write_shards", "write_report", "draw_qc"):
+    for rule in (atlas, "select_cohort", "fit_scaler", "write_shard", "write_report", "draw_qc"):
         assert planned[rule] == 1, rule
 
 

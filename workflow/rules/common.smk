@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from brainlm.dag import RECORDING_REGEX, Dag, prepare_environment
 from brainlm.errors import BrainLMError
+from brainlm.shards.plan import SHARD_REGEX
 
 # A cohort of 10,000 makes millions of long-lived objects; looking for garbage among them at
 # Snakemake's usual pace takes a third of the time of a dry run.
@@ -31,6 +32,7 @@ wildcard_constraints:
     anat=RECORDING_REGEX,
     target=r"[A-Za-z0-9]+",
     batch=r"[0-9]+",
+    shard=SHARD_REGEX,
 
 
 def volatile(path):
