@@ -26,7 +26,7 @@ NORMALIZATION_NAME = "normalization.safetensors"
 
 #: Schemas whose tensors and index columns are read alike.
 READABLE = frozenset({1, SCHEMA_VERSION})
-_MAKE_ANEW = "make the shards anew: `brainlm shards`"
+_MAKE_ANEW = "make the shards anew: `brainlm write-shard`, then `brainlm index-shards`"
 
 
 class ShardReader:
@@ -44,7 +44,9 @@ class ShardReader:
         self.folder = self.index_path.parent
         if not self.index_path.exists():
             raise InputError(
-                "There are no shards here", file=self.index_path, fix="run `brainlm shards` first"
+                "There are no shards here",
+                file=self.index_path,
+                fix="run `brainlm write-shard` and `brainlm index-shards` first",
             )
         self.table = pd.read_parquet(self.index_path).set_index("recording_id", drop=False)
         check_leakage(self.table, self.index_path)
