@@ -12,8 +12,7 @@ import json
 import shutil
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import whole_folder
 from ..provenance import sha256_file
 from .reader import NORMALIZATION_NAME, PARCELS_NAME, ShardReader
 
@@ -47,7 +47,8 @@ def export(
     The folder appears when all is written, and not before. Files that hold several recordings end
     at `max_mb`.
     """
-    with _new_folder(destination, overwrite) as folder:
+    _check_may_write(destination, overwrite)
+    with whole_folder(destination) as folder:
         writer = _WRITERS[to](folder, max_mb * 1e6)
         facts = reader.table.drop(columns=[*_OF_THE_SHARDS])
         for split in splits:
@@ -64,26 +65,14 @@ def export(
         (folder / MARKER).write_text(json.dumps(about, sort_keys=True) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def _new_folder(final: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `final` that takes its name at the end, or goes if there is a fault."""
-    if final.exists() and not (overwrite and (final / MARKER).exists()):
-        raise InputError(
-            "This is not an export, so it is not replaced" if overwrite else "It exists already",
-            file=final,
-            fix="give another folder" + ("" if overwrite else ", or --overwrite an earlier export"),
-        )
-    temporary = final.with_name(f".tmp-{final.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _check_may_write(destination: Path, overwrite: bool) -> None:
+    if not destination.exists() or (overwrite and (destination / MARKER).exists()):
+        return
+    raise InputError(
+        "This is not an export, so it is not replaced" if overwrite else "It exists already",
+        file=destination,
+        fix="give another folder" + ("" if overwrite else ", or --overwrite an earlier export"),
+    )
 
 
 class _Writer(ABC):
@@ -91,12 +80,12 @@ class _Writer(ABC):
 
     def __init__(self, folder: Path, max_bytes: float):
         self.folder, self.max_bytes = folder, max_bytes
-        self.split, self.rows = "", pd.DataFrame()
+        self.split = ""
         self.number, self.filled = 0, 0
 
     def begin(self, split: str, rows: pd.DataFrame) -> None:
         """Begin a split, of whose recordings `rows` tell."""
-        self.split, self.rows = split, rows
+        self.split = split
         self.number, self.filled = 0, 0
 
     def add(self, name: str, values: NDArray[Any]) -> None:
@@ -128,13 +117,18 @@ class _WebDataset(_Writer):
 
     tar: tarfile.TarFile | None = None
 
+    def begin(self, split: str, rows: pd.DataFrame) -> None:
+        super().begin(split, rows)
+        records = rows.to_dict("records")
+        self.facts = {str(record["recording_id"]): _plain(record) for record in records}
+
     def write(self, name: str, values: NDArray[Any]) -> None:
         if self.tar is None:
             path = self.folder / f"{self.split}-{self.number:06d}.tar"
             self.tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         array = io.BytesIO()
         np.save(array, values)
-        facts = json.dumps(_plain(self.rows.loc[name]), sort_keys=True)
+        facts = json.dumps(self.facts[name], sort_keys=True)
         for ending, content in (("npy", array.getvalue()), ("json", facts.encode())):
             member = tarfile.TarInfo(f"{name}.{ending}")  # no time, no owner
             member.size = len(content)
@@ -194,7 +188,7 @@ class _Arrow(_Writer):
         row = self.table.slice(self.place[name], 1).combine_chunks()
         columns = [signal, *(column.chunk(0) for column in row.columns)]
         self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
-        self.sums.update(values)
+        self.sums.update(values.data)
 
     def close(self) -> None:
         if self.writer is not None:
@@ -203,7 +197,7 @@ class _Arrow(_Writer):
 
     def end(self) -> None:
         self.close()
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in self.files],
             "_fingerprint": self.sums.hexdigest()[:16],
             "_format_columns": None,
@@ -254,10 +248,10 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 
 
-def _plain(row: pd.Series) -> dict[str, Any]:
+def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
     """A row of the index in JSON's types, null where something is missing."""
     plain = {}
-    for name, value in row.items():
+    for name, value in record.items():
         missing = pd.isna(value)
         plain[str(name)] = None if missing else value.item() if hasattr(value, "item") else value
     return plain
