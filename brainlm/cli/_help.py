@@ -27,6 +27,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "adopt-to-parcels",
         "adopt-parcels",
         "parcellate-file",
+        "import-arrow",
     ),
     "fMRIPrep": ("containers", "fmriprep"),
     "The cohort": (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +25,8 @@ def load_batch(
     reader: ShardReader, windows: Sequence[Window], length: int, device: torch.device
 ) -> Batch:
     """Read windows of `length` time points."""
-    arrays = [reader.window(window.recording_id, window.start, length) for window in windows]
-    signal = torch.from_numpy(np.stack(arrays)).to(device).transpose(1, 2).contiguous()
+    stored = torch.from_numpy(reader.stack(windows, length)).to(device)  # cast there: exact
+    signal = stored.transpose(1, 2).contiguous().float()
     return Batch(
         signal, ~signal.isnan().any(dim=2), tuple(window.recording_id for window in windows)
     )
@@ -35,10 +34,7 @@ def load_batch(
 
 def lengths_of(reader: ShardReader, split: str) -> dict[str, int]:
     """Recording -> time points, of one split."""
-    rows = reader.recordings(split)
-    return dict(
-        zip(rows["recording_id"].astype(str), rows["n_timepoints"].astype(int), strict=True)
-    )
+    return reader.lengths(split)
 
 
 def fewest_parcels(reader: ShardReader, splits: Sequence[str]) -> int:

@@ -1,0 +1,303 @@
+"""Text in columns to float64: compiled, correctly rounded, and with no opinion on anything unusual.
+
+`numbers_in` reads rectangular tables of plain decimal numbers. It is for speed alone: whatever is
+not plain (words, `n/a`, more than 19 digits, hexadecimal, underscores) it hands back as the text of
+a cell, for Python to judge, and what is not rectangular it does not read at all.
+
+A decimal w x 10^q (w an integer of at most 19 digits) is rounded after Lemire, "Number parsing at
+a gigabyte per second", Software: Practice and Experience 51 (2021), 1700-1727: w times the leading
+128 bits of 5^q gives the 53 bits of the result and tells when these are not enough to round by;
+such cells are handed back as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+#: Powers of ten in the table; others are handed back. Results are then far from the subnormal and
+#: from the infinite.
+_LEAST, _MOST = -80, 60
+#: At most so many cells are handed back: the table is not one of plain numbers.
+MOST_DOUBTS = 1 << 18
+
+U = np.uint64
+Function = TypeVar("Function", bound=Callable[..., Any])
+_ZEROS, _SIXES, _HIGH, _THREES = (
+    U(0x3030303030303030),
+    U(0x0606060606060606),
+    U(0xF0F0F0F0F0F0F0F0),
+    U(0x3333333333333333),
+)
+_PAIRS, _TO_HIGH, _TO_LOW = U(0x000000FF000000FF), U(0x000F424000000064), U(0x0000271000000001)
+_TEN8 = U(100_000_000)
+_NEWLINE, _RETURN, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = 10, 13, 32, 43, 45, 46, 48
+_E, _MOST_DIGITS, _MOST_OF_EXPONENT = 101, 19, 4
+#: Newlines that `numbers_in` needs behind a text: eight bytes are read at a time.
+PADDING = 8
+
+
+def _compiled(function: Function) -> Function:
+    """Compile once for all processes; where nothing may be written, once for this one."""
+    try:
+        return cast(Function, njit(cache=True, nogil=True)(function))
+    except RuntimeError:
+        return cast(Function, njit(nogil=True)(function))
+
+
+def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is an instruction of the processor."""
+    return cast(Callable[..., Any], intrinsic(function))
+
+
+def _leading_bits(power: int) -> int:
+    """The leading 128 bits of 5^power, from below; of a reciprocal, from above."""
+    if power >= 0:
+        value = 5**power
+        shift = value.bit_length() - 128
+        return value >> shift if shift > 0 else value << -shift
+    divisor = 5**-power
+    bits = 128 + divisor.bit_length() - 1
+    return (1 << bits) // divisor + 1
+
+
+def _table() -> NDArray[np.uint64]:
+    """(powers, 2): upper and lower 64 bits."""
+    wide = [_leading_bits(power) for power in range(_LEAST, _MOST + 1)]
+    return np.array([(value >> 64, value & (2**64 - 1)) for value in wide], dtype=np.uint64)
+
+
+_POWERS = _table()
+
+
+@_instruction
+def _high(context: Any, first: Any, second: Any) -> Any:
+    """Upper 64 bits of a product of two uint64: one instruction, for which numba has no name."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(value, wide) for value in arguments))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@_instruction
+def _zeros_before(context: Any, number: Any) -> Any:
+    """Leading zeros of a uint64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@_instruction
+def _byte(context: Any, address: Any) -> Any:
+    """The byte at an address, as an int64.
+
+    Memory is read by addresses because numba counts the references to an array in each function
+    that it hands it to, which takes longer than the digits do.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        return builder.zext(builder.load(pointer), ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+@_instruction
+def _eight(context: Any, address: Any) -> Any:
+    """Eight bytes as one uint64, the first lowest; wherever they begin."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), generate
+
+
+@_compiled
+def _bits(w: np.uint64, q: int, powers: int) -> np.uint64:
+    """The float64 nearest to w x 10^q as its bits; 0 if that cannot be told (w is not 0)."""
+    zeros = _zeros_before(w)
+    shifted = w << U(zeros)
+    row = powers + (q - _LEAST) * 16
+    upper, lower = _eight(row), _eight(row + 8)
+    high, low = _high(shifted, upper), shifted * upper
+    if high & U(0x1FF) == U(0x1FF):
+        more = _high(shifted, lower)
+        low += more
+        if low < more:
+            high += U(1)
+    if low == U(0xFFFFFFFFFFFFFFFF) and not -27 <= q <= 55:
+        return U(0)
+    top = high >> U(63)
+    mantissa = high >> (top + U(9))
+    exponent = ((217706 * q) >> 16) + 63 + 1023 - zeros + np.int64(top)
+    if (
+        low <= U(1)
+        and -4 <= q <= 23
+        and mantissa & U(3) == U(1)
+        and mantissa << (top + U(9)) == high
+    ):
+        mantissa &= ~U(1)  # halfway between two: to the even one
+    mantissa = (mantissa + (mantissa & U(1))) >> U(1)
+    if mantissa >> U(53):
+        mantissa >>= U(1)
+        exponent += 1
+    return (U(exponent) << U(52)) | (mantissa & U(0xFFFFFFFFFFFFF))
+
+
+@_compiled
+def _digits(place: int, w: np.uint64, count: int) -> tuple[int, np.uint64, int]:
+    """Take digits until there are no more or 19 are reached: new place, value, count."""
+    while count <= _MOST_DIGITS - 8:
+        eight = _eight(place)
+        if (eight & _HIGH) | (((eight + _SIXES) & _HIGH) >> U(4)) != _THREES:
+            break
+        eight -= _ZEROS
+        eight = eight * U(10) + (eight >> U(8))
+        eight = ((eight & _PAIRS) * _TO_HIGH + ((eight >> U(16)) & _PAIRS) * _TO_LOW) >> U(32)
+        w = w * _TEN8 + eight
+        count += 8
+        place += 8
+    while count < _MOST_DIGITS:
+        digit = _byte(place) - _ZERO
+        if digit < 0 or digit > 9:
+            break
+        w = w * U(10) + U(digit)
+        count += 1
+        place += 1
+    return place, w, count
+
+
+@_compiled
+def _number(place: int, powers: int) -> tuple[int, np.uint64, bool]:
+    """A number that begins at `place`: where it ends, its bits, and whether it is one for sure.
+
+    The text ends in a byte that is part of no number, so nothing here looks for its end.
+    """
+    sign = U(0)
+    letter = _byte(place)
+    if letter in (_MINUS, _PLUS):
+        sign = U(letter == _MINUS) << U(63)
+        place += 1
+    place, w, count = _digits(place, U(0), 0)
+    power = 0
+    if _byte(place) == _POINT:
+        before = count
+        place, w, count = _digits(place + 1, w, count)
+        power = before - count
+    if count == 0:
+        return place, U(0), False
+    if _byte(place) | 32 == _E:
+        place += 1
+        letter = _byte(place)
+        if letter in (_MINUS, _PLUS):
+            place += 1
+        first, exponent = place, 0
+        while place - first < _MOST_OF_EXPONENT:
+            digit = _byte(place) - _ZERO
+            if digit < 0 or digit > 9:
+                break
+            exponent = exponent * 10 + digit
+            place += 1
+        if place == first:
+            return place, U(0), False
+        power += -exponent if letter == _MINUS else exponent
+    if w == U(0):
+        return place, sign, True
+    if power < _LEAST or power > _MOST:
+        return place, U(0), False
+    bits = _bits(w, power, powers)
+    return place, bits | sign, bits != U(0)
+
+
+@_compiled
+def _parse(
+    place: int,
+    end: int,
+    mark: int,
+    columns: int,
+    bits: NDArray[np.uint64],
+    doubts: NDArray[np.int64],
+    powers: int,
+) -> tuple[int, int]:
+    """Fill `bits` row by row, and `doubts` with (cell, begin, end) of what is no plain number.
+
+    `place` and `end` are addresses; at `end` stands a newline. Returns how many of each; -1 cells
+    where the text is no table of `columns` columns.
+    """
+    start, cells, unsure = place, 0, 0
+    while place < end:
+        letter = _byte(place)
+        if letter == _NEWLINE or (letter == _RETURN and _byte(place + 1) == _NEWLINE):
+            place += 1
+            continue
+        for column in range(columns):
+            while _byte(place) == _SPACE:
+                place += 1
+            begin = place
+            place, number, sure = _number(place, powers)
+            if cells == len(bits):
+                return -1, 0
+            bits[cells] = number
+            letter = _byte(place)
+            while letter == _SPACE and (mark != _SPACE or column == columns - 1):
+                place += 1
+                letter = _byte(place)
+            ended = letter in (mark, _NEWLINE, _RETURN)
+            if not (sure and ended):
+                while not ended:
+                    place += 1
+                    letter = _byte(place)
+                    ended = letter in (mark, _NEWLINE, _RETURN)
+                if unsure == len(doubts):
+                    return -1, 0
+                doubts[unsure, 0] = cells
+                doubts[unsure, 1] = begin - start
+                doubts[unsure, 2] = place - start
+                unsure += 1
+            cells += 1
+            if (letter == mark) == (column == columns - 1):
+                return -1, 0  # another number of columns
+            place += 1
+        if letter == _RETURN:
+            if _byte(place) != _NEWLINE:
+                return -1, 0  # a line end of another age
+            place += 1
+    return cells, unsure
+
+
+def numbers_in(
+    letters: NDArray[np.uint8], begin: int, mark: str, columns: int
+) -> tuple[NDArray[np.float64], list[tuple[int, str]]] | None:
+    """Values (rows, columns), and what stands in the cells that are not plainly numbers.
+
+    `letters` is a text from `begin` on, and ends in `PADDING` newlines that are not part of it. The
+    cells are given as (number of the cell, its text); their values mean nothing. None where the
+    text is not a table of `columns` columns parted by `mark` (a space: by any number of spaces).
+    """
+    size = len(letters) - begin - PADDING
+    # A cell takes two letters at least; memory that is not written to is not taken.
+    bits = np.empty(size // 2 + 1, dtype=np.uint64)
+    doubts = np.empty((min(len(bits), MOST_DOUBTS), 3), dtype=np.int64)
+    first = letters.ctypes.data + begin  # `letters` and `_POWERS` live until _parse returns
+    cells, unsure = _parse(
+        first, first + size, ord(mark), columns, bits, doubts, _POWERS.ctypes.data
+    )
+    if cells <= 0:
+        return None
+    told = [
+        (cell, letters[begin + first : begin + last].tobytes().decode("latin-1").strip())
+        for cell, first, last in doubts[:unsure].tolist()
+    ]
+    return bits[:cells].view(np.float64).reshape(-1, columns), told
