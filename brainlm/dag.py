@@ -23,6 +23,7 @@ from .provenance import sha256_file, sha256_json
 from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
 from .shards.plan import plan_shards, split_of
 from .shards.splits import assign_splits
+from .shards.subjects import columns_asked
 from .stages import code_digest, params_to_json, stage_params
 
 #: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
@@ -85,7 +86,8 @@ class Dag(Memory):
         """Validate the config `content` and read the recordings table of `study`."""
         self.study = study
         self.config: Config = parse_config(content, source=study / TEMPLATES["config"])
-        rows = read_rows(study / TEMPLATES["recordings"])
+        split = self.config.split.model_dump(mode="json")
+        rows = read_rows(study / TEMPLATES["recordings"], columns_asked(split))
         self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
         if not self.rows:
             raise InputError(
@@ -95,6 +97,7 @@ class Dag(Memory):
             )
         self.kind = _kind_of(self.rows.values(), self.config.engine, study)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
+        self.splits = assign_splits(self.rows.values(), split, study)
         self.shards = self._shards()
         self.targets = [target.name for target in self.config.finetune.targets]
         self.reviewed = _reviewed(study)
@@ -122,11 +125,11 @@ class Dag(Memory):
 
     def _shards(self) -> list[str]:
         """The names of all shards: each is a job of its own."""
-        rows, config = list(self.rows.values()), self.config
+        config = self.config
         return list(
             plan_shards(
-                rows,
-                assign_splits(rows, config.split.model_dump(mode="json"), self.study),
+                self.rows.values(),
+                self.splits,
                 parcels=find_atlas(config.atlas.name).n_labels,
                 options=config.shards.model_dump(mode="json"),
                 tr=config.timing.tr,
@@ -298,6 +301,10 @@ class Dag(Memory):
         """A digest of what onboarding knows of this T1w."""
         row = self.anats.get(wildcards.anat, {})
         return sha256_json([row.get("t1w"), row.get("t1w_sha256")])[:16]
+
+    def split_content(self) -> str:
+        """A digest of who is in which split: labels, families or the ledger may change it."""
+        return sha256_json(sorted(self.splits.items()))[:16]
 
     def classifier_content(self) -> str:
         """A digest of the files of the study that ica.classifier names; none: empty."""

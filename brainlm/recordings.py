@@ -165,13 +165,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise _no_table(path)
     table = pd.read_parquet(path)
     _check_columns(path, table.columns)
-    duplicated = table["recording_id"][table["recording_id"].duplicated()]
-    if len(duplicated):
-        raise InputError(
-            f"The recordings table holds {duplicated.iloc[0]} more than once",
-            file=path,
-            fix="make it anew with `brainlm onboard`",
-        )
+    _check_unique(path, table["recording_id"])
     return table
 
 
@@ -199,16 +193,45 @@ def load_recording_of_anat(path: Path, anat_id: str, bids_dir: Path) -> Recordin
     return _to_recording(rows[0], bids_dir)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows as plain dictionaries (missing values are None), without pandas."""
+def read_rows(path: Path, further: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All rows as plain dictionaries (missing values are None), without pandas.
+
+    `further` are columns besides those of every table: labels that the config asks for.
+    """
     import pyarrow.parquet as pq
 
     if not path.exists():
         raise _no_table(path)
     table = pq.read_table(path)
     _check_columns(path, table.column_names)
-    rows: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
+    missing = [name for name in further if name not in table.column_names]
+    if missing:
+        labels = [name for name in table.column_names if name.startswith(LABEL_PREFIX)]
+        known = ", ".join(name.removeprefix(LABEL_PREFIX) for name in labels)
+        told = ", ".join(name.removeprefix(LABEL_PREFIX) for name in missing)
+        raise InputError(
+            f"The config asks for the labels {told}, which no recording has",
+            file=path,
+            fix=f"choose of site, dataset, {known}; labels are the columns of participants.tsv "
+            "at the time of onboarding",
+        )
+    rows: list[dict[str, Any]] = table.select(
+        [*COLUMNS, *(name for name in further if name not in COLUMNS)]
+    ).to_pylist()
+    _check_unique(path, (row["recording_id"] for row in rows))
     return rows
+
+
+def _check_unique(path: Path, recording_ids: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in recording_ids:
+        if name in seen:
+            raise InputError(
+                f"The recordings table holds {name} more than once",
+                file=path,
+                fix="make it anew with `brainlm onboard`",
+            )
+        seen.add(name)
 
 
 def _rows_where(path: Path, column: str, value: str) -> list[dict[str, Any]]:

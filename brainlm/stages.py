@@ -110,6 +110,7 @@ STAGES: dict[str, Stage] = {
                 "quality",
                 "split",
                 "timing",
+                "scale",
                 "shards",
                 "parcellate",
                 "atlas",

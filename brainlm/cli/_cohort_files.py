@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..layout import folder_of
+from ..shards.selection import Finished
+from ._parcel_series import n_stored, parcel_names
 
 if TYPE_CHECKING:
-    from ..shards.selection import Finished
     from ._stage import StageRun
 
 _READERS = 8
@@ -23,25 +25,28 @@ def read_all_finished(
     run: StageRun, recording_ids: list[str], tick: Callable[[Any, int], Any]
 ) -> dict[str, Finished]:
     """What became of each recording; `tick` wraps the iteration with a progress bar."""
+    names = parcel_names(run.source(run.path("atlas_table")))
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda name: _read_finished(run, name), recording_ids)
+        found = pool.map(lambda name: _read_finished(run, name, names), recording_ids)
         return {item.recording_id: item for item in tick(found, len(recording_ids))}
 
 
-def _read_finished(run: StageRun, recording_id: str) -> Finished:
+def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finished:
+    """What the stages left of one recording; `names` are the atlas' parcels."""
     from ..layout import entities_of
     from ..provenance import check_input, is_tombstone
-    from ..shards.selection import Finished
 
     fields = {"recording": recording_id, "folder": folder_of(recording_id)}
     timeseries = run.path("timeseries", **fields)
     if not timeseries.exists():
         return Finished(recording_id, "parcellate", "its parcel series has not been made")
     if is_tombstone(timeseries):
-        return Finished(recording_id, *_failure(run.path("failure", **fields)))
+        return _given_up(recording_id, run.path("failure", **fields))
     try:
         entities = entities_of(recording_id)
         about = check_input(timeseries, entities)
+        _check_atlas(about, timeseries, run.params["atlas"]["name"])
+        data = timeseries.read_bytes()
         scrubbed = about.get("KeptVolumes")
         about_coverage = check_input(run.path("coverage", **fields), entities)
         motion = run.path("motion", **fields)
@@ -53,23 +58,45 @@ def _read_finished(run: StageRun, recording_id: str) -> Finished:
             share_parcels=share_of_parcels(
                 run.path("coverage", **fields),
                 about_coverage["Parameters"]["parcellate"]["min_coverage"],
+                len(names),
             ),
+            n_stored=n_stored(data, timeseries, names),
             n_left=None if scrubbed is None else len(scrubbed),
             censored=tuple(about.get("CensoredVolumes", ())) if scrubbed is None else (),
             timeseries=run.study.relative(timeseries),
-            timeseries_sha256=hashlib.sha256(timeseries.read_bytes()).hexdigest(),
+            timeseries_sha256=hashlib.sha256(data).hexdigest(),
         )
     except DataError as error:
-        return Finished(recording_id, "cohort", error.what)
+        file = os.path.relpath(error.file, run.study.root) if error.file else ""
+        return Finished(
+            recording_id, "cohort", error.what, failed_file=file, failed_fix=error.fix or ""
+        )
 
 
-def _failure(ledger: Path) -> tuple[str, str]:
-    """Stage and reason of a recording that was given up."""
+def _check_atlas(about: Mapping[str, Any], path: Path, atlas: str) -> None:
+    """Refuse a series of another atlas whose parcels may have the same names."""
+    if about.get("Atlas", atlas) != atlas:
+        raise DataError(
+            f"This parcel series is of the atlas {about['Atlas']}, the study's is {atlas}",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        )
+
+
+def _given_up(recording_id: str, ledger: Path) -> Finished:
+    """A recording that an earlier stage gave up, as that one wrote down."""
     try:
         content = json.loads(ledger.read_text(encoding="utf-8"))
-        return str(content["stage"]), str(content["what"])
+        return Finished(
+            recording_id,
+            str(content["stage"]),
+            str(content["what"]),
+            failed_file=str(content.get("file") or ""),
+            failed_fix=str(content.get("fix") or ""),
+        )
     except (OSError, ValueError, KeyError):
-        return "parcellate", "given up, and the reason in qc/failures is missing"
+        why = "given up, and the reason in qc/failures is missing"
+        return Finished(recording_id, "parcellate", why)
 
 
 def mean_fd(text: str, source: Path) -> float:
@@ -88,9 +115,15 @@ def mean_fd(text: str, source: Path) -> float:
         ) from None
 
 
-def share_of_parcels(path: Path, min_coverage: float) -> float:
+def share_of_parcels(path: Path, min_coverage: float, n_parcels: int) -> float:
     """Share of the parcels whose coverage reaches the minimum, so that they have a series."""
     import pandas as pd
 
     coverage = pd.read_csv(path, sep="\t")["coverage"].fillna(0)
+    if len(coverage) != n_parcels:
+        raise DataError(
+            f"The table of coverage has {len(coverage)} parcels, the study's atlas {n_parcels}",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        )
     return float(((coverage >= min_coverage) & (coverage > 0)).mean())

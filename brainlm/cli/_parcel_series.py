@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from pyarrow.parquet import ParquetFile
 
     from ..shards.series import Series
     from ._stage import StageRun
@@ -37,11 +38,13 @@ def planned_shards(run: StageRun) -> list[str]:
 def read_recording(root: Path, row: Mapping[str, Any], names: list[str]) -> Series:
     """One recording of a plan, whose bytes are still those that the cohort was made of.
 
-    `root` is the study, `names` are the parcels of its atlas.
+    `root` is the study, `names` are the parcels of its atlas. Where the cohort has a TR for all, a
+    recording of another one is resampled to it.
     """
     import numpy as np
 
     from ..shards.series import Series
+    from ..shards.timing import resample, resample_counted
 
     path = root / str(row["timeseries"])
     data = path.read_bytes() if path.exists() else b""
@@ -54,6 +57,16 @@ def read_recording(root: Path, row: Mapping[str, Any], names: list[str]) -> Seri
     values = _parse(data, path, names)
     counted = np.ones(values.shape[1], bool)
     counted[np.asarray(row["censored"], dtype=int)] = False
+    if row["resampled"]:
+        times = float(row["source_tr"]), float(row["tr"])
+        values, counted = resample(values, *times), resample_counted(counted, *times)
+    if len(counted) != row["n_timepoints"]:
+        raise DataError(
+            f"This parcel series gives {len(counted)} volumes, the cohort's plan says "
+            f"{row['n_timepoints']}",
+            file=path,
+            fix="run `brainlm cohort` and `brainlm scale` again, then this",
+        )
     return Series(values, counted)
 
 
@@ -64,35 +77,53 @@ def parcel_names(atlas_table: Path) -> list[str]:
     return [str(name) for name in pd.read_csv(atlas_table, sep="\t")["name"]]
 
 
-def _parse(data: bytes, path: Path, names: list[str]) -> NDArray[np.float32]:
-    """The parcels of one recording's table, (parcels, time), NaN without data.
+def n_stored(data: bytes, path: Path, names: list[str]) -> int:
+    """Volumes of the recording whose file at `path` holds `data`; its values are not read."""
+    return int(_open(data, path, names).metadata.num_rows)
 
-    `names` are all parcels of the atlas: the table must hold them in that order.
-    """
+
+def _parse(data: bytes, path: Path, names: list[str]) -> NDArray[np.float32]:
+    """The parcels of one recording's table, (parcels, time), NaN without data."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from ..shards.scaler import check_series
 
     try:
-        # Not `read_table`: what it does besides takes a third of the time of so small a file.
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        # `read_table` would go through a dataset, which takes a third longer.
+        table = _open(data, path, names).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"This parcel series cannot be read: {error}",
-            file=path,
-            fix="delete it and rerun the recording's parcellation",
-        ) from None
-    if table.column_names != names:
-        raise DataError(
-            f"This series has {len(table.column_names)} parcels that are not the "
-            f"{len(names)} of the study's atlas, or in another order",
-            file=path,
-            fix="delete it and rerun the recording's parcellation",
-        )
+        raise _unreadable(path, error) from None
     series = np.empty((len(names), table.num_rows), np.float32)
     for row, column in zip(series, table.columns, strict=True):
         row[:] = column.to_numpy()
     check_series(series, path)
     return series
+
+
+def _open(data: bytes, path: Path, names: list[str]) -> ParquetFile:
+    """One recording's table; `names` are all parcels of the atlas, which it must hold in order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from None
+    found = file.metadata.schema.names
+    if found != names:
+        raise DataError(
+            f"This series has {len(found)} parcels that are not the "
+            f"{len(names)} of the study's atlas, or in another order",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        )
+    return file
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"This parcel series cannot be read: {error}",
+        file=path,
+        fix="delete it and rerun the recording's parcellation",
+    )

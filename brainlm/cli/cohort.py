@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ._console import progress, say
+from ._console import progress, say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+
+    from ..shards.selection import Selection
+    from ..shards.splits import Assignment
 
 
 def register(app: typer.Typer) -> None:
@@ -23,22 +26,69 @@ def register(app: typer.Typer) -> None:
 def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     """Select the recordings that are good enough, and split the subjects.
 
-    A recording is in when every stage finished and it passes the rules of `quality` (mean
-    FD, share of parcels with coverage); one that scrubbing shortened must still have
-    eligibility.min_volumes. Its subject's split is decided by a hash of
-    split.salt and the subject, so adding subjects later moves nobody; or by your own table
-    (split.table). Writes cohort/recordings.parquet, cohort/splits.tsv and
-    cohort/exclusions.tsv, with a reason for each recording that is out. Fails when more
-    than quality.max_excluded of the eligible recordings are out, or when a split is empty.
+    A recording is in when every stage finished, its parcel series is whole and of the study's
+    atlas, and it passes the rules of `quality` (mean FD, share of parcels with coverage); one
+    that scrubbing or resampling shortened must still have eligibility.min_volumes. Where
+    timing.tr is set, all get that TR.
+
+    A subject's split, with its family where split.family names a label, is decided by a hash of
+    split.salt, so adding subjects later moves nobody. With split.stratify each split gets its
+    share of sites, sexes, ages ...; config/split-ledger.tsv then keeps who has been drawn.
+    Cohorts in split.external are wholly for test. Or your own table decides (split.table).
+
+    Writes cohort/recordings.parquet, splits.tsv, exclusions.tsv with a reason for each recording
+    that is out, leakage.json, and cohort/plan with what each shard will hold. Fails when more than
+    quality.max_excluded of the eligible recordings are out, or when a split is empty.
     """
-    from ..atlas.registry import find_atlas
-    from ..recordings import read_rows, read_table
+    from ..files import write_json
+    from ..recordings import read_rows
+    from ..shards.leakage import leakage_proof
     from ..shards.plan import plan_shards
-    from ..shards.selection import Quality, check_enough_is_left, select
-    from ..shards.splits import assign_splits, check_no_split_is_empty
-    from ._cohort_files import read_all_finished
+    from ..shards.splits import assign, check_leakage
+    from ..shards.subjects import columns_asked
 
     run = StageRun("cohort", study, params, software=("pandas", "pyarrow"))
+    options = run.params["split"]
+    selection = _select(run)
+    rows = read_rows(run.path("recordings"), columns_asked(options))
+    eligible = [row for row in rows if row["eligible"]]
+    assignment = assign(eligible, options, run.study.root)
+    included = _with_splits(selection.included, assignment)
+    check_leakage(included, run.path("cohort"))
+    _check_splits(run, included, assignment)
+    _keep_ledger(run, assignment)
+    splits = dict(zip(included["subject"], included["split"], strict=True))
+    with run.output("splits") as path:
+        _splits_table(splits).to_csv(path, sep="\t", index=False, lineterminator="\n")
+    plan = plan_shards(
+        eligible,
+        assignment.splits,
+        parcels=_n_parcels(run),
+        options=run.params["shards"],
+        tr=run.params["timing"]["tr"],
+    )
+    _write_plan(run, included, plan)
+    proof = leakage_proof(included, decided_by=_decided_by(options), family=options["family"])
+    write_json(run.path("leakage"), proof)
+    with run.output("cohort") as path:
+        included.to_parquet(path, index=False)
+    _tell_times(included, run.params["timing"])
+    if assignment.external:
+        say(f"{len(assignment.external)} subjects of external cohorts are wholly for test")
+    counts = included["split"].value_counts()
+    say(
+        f"{len(included)} of {selection.n_eligible} eligible recordings, {len(splits)} subjects: "
+        + ", ".join(f"{counts.get(split, 0)} {split}" for split in ("train", "val", "test"))
+    )
+
+
+def _select(run: StageRun) -> Selection:
+    """Apply the rules to what the stages left; write down who is out."""
+    from ..recordings import read_table
+    from ..shards.harmonise import Timing
+    from ..shards.selection import Quality, check_enough_is_left, select
+    from ._cohort_files import read_all_finished
+
     recordings = read_table(run.source(run.path("recordings")))
     least = run.params["eligibility"]["min_volumes"]
     quality = Quality(min_volumes=least, **run.params["quality"])
@@ -48,34 +98,51 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
         [str(name) for name in eligible],
         lambda items, total: progress(items, "reading parcel series", total),
     )
-    selection = select(recordings, finished, quality)
+    selection = select(recordings, finished, quality, Timing(**run.params["timing"]))
     with run.output("exclusions") as path:
         selection.exclusions.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
     check_enough_is_left(selection, quality)
+    return selection
 
-    included = selection.included
-    rows = [row for row in read_rows(run.path("recordings")) if row["eligible"]]
-    assigned = assign_splits(rows, run.params["split"], run.study.root)
-    splits = {str(name): assigned[str(name)] for name in included["subject"].unique()}
-    check_no_split_is_empty(splits, _how_to_fill(run.params["split"], list(splits)))
-    with run.output("splits") as path:
-        _splits_table(splits).to_csv(path, sep="\t", index=False, lineterminator="\n")
-    included.insert(2, "split", included["subject"].map(splits).astype("string"))
-    plan = plan_shards(
-        rows,
-        assigned,
-        parcels=find_atlas(run.params["atlas"]["name"]).n_labels,
-        options=run.params["shards"],
-        tr=run.params["timing"]["tr"],
+
+def _with_splits(included: pd.DataFrame, assignment: Assignment) -> pd.DataFrame:
+    """The cohort's table with the columns split and family."""
+    splits = included["subject"].map(assignment.splits).astype("string")
+    included.insert(2, "split", splits)
+    return included.assign(
+        family=included["subject"].map(assignment.families).astype("string"),
     )
-    _write_plan(run, included, plan)
-    with run.output("cohort") as path:
-        included.to_parquet(path, index=False)
-    counts = included["split"].value_counts()
-    say(
-        f"{len(included)} of {selection.n_eligible} eligible recordings, {len(splits)} subjects: "
-        + ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
-    )
+
+
+def _check_splits(run: StageRun, included: pd.DataFrame, assignment: Assignment) -> None:
+    """Refuse an empty split; without anything to fit, train and val may be."""
+    from ..shards.splits import SPLITS, check_no_split_is_empty, working_salt
+
+    options = run.params["split"]
+    needed = ("test",) if run.params["scale"]["fitted"] else SPLITS
+    present = {str(subject) for subject in included["subject"].unique()}
+    if options["table"]:
+        fix = "give each split at least one subject of the cohort in split.table"
+    else:
+        fix = "give that split a larger share (split.train, split.val)"
+        drawn = {s: assignment.families[s] for s in present - assignment.external}
+        lacking = set(needed) - ({"test"} if present & assignment.external else set())
+        draw = {key: options[key] for key in ("train", "val", "salt")}
+        if not options["stratify"] and (other := working_salt(drawn, lacking, **draw)):
+            fix += f", or set split.salt: {other}"
+    check_no_split_is_empty({s: assignment.splits[s] for s in present}, fix, needed)
+
+
+def _keep_ledger(run: StageRun, assignment: Assignment) -> None:
+    """Write down who has been drawn, where that must be kept; untouched if nobody is new."""
+    from ..files import write_text
+
+    path = run.study.path("split_ledger")
+    if assignment.ledger is None:
+        return
+    text = assignment.ledger.text()
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def _write_plan(run: StageRun, included: pd.DataFrame, plan: Mapping[str, tuple[str, ...]]) -> None:
@@ -87,21 +154,39 @@ def _write_plan(run: StageRun, included: pd.DataFrame, plan: Mapping[str, tuple[
     folder = run.path("shard_plan", shard="any").parent
     for shard, names in plan.items():
         with atomic_path(run.path("shard_plan", shard=shard)) as path:
-            write_plan(path, by_id[by_id.index.isin(names)].sort_index())
+            write_plan(path, by_id.loc[[name for name in names if name in by_id.index]])
     for path in folder.glob("*.parquet"):
         if path.stem not in plan:
             path.unlink()
 
 
-def _how_to_fill(options: Mapping[str, Any], subjects: list[str]) -> str:
-    """What to do should a split be empty."""
-    from ..shards.splits import working_salt
+def _tell_times(included: pd.DataFrame, timing: Mapping[str, Any]) -> None:
+    """Say what became of the recordings' TRs, or that they differ."""
+    counts = included["source_tr"].value_counts().sort_index()
+    told = ", ".join(f"{tr:g} s ({count})" for tr, count in counts.items())
+    if timing["tr"] is None:
+        if counts.index.max() / counts.index.min() - 1 > timing["tolerance"]:
+            warn(
+                f"recordings have different TRs: {told}. The same number of volumes then spans "
+                "different times; timing.tr brings all to one"
+            )
+        return
+    resampled = included[included["resampled"]]
+    say(f"TR {timing['tr']:g} s for all; recorded: {told}; {len(resampled)} resampled")
+    if slower := int((resampled["source_tr"] > resampled["tr"]).sum()):
+        say(f"{slower} of them from a longer TR: that adds samples, but no information")
 
+
+def _n_parcels(run: StageRun) -> int:
+    from ..atlas.registry import find_atlas
+
+    return find_atlas(run.params["atlas"]["name"]).n_labels
+
+
+def _decided_by(options: Mapping[str, Any]) -> str:
     if options["table"]:
-        return "give each split at least one subject of the cohort in split.table"
-    fix = "give that split a larger share (split.train, split.val)"
-    other = working_salt(subjects, **{key: options[key] for key in ("train", "val", "salt")})
-    return f"{fix}, or set split.salt: {other}" if other else fix
+        return "split.table"
+    return "stratified draw and ledger" if options["stratify"] else "hash"
 
 
 def _splits_table(splits: Mapping[str, str]) -> pd.DataFrame:

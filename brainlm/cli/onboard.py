@@ -80,13 +80,15 @@ def onboard(
 
     Writes onboarding/recordings.parquet and .tsv: one row per BOLD run, with its TR, its
     T1w, its hash, its labels from participants.tsv, and whether it is eligible; `reason`
-    says why not, `notes` what was repaired or assumed. Also config/config.yaml with every
-    option explained, a Snakefile and profiles. Run it again whenever the dataset changes:
-    your config is kept, and only what changed is processed anew.
+    says why not, `notes` what was repaired or assumed, `wave` which onboarding found it. Also
+    config/config.yaml with every option explained, a Snakefile and profiles. Run it again
+    whenever the dataset changes: your config is kept, and only what changed is processed anew.
 
     With --engine derivatives the folder holds what another pipeline has preprocessed, denoised
     or reduced to parcels: docs/engines.md.
     """
+    import pandas as pd
+
     from ..bids.dataset import table_bytes
     from ..bids.study import (
         fitting_config,
@@ -96,6 +98,7 @@ def onboard(
         study_config,
         write_bytes_if_changed,
     )
+    from ..bids.waves import number_waves, read_waves
     from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
@@ -119,6 +122,8 @@ def onboard(
     table, dataset_notes = _read(source, config, place.root, participants, full, threads)
     config = fitting_config(place, config, changes, table)
     set_up_study(place, config, str(table["dataset"].iloc[0]))
+    waves = number_waves(table["recording_id"], read_waves(place.path("recordings")))
+    table["wave"] = pd.array(waves, dtype="Int64")
     if lost := _lost_labels(place.path("recordings"), table):
         warn(f"labels that are gone: {', '.join(lost)}. Were they in a table for --participants?")
     parquet, tsv = table_bytes(table)
@@ -221,6 +226,10 @@ def _summarise(table: pd.DataFrame) -> None:
         example = rows["recording_id"].iloc[0]
         others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         say(f"  not eligible: {example}{others}: {reason}")
+    last = int(eligible["wave"].max()) if len(eligible) else 0
+    if last:
+        new = int((table["wave"] == last).sum())
+        say(f"  waves: {last + 1}; the last one brought {new} recordings")
     times = ", ".join(
         f"{tr:g} s ({count})" for tr, count in eligible["tr"].value_counts().sort_index().items()
     )

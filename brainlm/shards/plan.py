@@ -40,7 +40,9 @@ def plan_shards(
     """
     groups: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
     for row in rows:
-        length = row["n_volumes"] * (row["tr"] / tr if tr else 1.0)
+        length = row["n_volumes"] or 0
+        if tr and row["tr"]:  # what has neither length nor TR will not be in the cohort
+            length *= row["tr"] / tr
         size = length * parcels * _BYTES[options["dtype"]] / 1e6
         wave = (row["wave"] or 0) if options["by_wave"] else 0
         groups[wave, splits[row["subject"]]][row["recording_id"]] = size
@@ -72,6 +74,7 @@ def write_plan(path: Path, rows: pd.DataFrame) -> None:
             ("timeseries_sha256", pa.string()),
             ("source_tr", pa.float64()),  # s, as recorded
             ("tr", pa.float64()),  # s, in the shards
+            ("resampled", pa.bool_()),  # from source_tr to tr; False: samples are as they are
             ("n_timepoints", pa.int64()),  # in the shards
             ("censored", pa.list_(pa.int32())),  # volumes of the stored series, from 0
         ]

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import pandas as pd
 
 from ..errors import DataError
+from .harmonise import OWN_TR, Times, Timing, harmonise
 
 _REASONS_TOLD = 5
+
+#: What the cohort's table takes over of each finished recording.
+_FACTS = (
+    "recording_id",
+    "mean_fd",
+    "share_parcels",
+    "censored",
+    "timeseries",
+    "timeseries_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -20,9 +32,12 @@ class Finished:
     recording_id: str
     failed_stage: str = ""  # the stage that gave it up; empty when it is whole
     failed_why: str = ""
+    failed_file: str = ""  # relative to the study, where the fault lies in one
+    failed_fix: str = ""
     mean_fd: float = float("nan")  # mm
     motion_known: bool = True  # else the rule on mean_fd does not apply
     share_parcels: float = float("nan")  # share of the parcels that have a series
+    n_stored: int | None = None  # volumes of the parcel series
     n_left: int | None = None  # volumes left by scrubbing; None: as many as the raw run has
     censored: tuple[int, ...] = ()  # volumes of the series that scrubbing marked or filled in
     timeseries: str = ""  # relative to the study
@@ -43,8 +58,8 @@ class Quality:
 class Selection:
     """The cohort, and what was left out of it."""
 
-    included: pd.DataFrame  # the recordings table's rows + n_timepoints, mean_fd, ...
-    exclusions: pd.DataFrame  # recording_id, stage, reason
+    included: pd.DataFrame  # the recordings table's rows + mean_fd, ..., tr, n_timepoints
+    exclusions: pd.DataFrame  # recording_id, stage, reason, file, fix
     n_eligible: int
 
     @property
@@ -54,57 +69,50 @@ class Selection:
 
 
 def select(
-    recordings: pd.DataFrame, finished: Mapping[str, Finished], quality: Quality
+    recordings: pd.DataFrame,
+    finished: Mapping[str, Finished],
+    quality: Quality,
+    timing: Timing = OWN_TR,
 ) -> Selection:
     """Apply the rules to the recordings table; `finished` holds each eligible recording."""
     eligible = recordings["eligible"].fillna(False).astype(bool)
     excluded = [
-        (row.recording_id, "onboard", row.reason if isinstance(row.reason, str) else "")
+        (row.recording_id, "onboard", row.reason if isinstance(row.reason, str) else "", "", "")
         for row in recordings[~eligible].itertuples()
     ]
     kept = []
-    for recording_id in recordings.loc[eligible, "recording_id"]:
-        found = finished[recording_id]
+    known = recordings.set_index("recording_id")[["tr", "n_volumes"]].astype("Float64")
+    measured = known.to_numpy(float, na_value=float("nan"))
+    for (tr, n_volumes), name, is_eligible in zip(measured, known.index, eligible, strict=True):
+        if not is_eligible:
+            continue
+        found = finished[name]
         if found.failed_stage:
-            excluded.append((recording_id, found.failed_stage, found.failed_why))
-        elif reasons := _quality_reasons(found, quality):
-            excluded.append((recording_id, "cohort", "; ".join(reasons)))
+            told = (found.failed_why, found.failed_file, found.failed_fix)
+            excluded.append((name, found.failed_stage, *told))
+            continue
+        times, faults = harmonise(
+            tr,
+            n_volumes,
+            timing,
+            n_stored=found.n_stored,
+            n_left=found.n_left,
+            min_volumes=quality.min_volumes,
+        )
+        if reasons := [*_quality_reasons(found, quality), *faults]:
+            excluded.append((name, "cohort", "; ".join(reasons), "", ""))
         else:
-            kept.append(found)
-    facts = pd.DataFrame(
-        [
-            (
-                f.recording_id,
-                f.n_left,
-                f.mean_fd,
-                f.share_parcels,
-                list(f.censored),
-                f.timeseries,
-                f.timeseries_sha256,
-            )
-            for f in kept
-        ],
-        columns=[
-            "recording_id",
-            "n_timepoints",
-            "mean_fd",
-            "share_parcels",
-            "censored",
-            "timeseries",
-            "timeseries_sha256",
-        ],
-    )
+            kept.append({**_facts(found), **asdict(times)})
+    facts = pd.DataFrame(kept, columns=[*_FACTS, *(item.name for item in fields(Times))])
     facts["recording_id"] = facts["recording_id"].astype(recordings["recording_id"].dtype)
-    included = recordings.merge(facts, on="recording_id")
-    included["n_timepoints"] = (
-        included["n_timepoints"].astype("Int64").fillna(included["n_volumes"])
-    )
-    included["source_tr"], included["family"] = included["tr"], pd.Series(pd.NA, dtype="string")
+    included = recordings.drop(columns="tr").merge(facts, on="recording_id")
     return Selection(
         included=included.sort_values("recording_id", ignore_index=True),
         exclusions=pd.DataFrame(
-            sorted(excluded), columns=["recording_id", "stage", "reason"], dtype="string"
-        ),
+            sorted(excluded),
+            columns=["recording_id", "stage", "reason", "file", "fix"],
+            dtype="string",
+        ).replace("", pd.NA),
         n_eligible=int(eligible.sum()),
     )
 
@@ -130,6 +138,11 @@ def check_enough_is_left(selection: Selection, quality: Quality) -> None:
         f"quality.max_excluded = {quality.max_excluded:.0%} allows. Most frequent: {told}",
         fix="mend the cause (see qc/failures for single recordings), or change the quality rules",
     )
+
+
+def _facts(found: Finished) -> dict[str, Any]:
+    facts = {name: getattr(found, name) for name in _FACTS}
+    return {**facts, "censored": list(found.censored)}
 
 
 def _quality_reasons(found: Finished, quality: Quality) -> list[str]:

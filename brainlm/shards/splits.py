@@ -1,23 +1,30 @@
 """Train, validation and test, by subject.
 
-A subject's split is decided by a hash of (salt, subject) alone, so that adding or removing
-others never moves anybody: a cohort can grow without test subjects leaking into training.
+Without strata a subject's split is decided by a hash of (salt, subject) alone, or of its family,
+so that adding or removing others never moves anybody: a cohort can grow without test subjects
+leaking into training. A stratified draw keeps that promise by a ledger.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, InputError
+from ..errors import DataError
+from ..layout import Study
+from .split_ledger import Ledger, check_families_are_whole, drawn_with, read_ledger
+from .split_table import read_split_table, splits_from_table
+from .strata import bin_edges, fill_strata, strata_of
+from .subjects import SPLITS as SPLITS
+from .subjects import Row, external_subjects, families_of, some, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPLITS = ("train", "val", "test")
 _MOST_SALTS_TRIED = 1000
 
 
@@ -28,86 +35,117 @@ def uniform_of(*parts: object) -> float:
     return (number >> 11) / 2**53
 
 
-def draw_splits(subjects: Iterable[str], *, train: float, val: float, salt: str) -> dict[str, str]:
-    """Subject -> split, drawn with the given shares; what is left over is `test`."""
+@dataclass(frozen=True)
+class Assignment:
+    """Who is in which split, before any quality control."""
+
+    splits: dict[str, str]  # subject -> split
+    families: dict[str, str | None]  # subject -> family
+    external: frozenset[str] = frozenset()  # subjects that are wholly for test
+    ledger: Ledger | None = None  # what to keep of a stratified draw
+
+
+def assign(rows: Iterable[Row], options: Mapping[str, Any], study: Path) -> Assignment:
+    """Assign the subjects of the eligible recordings `rows`, by the config's `split` options.
+
+    In this order: the user's table; external cohorts; the ledger of a stratified draw; the draw.
+    Asked when the workflow is parsed and when the cohort is selected, with equal answers: neither
+    quality control nor later subjects change them. `study` is where the table and ledger lie.
+    """
+    rows = list(rows)
+    families = families_of(rows, options["family"])
+    if options["table"]:
+        table = read_split_table(study / options["table"])
+        return Assignment(splits_from_table(families, table, str(options["table"])), families)
+    external = external_subjects(rows, options["external"], families)
+    drawn = {subject: fam for subject, fam in families.items() if subject not in external}
+    splits = dict.fromkeys(sorted(external), "test")
+    if not options["stratify"]:
+        splits |= draw_splits(drawn, **{key: options[key] for key in ("train", "val", "salt")})
+        return Assignment(splits, families, external)
+    ledger = _draw_in_strata(rows, drawn, options, Study(study).path("split_ledger"))
+    splits |= {subject: ledger.splits[subject] for subject in drawn}
+    return Assignment(splits, families, external, ledger)
+
+
+def assign_splits(rows: Iterable[Row], options: Mapping[str, Any], study: Path) -> dict[str, str]:
+    """Subject -> split: see `assign`."""
+    return assign(rows, options, study).splits
+
+
+def draw_splits(
+    families: Mapping[str, str | None], *, train: float, val: float, salt: str
+) -> dict[str, str]:
+    """Subject -> split, drawn with the given shares; what is left over is `test`.
+
+    `families` maps each subject to its family (None: of none), which is drawn as one.
+    """
     splits = {}
-    for subject in sorted(set(subjects)):
-        draw = uniform_of(salt, subject)
+    for subject in sorted(families):
+        draw = _hash_of_group(_group_of(subject, families[subject]), salt)
         splits[subject] = "train" if draw < train else "val" if draw < train + val else "test"
     return splits
 
 
-def assign_splits(
-    rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any], study: Path
-) -> dict[str, str]:
-    """Subject -> split of the eligible recordings `rows`, by the config's `split` options.
-
-    Asked when the workflow is parsed and when the cohort is selected: neither quality control nor
-    later subjects change the answer. `study` is where `split.table` lies.
-    """
-    subjects = [str(row["subject"]) for row in rows]
-    if options["table"]:
-        path = study / options["table"]
-        return splits_from_table(subjects, read_split_table(path), str(options["table"]))
-    return draw_splits(subjects, **{key: options[key] for key in ("train", "val", "salt")})
-
-
-def read_split_table(path: Path) -> list[dict[str, str]]:
-    """The user's own table of splits (TSV), one dictionary a line."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            return list(csv.DictReader(handle, delimiter="\t"))
-    except FileNotFoundError:
-        raise InputError(
-            "The table of splits does not exist",
-            file=path,
-            fix="split.table is relative to the study folder; leave it out to draw",
-        ) from None
-
-
-def splits_from_table(
-    subjects: Iterable[str], table: Iterable[Mapping[str, str]], source: str
-) -> dict[str, str]:
-    """Subject -> split as the user's `table` (columns `subject` and `split`) says."""
-    table = list(table)
-    if not table or not {"subject", "split"} <= set(table[0]):
-        raise InputError(
-            "The table of splits needs the columns subject and split",
-            file=source,
-            fix="write a TSV with a header line, one subject a line, split = train, val or test",
-        )
-    pairs = {(row["subject"].removeprefix("sub-"), row["split"]) for row in table}
-    unknown = sorted({split for _, split in pairs} - set(SPLITS))
-    if unknown:
-        raise InputError(
-            f"The table of splits names unknown splits: {', '.join(unknown[:5])}",
-            file=source,
-            fix="use train, val and test",
-        )
-    known = dict(sorted(pairs))
-    if len(known) < len(pairs):
-        twice = sorted(
-            subject for subject in known if len({s for n, s in pairs if n == subject}) > 1
-        )
-        raise InputError(
-            f"The table of splits puts a subject into two: {_some(twice)}",
-            file=source,
-            fix="keep one line for each subject",
-        )
-    wanted = {subject: subject.removeprefix("sub-") for subject in sorted(set(subjects))}
-    missing = [subject for subject, label in wanted.items() if label not in known]
-    if missing:
-        raise InputError(
-            f"The table of splits lacks {len(missing)} subjects of the cohort: {_some(missing)}",
-            file=source,
-            fix="add a line for each of them",
-        )
-    return {subject: known[label] for subject, label in wanted.items()}
+def _draw_in_strata(
+    rows: list[Row], families: Mapping[str, str | None], options: Mapping[str, Any], path: Path
+) -> Ledger:
+    """The ledger at `path`, if there is one, and who it lacks of the subjects in `families`."""
+    ledger = read_ledger(path, options)
+    labels = {
+        name: {s: v for s, v in values_of(rows, name, "split.stratify").items() if s in families}
+        for name in options["stratify"]
+    }
+    if ledger is None:
+        found = {name: bin_edges(labels[name].values(), options["bins"]) for name in labels}
+        edges = {name: cuts for name, cuts in found.items() if cuts is not None}
+        ledger = Ledger(drawn_with(options), edges)
+    check_families_are_whole(ledger, families, path)
+    for name, values in labels.items():
+        ledger.check_kind(name, values.values(), path)
+    strata = strata_of(labels, ledger.edges)
+    groups = {subject: _group_of(subject, families[subject]) for subject in sorted(families)}
+    # Siblings may differ in their strata: a family counts in that of its first member.
+    first = {groups[subject]: subject for subject in reversed(groups)}
+    # Who has left the cohort may have been trained on: a family follows its earlier members.
+    fixed = {_group_of(s, ledger.families[s]): split for s, split in ledger.splits.items()}
+    fixed |= {groups[s]: split for s, split in ledger.splits.items() if s in groups}
+    salt = options["salt"]
+    drawn = fill_strata(
+        Counter(groups.values()),
+        {group: strata[subject] for group, subject in first.items()},
+        fixed,
+        _shares(options),
+        lambda group: _hash_of_group(group, salt),
+    )
+    splits = {subject: drawn[group] for subject, group in groups.items()}
+    return Ledger(
+        ledger.options,
+        ledger.edges,
+        {**ledger.splits, **splits},
+        {**ledger.families, **families},
+    )
 
 
-def check_no_split_is_empty(splits: Mapping[str, str], fix: str) -> None:
-    """Refuse a cohort in which nobody is left to train on, validate on or test on."""
-    empty = [split for split in SPLITS if split not in splits.values()]
+def _shares(options: Mapping[str, Any]) -> dict[str, float]:
+    train, val = options["train"], options["val"]
+    return {"train": train, "val": val, "test": 1 - train - val}
+
+
+def _group_of(subject: str, family: str | None) -> tuple[str, ...]:
+    """What is drawn as one: a family, or a subject of none."""
+    return (subject,) if family is None else ("family", family)
+
+
+def _hash_of_group(group: tuple[str, ...], salt: str) -> float:
+    return uniform_of(salt, *group)
+
+
+def check_no_split_is_empty(
+    splits: Mapping[str, str], fix: str, needed: Iterable[str] = SPLITS
+) -> None:
+    """Refuse a cohort in which nobody is left in one of the `needed` splits."""
+    empty = [split for split in needed if split not in splits.values()]
     if not empty:
         return
     raise DataError(
@@ -117,29 +155,49 @@ def check_no_split_is_empty(splits: Mapping[str, str], fix: str) -> None:
     )
 
 
-def working_salt(subjects: Iterable[str], *, train: float, val: float, salt: str) -> str | None:
-    """The first of `salt`-1, `salt`-2, ... that leaves no split empty, to put into a fix."""
-    subjects = sorted(set(subjects))
+def working_salt(
+    families: Mapping[str, str | None],
+    needed: Iterable[str],
+    *,
+    train: float,
+    val: float,
+    salt: str,
+) -> str | None:
+    """The first of `salt`-1, `salt`-2, ... that leaves no `needed` split empty, for a fix."""
+    needed = set(needed)
     for number in range(1, _MOST_SALTS_TRIED + 1):
         candidate = f"{salt}-{number}"
-        drawn = draw_splits(subjects, train=train, val=val, salt=candidate)
-        if set(drawn.values()) == set(SPLITS):
+        drawn = draw_splits(families, train=train, val=val, salt=candidate)
+        if needed <= set(drawn.values()):
             return candidate
     return None
 
 
 def check_leakage(table: pd.DataFrame, source: object) -> None:
-    """Refuse a table (columns `subject`, `split`) with a subject in two splits."""
-    counts = table.groupby("subject")["split"].nunique()
-    if (counts > 1).any():
-        raise DataError(
-            f"Leakage: {int((counts > 1).sum())} subjects are in more than one split, "
-            f"e.g. {_some(counts.index[counts > 1])}",
-            file=str(source),
-            fix="make the cohort and the shards anew; never edit them by hand",
-        )
+    """Refuse a table with a subject, or a family, in two splits.
+
+    Its columns are `subject` and `split`, and `family` where families are known (missing: of
+    none). Whoever reads or writes data of more than one split asks here first.
+    """
+    for column in ("subject", "family"):
+        if column not in table.columns:
+            continue
+        torn = in_two_splits(table, column)
+        if len(torn):
+            what = "subjects" if column == "subject" else "families"
+            example = (
+                some(torn)
+                if column == "subject"
+                else "one of " + some(table.loc[table["family"] == torn[0], "subject"].unique())
+            )
+            raise DataError(
+                f"Leakage: {len(torn)} {what} are in more than one split, e.g. {example}",
+                file=str(source),
+                fix="make the cohort and the shards anew; never edit them by hand",
+            )
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def in_two_splits(table: pd.DataFrame, column: str) -> list[str]:
+    """The values of `column` that stand in more than one split."""
+    pairs = table[[column, "split"]].dropna(subset=column).drop_duplicates()
+    return [str(name) for name in pairs.loc[pairs[column].duplicated(), column].unique()]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from brainlm.cli._parcel_series import parcel_names, read_recording
 from brainlm.cli.cohort import cohort
 from brainlm.errors import DataError, InputError
 from brainlm.files import write_json
-from brainlm.layout import folder_of
+from brainlm.layout import Study, folder_of
+from brainlm.shards.harmonise import Timing
 from brainlm.shards.selection import Finished, Quality, check_enough_is_left, select
-from brainlm.shards.splits import (
-    check_leakage,
-    draw_splits,
-    splits_from_table,
-    working_salt,
-)
+from brainlm.shards.timing import resample
 
 from .synthetic_cohort import (
     FIELDS,
@@ -31,68 +30,14 @@ from .synthetic_cohort import (
     write_study,
 )
 
-SHARES = {"train": 0.8, "val": 0.1, "salt": "s"}
 QUALITY = Quality(min_volumes=200, max_mean_fd_mm=0.5, min_parcels=0.8, max_excluded=0.5)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.sets(st.text("abc0123", min_size=1, max_size=6), max_size=20),
-    st.sets(st.text("abc0123", min_size=1, max_size=6), max_size=20),
-)
-def test_adding_subjects_moves_nobody(first: set[str], more: set[str]) -> None:
-    before = draw_splits(first, **SHARES)
-    after = draw_splits(first | more, **SHARES)
-    assert {subject: after[subject] for subject in first} == before
-
-
-def test_the_draw_keeps_to_the_shares_and_depends_on_the_salt() -> None:
-    subjects = [str(number) for number in range(10_000)]
-    drawn = pd.Series(draw_splits(subjects, **SHARES))
-    shares = drawn.value_counts(normalize=True)
-    assert shares["train"] == pytest.approx(0.8, abs=0.015)
-    assert shares["val"] == pytest.approx(0.1, abs=0.01)
-    other = pd.Series(draw_splits(subjects, **{**SHARES, "salt": "t"}))
-    assert 0.6 < (drawn == other).mean() < 0.72  # 0.8^2 + 2 x 0.1^2 = 0.66 by chance
-
-
-def test_a_users_table_is_taken_as_it_is() -> None:
-    table = pd.DataFrame({"subject": ["sub-1", "2", "9"], "split": ["train", "test", "val"]})
-    assert splits_from_table(["1", "2"], table, "t.tsv") == {"1": "train", "2": "test"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        ({"subject": ["1"], "split": ["train"]}, "lacks 1 subjects.*: 2"),
-        ({"subject": ["1", "2"], "split": ["train", "dev"]}, "unknown splits: dev"),
-        ({"subject": ["1", "1", "2"], "split": ["train", "test", "val"]}, "into two: 1"),
-        ({"subject": ["1"], "fold": [0]}, "needs the columns"),
-    ],
-)
-def test_a_wrong_table_is_refused(rows: dict, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        splits_from_table(["1", "2"], pd.DataFrame(rows), "t.tsv")
-
-
-def test_a_working_salt_leaves_no_split_empty() -> None:
-    subjects = [f"{number:02d}" for number in range(6)]
-    salt = working_salt(subjects, train=0.6, val=0.2, salt="x")
-    assert salt is not None
-    drawn = draw_splits(subjects, train=0.6, val=0.2, salt=salt)
-    assert set(drawn.values()) == {"train", "val", "test"}
-    assert working_salt(["1", "2"], train=0.6, val=0.2, salt="x") is None
-
-
-def test_leakage_is_seen() -> None:
-    table = pd.DataFrame({"subject": ["1", "2", "1"], "split": ["train", "val", "test"]})
-    with pytest.raises(DataError, match=r"Leakage: 1 subjects.*e\.g\. 1"):
-        check_leakage(table, "index")
 
 
 def _recordings(n: int) -> pd.DataFrame:
     ids = [f"sub-{number}_task-rest" for number in range(n)]
-    return pd.DataFrame({"recording_id": ids, "eligible": True, "reason": None, "n_volumes": 300})
+    return pd.DataFrame(
+        {"recording_id": ids, "eligible": True, "reason": None, "n_volumes": 300, "tr": 2.0}
+    )
 
 
 def test_the_rules_of_quality() -> None:
@@ -146,7 +91,8 @@ def test_the_command_lists_each_exclusion_with_its_reason(tmp_path) -> None:
     rng = np.random.default_rng(0)
     series_path(study, ids[1]).write_bytes(b"")
     ledger = study.path("failure", recording=ids[1])
-    write_json(ledger, {"stage": "motion", "what": "the head left the field of view"})
+    failure = {"stage": "motion", "what": "the head left the field of view"}
+    write_json(ledger, {**failure, "file": "bold.nii.gz", "fix": "scan again"})
     write_recording(study, ids[2], simulate(0, 60, rng), mean_fd=2.0)
     covered = simulate(0, 60, rng)
     covered[:, :4] = np.nan
@@ -163,6 +109,7 @@ def test_the_command_lists_each_exclusion_with_its_reason(tmp_path) -> None:
     assert list(lost["stage"]) == ["onboard", "motion", "cohort", "cohort", "parcellate", "cohort"]
     assert lost.loc[ids[0], "reason"] == "TR is missing"
     assert lost.loc[ids[1], "reason"] == "the head left the field of view"
+    assert list(lost.loc[ids[1], ["file", "fix"]]) == ["bold.nii.gz", "scan again"]
     assert "mean FD" in lost.loc[ids[2], "reason"]
     assert "parcels" in lost.loc[ids[3], "reason"]
     assert "has not been made" in lost.loc[ids[4], "reason"]
@@ -185,13 +132,238 @@ def test_the_command_lists_each_exclusion_with_its_reason(tmp_path) -> None:
     assert [study.path(kind).read_bytes() for kind in kinds] == before
 
 
+def _replace_in_sidecar(path: Path, **changes: Any) -> None:
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
+
+
+def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> None:
+    """One recording each; the rest of the cohort goes on."""
+    study = write_study(tmp_path / "study", {"train": 8, "val": 2, "test": 2})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 13)]
+    rng = np.random.default_rng(0)
+    write_recording(study, ids[0], simulate(0, 60, rng)[:59])
+    path = series_path(study, ids[1])
+    path.write_bytes(path.read_bytes()[:-100])
+    path = series_path(study, ids[2])
+    table = pq.read_table(path)
+    pq.write_table(table.select(table.column_names[:-1]), path)
+    _replace_in_sidecar(series_path(study, ids[3]), Atlas="Schaefer400")
+    coverage = study.path("coverage", recording=ids[4], folder=folder_of(ids[4]), **FIELDS)
+    coverage.write_text("\n".join(coverage.read_text().splitlines()[:-1]) + "\n")
+    series_path(study, ids[5]).with_suffix(".json").unlink()
+
+    cohort(study.root)
+
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
+    assert list(lost.index) == ids[:6]
+    for name, told in zip(
+        ids,
+        (
+            "not as many volumes as the run",
+            "cannot be read",
+            "has 7 parcels that are not the 8",
+            "is of the atlas Schaefer400, the study's is A424",
+            "table of coverage has 7 parcels",
+            "has no sidecar",
+        ),
+        strict=False,
+    ):
+        row = lost.loc[name]
+        assert told in row["reason"], name
+        if name == ids[0]:
+            assert "delete it and rerun" in row["reason"]
+        else:
+            assert row["file"].startswith(f"derivatives/brainlm/{name[:6]}/func/{name}_space-")
+            assert "rerun" in row["fix"], name
+    assert len(pd.read_parquet(study.path("cohort"))) == 6
+
+
+def test_values_that_broke_later_are_told_when_they_are_read(tmp_path) -> None:
+    """The stage that makes a series refuses them; whoever reads it looks at every value again."""
+    study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 5)]
+    rng = np.random.default_rng(0)
+    for name, value in zip(ids, (np.inf, np.nan), strict=False):
+        series = simulate(0, 60, rng)
+        series[3, 2] = value
+        write_recording(study, name, series)
+    cohort(study.root)
+    rows = {r["recording_id"]: r for path in plans(study) for r in pq.read_table(path).to_pylist()}
+    names = parcel_names(study.path("atlas_table", **FIELDS))
+    for name, told in zip(ids, ("infinite values", "NaN at some time points"), strict=False):
+        with pytest.raises(DataError, match=told) as caught:
+            read_recording(study.root, rows[name], names)
+        assert name in str(caught.value.file) and "rerun" in str(caught.value.fix)
+    path = series_path(study, ids[2])
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(DataError, match="has changed since the cohort was selected"):
+        read_recording(study.root, rows[ids[2]], names)
+    data = bytearray(path.read_bytes())
+    data[20:400] = bytes(380)
+    path.write_bytes(data)
+    damaged = {**rows[ids[2]], "timeseries_sha256": hashlib.sha256(data).hexdigest()}
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        read_recording(study.root, damaged, names)
+    assert ids[2] in str(caught.value.file)
+
+
+OTHER_TR = ("sub-01_task-rest_run-1", "sub-02_task-rest_run-1", "sub-03_task-rest_run-1")
+
+
+def _study_of_many_trs(root: Path, timing: dict[str, Any]) -> Study:
+    """TR 2 s; but 2.01 s, 1 s and 4 s of the first three subjects."""
+    options = {"timing": timing, "eligibility": {"min_volumes": 35}}
+    study = write_study(root, {"train": 6, "val": 2, "test": 2}, options=options)
+    table = pd.read_parquet(study.path("recordings"))
+    table.loc[:2, "tr"] = [2.01, 1.0, 4.0]
+    write_recordings(study, table)
+    return study
+
+
+def test_one_tr_for_all(tmp_path, capsys) -> None:
+    study = _study_of_many_trs(tmp_path / "study", {"tr": 2.0})
+    path = series_path(study, OTHER_TR[2])
+    _replace_in_sidecar(path, CensoredVolumes=[10], Scrubbing="interpolate")
+
+    cohort(study.root)
+
+    told = capsys.readouterr().out
+    assert "TR 2 s for all; recorded: 2 s (7), 2.01 s (1), 4 s (1); 1 resampled" in told
+    assert "1 of them from a longer TR: that adds samples, but no information" in told
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")["reason"]
+    assert dict(lost) == {OTHER_TR[1]: "fewer than 35 volumes at the 2 s of timing.tr"}
+    table = pd.read_parquet(study.path("cohort")).set_index("recording_id")
+    assert set(table["tr"]) == {2.0}
+    taken = table.loc[[OTHER_TR[0], OTHER_TR[2]], ["source_tr", "resampled", "n_timepoints"]]
+    assert taken.to_numpy().tolist() == [[2.01, False, 60], [4.0, True, 119]]
+
+    rows = {
+        r["recording_id"]: r for f in sorted(plans(study)) for r in pq.read_table(f).to_pylist()
+    }
+    assert set(rows) == set(table.index)
+    names = parcel_names(study.path("atlas_table", **FIELDS))
+    same = read_recording(study.root, rows[OTHER_TR[0]], names)
+    stored = pq.read_table(series_path(study, OTHER_TR[0])).to_pandas().to_numpy().T
+    assert (same.values == stored).all() and same.counted.all()
+    other = read_recording(study.root, rows[OTHER_TR[2]], names)
+    stored = pq.read_table(path).to_pandas().to_numpy().T
+    assert other.values == pytest.approx(resample(stored, 4.0, 2.0))
+    assert np.flatnonzero(~other.counted).tolist() == [19, 20, 21]
+    wrong = {**rows[OTHER_TR[2]], "n_timepoints": 60}
+    with pytest.raises(DataError, match="gives 119 volumes, the cohort's plan says 60"):
+        read_recording(study.root, wrong, names)
+
+
+def plans(study: Study) -> list[Path]:
+    return list(study.path("shard_plan", shard="any").parent.glob("*.parquet"))
+
+
+def test_other_trs_can_be_left_out(tmp_path) -> None:
+    study = _study_of_many_trs(tmp_path / "study", {"tr": 2.0, "other": "exclude"})
+    cohort(study.root)
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")["reason"]
+    assert dict(lost) == {
+        OTHER_TR[1]: "TR 1 s is not the 2 s of timing.tr",
+        OTHER_TR[2]: "TR 4 s is not the 2 s of timing.tr",
+    }
+
+
+def test_without_a_tr_for_all_differing_ones_are_told(tmp_path, capsys) -> None:
+    study = _study_of_many_trs(tmp_path / "study", {})
+    cohort(study.root)
+    assert "different TRs: 1 s (1), 2 s (7), 2.01 s (1), 4 s (1)" in capsys.readouterr().err
+    table = pd.read_parquet(study.path("cohort"))
+    assert (table["tr"] == table["source_tr"]).all() and not table["resampled"].any()
+    alike = write_study(tmp_path / "alike", {"train": 2, "val": 1, "test": 1})
+    cohort(alike.root)
+    assert "TRs" not in capsys.readouterr().err
+
+
+def test_what_scrubbing_shortened_cannot_be_resampled() -> None:
+    recordings = _recordings(4).assign(tr=[2.0, 1.0, 1.0, None], n_volumes=[300, 300, 600, 300])
+    recordings["tr"] = recordings["tr"].astype("Float64")
+    finished = {
+        name: Finished(name, mean_fd=0.1, share_parcels=1, n_left=left)
+        for name, left in zip(recordings["recording_id"], (250, 250, None, None), strict=True)
+    }
+    selection = select(recordings, finished, QUALITY, Timing(2.0, 0.01, "resample"))
+    assert list(selection.included["n_timepoints"]) == [250, 300]
+    reasons = list(selection.exclusions["reason"])
+    assert "set denoise.scrub: interpolate" in reasons[0] and "TR is unknown" in reasons[1]
+
+
+def test_strata_families_and_external_cohorts_through_the_command(tmp_path) -> None:
+    options = {
+        "split": {
+            "table": None,
+            "stratify": ["sex"],
+            "family": "fam",
+            "external": {"site": ["HCP"]},
+        }
+    }
+    study = write_study(tmp_path / "study", {"train": 24}, options=options)
+    table = pd.read_parquet(study.path("recordings"))
+    table["label_sex"] = ["F", "M"] * 12
+    table["label_fam"] = pd.array([1, 1, *range(2, 23), None], dtype="Float64")
+    table["site"] = ["A"] * 21 + ["HCP"] * 3
+    write_recordings(study, table)
+    series_path(study, table["recording_id"][4]).write_bytes(b"")  # is drawn all the same
+
+    cohort(study.root)
+
+    made = pd.read_parquet(study.path("cohort"))
+    assert len(made) == 23
+    assert made.groupby("family")["split"].nunique().max() == 1
+    assert set(made.loc[made["site"] == "HCP", "split"]) == {"test"}
+    ledger = study.path("split_ledger")
+    kept = pd.read_csv(ledger, sep="\t", comment="#", dtype=str)
+    assert len(kept) == 21 and "05" in set(kept["subject"])
+    drawn = dict(zip(kept["subject"], kept["split"], strict=True))
+    inside = made[made["site"] != "HCP"]
+    assert dict(zip(inside["subject"], inside["split"], strict=True)).items() <= drawn.items()
+    proof = json.loads(study.path("leakage").read_text())
+    assert proof["in_two_splits"] == {"families": 0, "subjects": 0}
+    assert proof["decided_by"] == "stratified draw and ledger" and proof["family"] == "fam"
+    assert sum(counts["recordings"] for counts in proof["splits"].values()) == 23
+    planned = [row for path in plans(study) for row in pq.read_table(path).to_pylist()]
+    assert {row["family"] for row in planned} == {None, *map(str, range(1, 23))} - {"4"}
+
+    files = [ledger, study.path("leakage"), *plans(study)]
+    before = {path: path.read_bytes() for path in files}
+    written = ledger.stat().st_mtime_ns
+    cohort(study.root)
+    assert {path: path.read_bytes() for path in [*files[:2], *plans(study)]} == before
+    assert ledger.stat().st_mtime_ns == written
+
+
+def test_labels_that_do_not_exist_are_told_with_those_that_do(tmp_path) -> None:
+    options = {"split": {"table": None, "family": "clan"}}
+    study = write_study(tmp_path / "study", {"train": 6}, options=options)
+    with pytest.raises(InputError, match="labels clan, which no recording has") as caught:
+        cohort(study.root)
+    assert "site, dataset, score, group" in str(caught.value.fix)
+
+
+def test_an_external_cohort_alone_needs_a_scaler_that_was_fitted_elsewhere(tmp_path) -> None:
+    study = write_study(tmp_path / "study", {"test": 3})
+    with pytest.raises(DataError, match="splits train and val"):
+        cohort(study.root)
+    config = study.path("config")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "scale": {"fitted": "x"}}))
+    cohort(study.root)
+    assert json.loads(study.path("leakage").read_text())["splits"]["train"]["subjects"] == 0
+
+
 def test_parcels_are_counted_by_the_coverage_that_parcellation_asked_for(tmp_path) -> None:
     from brainlm.cli._cohort_files import mean_fd, share_of_parcels
 
     path = tmp_path / "coverage.tsv"
     pd.DataFrame({"coverage": [1.0, 0.5, 0.49, 0.0, np.nan]}).to_csv(path, sep="\t", na_rep="n/a")
-    assert share_of_parcels(path, 0.5) == pytest.approx(2 / 5)
-    assert share_of_parcels(path, 0.0) == pytest.approx(3 / 5)  # none at all is no series
+    assert share_of_parcels(path, 0.5, 5) == pytest.approx(2 / 5)
+    assert share_of_parcels(path, 0.0, 5) == pytest.approx(3 / 5)  # none at all is no series
+    with pytest.raises(DataError, match="has 5 parcels, the study's atlas 8"):
+        share_of_parcels(path, 0.5, 8)
     text = "trans_x\tframewise_displacement\n0\tn/a\n0\t0.1\n0\t0.3\n"
     assert mean_fd(text, path) == pytest.approx(0.2)
     with pytest.raises(DataError, match="framewise_displacement"):

@@ -50,6 +50,34 @@ def test_labels_that_a_second_onboarding_loses_are_named(bids, tmp_path, capsys)
     assert "labels that are gone: age, group." in capsys.readouterr().err
 
 
+def test_a_recording_keeps_the_wave_of_the_onboarding_that_found_it(bids, tmp_path):
+    """Shards are dealt wave by wave, so that old ones stay when a dataset grows."""
+
+    def waves() -> dict[str, int]:
+        table = read_table(path)
+        assert table["wave"].dtype == "Int64"
+        return dict(zip(table["recording_id"], table["wave"], strict=True))
+
+    path = tmp_path / "study/onboarding/recordings.parquet"
+    run(bids, tmp_path / "study")
+    first = waves()
+    assert set(first.values()) == {0}
+    write_bold(bids / "sub-02/ses-2/func/sub-02_ses-2_task-new_bold.nii.gz")
+    run(bids, tmp_path / "study")
+    second = waves()
+    assert second == {**first, "sub-02_ses-2_task-new": 1}
+    before = path.read_bytes()
+    run(bids, tmp_path / "study")
+    assert path.read_bytes() == before
+    (bids / "sub-02/ses-2/func/sub-02_ses-2_task-new_bold.nii.gz").unlink()
+    write_bold(bids / "sub-02/ses-2/func/sub-02_ses-2_task-other_bold.nii.gz")
+    run(bids, tmp_path / "study")
+    assert waves() == {**first, "sub-02_ses-2_task-other": 2}
+    pd.read_parquet(path).drop(columns="wave").to_parquet(path, index=False)
+    run(bids, tmp_path / "study")
+    assert set(waves().values()) == {0}
+
+
 def test_the_study_is_complete_and_a_rerun_touches_nothing(bids, tmp_path, capsys):
     study = tmp_path / "study"
     run(bids, study)

@@ -265,10 +265,49 @@ def test_the_users_table_of_splits_is_an_input_of_the_cohort(tmp_path: Path) -> 
     config.write_text(config.read_text().replace("table: null", "table: config/mine.tsv"))
     target = ("--cores", "1", "cohort/splits.tsv")
     missing = snakemake(tmp_path, *target)
-    assert "Missing input files for rule select_cohort" in missing
-    assert "config/mine.tsv" in missing
-    (tmp_path / "config" / "mine.tsv").write_text("subject\tsplit\n")
+    assert "The table of splits does not exist" in missing and "config/mine.tsv" in missing
+    assert "Traceback" not in missing
+    lines = [f"{number:06d}\ttest" for number in range(3)]
+    (tmp_path / "config" / "mine.tsv").write_text("\n".join(["subject\tsplit", *lines]))
+    assert _dag(tmp_path).split_table() == ["config/mine.tsv"]
+    assert _dag(tmp_path).shards == ["test-00000"]
     assert counts(snakemake(tmp_path, *target))["select_cohort"] == 1
+
+
+def test_who_is_in_which_split_makes_the_cohort_stale(tmp_path: Path) -> None:
+    """Labels, families and the ledger change it without a change of any option."""
+    import pandas as pd
+
+    from brainlm.shards.splits import assign
+
+    make_study(tmp_path, 20)
+    config = tmp_path / "config" / "config.yaml"
+    config.write_text(config.read_text().replace("stratify: []", "stratify: [sex]"))
+    assert "labels sex, which no recording has" in snakemake(tmp_path, "--cores", "1")
+    path = tmp_path / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table.assign(label_sex=["F", "M"] * 10).to_parquet(path)
+    dag = _dag(tmp_path)
+    options = dag.config.split.model_dump(mode="json")
+    ledger = assign(dag.rows.values(), options, tmp_path).ledger
+    assert ledger is not None
+    (tmp_path / "config" / "split-ledger.tsv").write_text(ledger.text())
+    assert _dag(tmp_path).split_content() == dag.split_content()
+    table.assign(label_sex=["F"] * 3 + ["M"] * 17).to_parquet(path)
+    assert _dag(tmp_path).splits == dag.splits
+    (tmp_path / "config" / "split-ledger.tsv").unlink()
+    assert _dag(tmp_path).split_content() != dag.split_content()
+
+
+def test_a_table_that_holds_a_recording_twice_is_refused(tmp_path: Path) -> None:
+    import pandas as pd
+
+    make_study(tmp_path, 3)
+    path = tmp_path / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    pd.concat([table, table[:1]]).to_parquet(path)
+    with pytest.raises(InputError, match="holds sub-000000_task-rest more than once"):
+        _dag(tmp_path)
 
 
 def _dag(study: Path) -> Dag:

@@ -12,6 +12,7 @@ rule select_cohort:
         cohort=study.pattern("cohort"),
         exclusions=study.pattern("exclusions"),
         splits=study.pattern("splits"),
+        leakage=study.pattern("leakage"),
         plans=study.each_shard("shard_plan"),
     log:
         "logs/cohort.log",
@@ -26,6 +27,7 @@ rule select_cohort:
     params:
         options=study.options("cohort"),
         code=study.code("cohort"),
+        splits=study.split_content(),
     message:
         "cohort: quality and splits"
     shell:
