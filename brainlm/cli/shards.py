@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._console import progress, say
+from ._shards_export import export
 from ._stage import ThreadsOption
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ shards_app = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the group to the command line."""
     app.add_typer(shards_app, name="shards")
+    shards_app.command("export")(export)
 
 
 @shards_app.command("info")
@@ -82,7 +84,7 @@ def head(
     from ..shards.reader import ShardReader
 
     _read_index(folder)
-    reader = ShardReader(folder / "index.parquet")
+    reader = ShardReader(folder)
     if recording not in reader.table.index:
         raise _unknown(recording, [str(name) for name in reader.table.index], folder)
     for name, value in reader.table.loc[recording].items():
@@ -141,9 +143,9 @@ def _on_threads(
 def _check_is_whole(folder: Path) -> None:
     """Every small file that a folder of shards must have is there."""
     from ..errors import InputError
-    from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
+    from ..shards.reader import INDEX_NAME, NORMALIZATION_NAME, PARCELS_NAME
 
-    for name in ("index.parquet", NORMALIZATION_NAME, PARCELS_NAME):
+    for name in (INDEX_NAME, NORMALIZATION_NAME, PARCELS_NAME):
         if not (folder / name).is_file():
             raise InputError(
                 f"This folder holds no whole set of shards: {name} is not there",

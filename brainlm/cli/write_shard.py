@@ -101,7 +101,7 @@ def _what_it_is_made_of(
     return scaler, shard_header(
         split=split_of(shard),
         dtype=run.params["shards"]["dtype"],
-        method=scaler.about.get("method", "robust"),
+        method=scaler.method,
         tr={str(row["recording_id"]): row["tr"] for row in plan},
         atlas_sha256=atlas_sha256,
         scaler_sha256=sha256_file(scaler_path),

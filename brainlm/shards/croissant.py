@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .reader import INDEX_NAME
+
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
-_INDEX = "index.parquet"
 
 #: Terms of the standard's own context that stand for themselves in its name space.
 _TERMS = (
@@ -114,7 +115,7 @@ def _field(column: str, kind: str) -> dict[str, Any]:
         "name": column,
         "description": _MEANINGS.get(column, "of participants.tsv"),
         "dataType": _data_type(kind.lower()),
-        "source": {"fileObject": {"@id": _INDEX}, "extract": {"column": column}},
+        "source": {"fileObject": {"@id": INDEX_NAME}, "extract": {"column": column}},
     }
 
 

@@ -19,7 +19,7 @@ from ..files import write_json, write_text
 from ..provenance import sha256_file
 from .croissant import croissant
 from .reader import NORMALIZATION_NAME, PARCELS_NAME
-from .scaler import load_scaler
+from .scaler import Scaler, load_scaler
 from .splits import SPLITS
 from .summary import summarise
 
@@ -57,7 +57,7 @@ class Sheet:
     source: Source
     summary: dict[str, Any]  # `summarise`
     excluded: list[tuple[str, str, int]]  # stage, reason, recordings
-    scaler: dict[str, Any]  # what the scaler says about itself
+    scaler: Scaler
     columns: dict[str, str]  # of the index, and their types
     parcels: int
 
@@ -74,7 +74,7 @@ def describe(
         source=source,
         summary=summarise(index, parcels=parcels, dtype=dtype),
         excluded=count_reasons(exclusions),
-        scaler=load_scaler(folder / NORMALIZATION_NAME).about,
+        scaler=load_scaler(folder / NORMALIZATION_NAME),
         columns={str(name): str(kind) for name, kind in index.dtypes.items()},
         parcels=parcels,
     )
@@ -116,7 +116,7 @@ def write_datasheet(folder: Path, sheet: Sheet, files: Mapping[str, str], index:
 
 def readme(sheet: Sheet) -> str:
     """The datasheet as Markdown."""
-    storage, scaler = sheet.summary["storage"], sheet.scaler
+    storage, about = sheet.summary["storage"], sheet.scaler.about
     clipped = storage["clipped_values"]
     parts = [
         f"# Shards of {sheet.source.name}\n\n{_in_short(sheet)}",
@@ -125,9 +125,9 @@ def readme(sheet: Sheet) -> str:
         "with data: median over recordings (5th to 95th percentile). Each subject is in one split.",
         "## Left out\n\n" + _exclusions(sheet.excluded),
         "## Values\n\n"
-        f"Normalisation: {scaler.get('method', 'robust')}. Median and interquartile range of each "
-        f"parcel are those of {scaler['n_recordings']:,} train recordings of "
-        f"{scaler['n_subjects']:,} subjects (`{NORMALIZATION_NAME}`). NaN marks a parcel that a "
+        f"Normalisation: {sheet.scaler.method}. Median and interquartile range of each "
+        f"parcel are those of {about['n_recordings']:,} train recordings of "
+        f"{about['n_subjects']:,} subjects (`{NORMALIZATION_NAME}`). NaN marks a parcel that a "
         "recording does not cover.\n\n"
         f"Stored as {storage['dtype']}; stored minus exact value, in units of the stored values: "
         f"root mean square {storage['error_rms']:g}, at most {storage['error_max']:g}. "

@@ -17,6 +17,8 @@ from .series import Series
 
 #: What is held of a recording in float64 at a time: it should stay in a core's own cache.
 _BLOCK_BYTES = 1 << 18
+#: Methods that look at all parcels of a recording at once.
+_WHOLE = frozenset({"recording-minmax"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ def pack(series: Series, scaler: Scaler, dtype: str) -> Packed:
 def _scaled_blocks(series: Series, scaler: Scaler) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Parcels and their scaled values (some parcels, time), a few at a time."""
     parcels, time = series.values.shape
-    rows = max(1, _BLOCK_BYTES // (8 * time))
+    rows = parcels if scaler.method in _WHOLE else max(1, _BLOCK_BYTES // (8 * time))
     for start in range(0, parcels, rows):
         part = slice(start, start + rows)
         some = replace(
@@ -87,7 +89,7 @@ def _scaled_blocks(series: Series, scaler: Scaler) -> Iterator[tuple[slice, NDAr
             iqr=scaler.iqr[part],
             usable=scaler.usable[part],
         )
-        yield part, some.transform(series.values[part])
+        yield part, some.transform(series.values[part], series.counted)
 
 
 def _short(value: float) -> float:

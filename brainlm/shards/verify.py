@@ -18,13 +18,12 @@ from ..provenance import sha256_file
 from .datasheet import CROISSANT_NAME, README_NAME
 from .keeping import FOLDER as KEPT
 from .plan import split_of
-from .reader import NORMALIZATION_NAME, PARCELS_NAME
+from .reader import INDEX_NAME, NORMALIZATION_NAME, PARCELS_NAME
 from .scaler import load_scaler
 from .splits import SPLITS, check_leakage
 from .tensorfile import about_of, open_tensors
 from .writer import SCHEMA_VERSION
 
-INDEX_NAME = "index.parquet"
 #: What may lie beside the shards.
 _BELONGING = frozenset(
     {

@@ -83,6 +83,7 @@ def _make_study(root: Path) -> Study:
                 "timeseries_sha256": sha256_file(path),
                 "source_tr": 0.735,
                 "tr": 0.735,
+                "resampled": False,
                 "n_timepoints": VOLUMES,
                 "censored": [],
             }
@@ -96,7 +97,7 @@ def _make_study(root: Path) -> Study:
         rng.normal(0, 0.1, PARCELS),
         rng.uniform(10, 14, PARCELS),
         np.ones(PARCELS, bool),
-        {
+        about={
             "atlas_sha256": sha256_file(atlas),
             "plans": {s: sha256_file(study.path("shard_plan", shard=s)) for s in plans},
         },

@@ -26,7 +26,7 @@ from brainlm.cli.scale import scale
 from brainlm.cli.write_shard import write_shard
 from brainlm.errors import DataError, ResourceError
 from brainlm.shards.packing import pack
-from brainlm.shards.scaler import Scaler, load_scaler, save_scaler
+from brainlm.shards.scaler import METHODS, Scaler, load_scaler, save_scaler
 from brainlm.shards.series import Series
 from brainlm.shards.tensorfile import about_of, open_tensors, save_tensors
 from brainlm.shards.tensorstream import write_stream
@@ -114,18 +114,23 @@ def test_what_was_not_announced_is_refused(tmp_path):
         elements=st.floats(-(2.0**40), 2.0**40, width=32),
     ),
     st.sampled_from(["float16", "float32"]),
+    st.sampled_from(sorted(METHODS)),
     st.integers(0, 99),
 )
-def test_packing_is_the_transform_rounded_once(values, dtype, seed):
+def test_packing_is_the_transform_rounded_once(values, dtype, method, seed):
     parcels, time = values.shape
     rng = np.random.default_rng(seed)
     scaler = Scaler(
-        rng.normal(0, 5, parcels), 10 ** rng.uniform(-6, 3, parcels), rng.random(parcels) > 0.2
+        rng.normal(0, 5, parcels),
+        10 ** rng.uniform(-6, 3, parcels),
+        rng.random(parcels) > 0.2,
+        method,
+        {"global_sd": 3.0, "global_p99": 9.0, "minimum": -1e3, "maximum": 1e3},
     )
+    counted = rng.random(time) > 0.3
     values[: parcels // 3] = np.nan
-    series = Series(values, np.ones(time, bool))
-    packed = pack(series, scaler, dtype)
-    exact = scaler.transform(values)
+    packed = pack(Series(values, counted), scaler, dtype)
+    exact = scaler.transform(values, counted)
     limit = float(np.finfo(dtype).max)
     inside = np.clip(exact, -limit, limit)
     np.testing.assert_array_equal(packed.values, inside.astype(dtype).T)
@@ -138,11 +143,13 @@ def test_packing_is_the_transform_rounded_once(values, dtype, seed):
     assert packed.sha256 == hashlib.sha256(packed.values.tobytes()).hexdigest()
 
 
-def test_blocks_of_parcels_change_nothing():
-    """Longer than what is held in float64 at a time."""
+@pytest.mark.parametrize("method", ["robust", "recording-minmax"])
+def test_blocks_of_parcels_change_nothing(method):
+    """More than what is held in float64 at a time; one of the methods looks at all parcels."""
     rng = np.random.default_rng(0)
     values = (1000 + rng.standard_normal((150, 500))).astype(np.float32)
-    scaler = Scaler(rng.standard_normal(150), 1 + rng.random(150), rng.random(150) > 0.1)
+    usable = rng.random(150) > 0.1
+    scaler = Scaler(rng.standard_normal(150), 1 + rng.random(150), usable, method)
     packed = pack(Series(values, np.ones(500, bool)), scaler, "float32")
     np.testing.assert_array_equal(packed.values, scaler.transform(values).astype("f4").T)
     with pytest.raises(DataError, match="has 149 parcels, the scaler 150"):
@@ -191,7 +198,7 @@ def test_more_to_train_on_changes_the_scaler_and_all_shards(copied):
     write_shard(None, copied.root)
     after = inodes(copied)
     assert not set(before.values()) & set(after.values())
-    frozen = Scaler(old.median, old.iqr, old.usable, {**old.about, "fitted_elsewhere": True})
+    frozen = Scaler(old.median, old.iqr, old.usable, about={**old.about, "fitted_elsewhere": True})
     save_scaler(copied.path("scaler"), frozen)
     write_shard(None, copied.root)
     with_frozen = inodes(copied)
@@ -254,7 +261,9 @@ def test_without_hard_links_shards_are_written_anew(copied, monkeypatch):
 def test_a_scaler_of_other_parcels_or_another_cohort_is_refused(copied):
     scaler = load_scaler(copied.path("scaler"))
     others = {**scaler.about, "plans": {"train-00000": "0" * 64}}
-    save_scaler(copied.path("scaler"), Scaler(scaler.median, scaler.iqr, scaler.usable, others))
+    save_scaler(
+        copied.path("scaler"), Scaler(scaler.median, scaler.iqr, scaler.usable, about=others)
+    )
     with pytest.raises(DataError, match="fitted on another cohort") as caught:
         write_shard("train-00000", copied.root)
     assert caught.value.file == str(copied.path("scaler"))
@@ -266,7 +275,9 @@ def test_a_scaler_of_other_parcels_or_another_cohort_is_refused(copied):
     fewer = parcel_table()[:-1]
     fewer.to_csv(atlas, sep="\t", index=False)
     scale_of = {**scaler.about, "atlas_sha256": hashlib.sha256(atlas.read_bytes()).hexdigest()}
-    save_scaler(copied.path("scaler"), Scaler(scaler.median, scaler.iqr, scaler.usable, scale_of))
+    save_scaler(
+        copied.path("scaler"), Scaler(scaler.median, scaler.iqr, scaler.usable, about=scale_of)
+    )
     with pytest.raises(DataError, match="8 parcels that are not the 7 of the study's atlas"):
         write_shard("train-00000", copied.root)
 

@@ -214,7 +214,7 @@ def test_what_does_not_belong_together_is_refused(copied) -> None:
     index_shards(copied.root)
     reader = ShardReader(copied.path("shards_index"))
     assert np.isfinite(reader.series("sub-01_task-rest_run-1")).all()
-    other = Scaler(reader.scaler.median, reader.scaler.iqr, reader.scaler.usable, {})
+    other = Scaler(reader.scaler.median, reader.scaler.iqr, reader.scaler.usable, about={})
     save_scaler(copied.path("shards_index").with_name("normalization.safetensors"), other)
     with pytest.raises(DataError, match="another scaler than the one beside it"):
         ShardReader(copied.path("shards_index"))
