@@ -60,7 +60,7 @@ class Brackets:
 def choose_sample(recording_ids: Iterable[str]) -> set[str]:
     """The recordings to sample, by a hash of their names: about 4 times the root of their number.
 
-    What is kept of the rest falls as the root of the sample's size, and so do both costs together.
+    A larger sample narrows the intervals, as its root, but all of it is read twice.
     """
     drawn = sorted(recording_ids, key=lambda name: (uniform_of("scale", name), name))
     return set(drawn[: max(64, math.ceil(4 * math.sqrt(len(drawn))))])
