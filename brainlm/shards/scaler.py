@@ -174,25 +174,6 @@ METHODS: dict[str, Callable[[Scaler, Series, NDArray[np.bool_] | None], NDArray[
 }
 
 
-def check_series(series: Series, source: object) -> None:
-    """Refuse infinite values, and parcels that are NaN at some time points only."""
-    if np.isinf(series).any():
-        raise DataError(
-            "This parcel series holds infinite values",
-            file=str(source),
-            fix="delete it and rerun its parcellation; if they come back, check the raw image",
-        )
-    missing = np.isnan(series)
-    partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any():
-        raise DataError(
-            f"{int(partly.sum())} parcels of this series are NaN at some time points only "
-            f"(first: column {int(np.argmax(partly))})",
-            file=str(source),
-            fix="a parcel has either a whole series or none; rerun the recording's parcellation",
-        )
-
-
 def make_scaler(
     median: NDArray[np.float64],
     iqr: NDArray[np.float64],

@@ -22,12 +22,12 @@ from brainlm.shards import brackets as brackets_module
 from brainlm.shards.scaler import (
     METHODS,
     Scaler,
-    check_series,
     load_scaler,
     make_scaler,
     remove_mean,
     save_scaler,
 )
+from brainlm.shards.series import check_series
 from brainlm.shards.tensorfile import load_tensors, save_tensors
 
 from .synthetic_cohort import FIELDS, series_path, simulate, write_recording, write_study
