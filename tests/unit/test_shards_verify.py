@@ -163,6 +163,20 @@ def test_files_that_do_not_belong_and_those_that_lack_are_named(folder):
     assert "test-00000.safetensors: test-00000.safetensors does not exist" in found
 
 
+def test_a_shard_of_which_nothing_is_left_is_empty_and_whole(tmp_path):
+    """Its name was given out before quality control."""
+    few = {"shards": {"target_mb": 424 * 60 * 2 / 1e6}}  # planned as if of 424 parcels
+    study = write_study(tmp_path / "study", SPLITS, runs=3, options=few)
+    index = pd.read_parquet(make_shards(study))
+    alone = index["shard"].value_counts(ascending=True).index[0]
+    for recording in index["recording_id"][index["shard"] == alone]:
+        write_recording(study, recording, simulate(0.3, 60, np.random.default_rng(1)), mean_fd=9.0)
+    after = pd.read_parquet(make_shards(study))
+    assert alone not in set(after["shard"]) and (study.root / "shards" / alone).exists()
+    assert faults(study.root / "shards") == []
+    assert load_tensors(study.root / "shards" / alone)[0] == {}
+
+
 def test_parts_of_two_cohorts_do_not_go_together(folder, tmp_path_factory):
     other = write_study(tmp_path_factory.mktemp("other") / "study", SPLITS, seed=5)
     make_shards(other)
