@@ -35,6 +35,8 @@ from .synthetic_cohort import (
     add_wave,
     make_shards,
     parcel_table,
+    simulate,
+    write_recording,
     write_study,
 )
 
@@ -159,6 +161,10 @@ def test_blocks_of_parcels_change_nothing(method):
 # --- kept, appended, rewritten -----------------------------------------------------------------
 
 
+def contents(study) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in shard(study, "x").parent.glob("*-*.saf*")}
+
+
 def snakemake_deletes(study) -> None:
     """As before a job starts: what its rule declares."""
     for path in shard(study, "x").parent.glob("*-*.safetensors"):
@@ -170,6 +176,7 @@ def test_a_second_wave_appends_and_touches_nothing_else(copied):
     before, bytes_before = inodes(copied), shard(copied, "val-00000").read_bytes()
     part = copied.path("shard_part", shard="val-00000")
     facts = part.read_bytes()
+    os.utime(shard(copied, "val-00000"), (1e9, 1e9))
     add_wave(copied, ["val", "test"])
     cohort(copied.root)
     scale(copied.root)
@@ -190,14 +197,14 @@ def test_a_second_wave_appends_and_touches_nothing_else(copied):
 
 def test_more_to_train_on_changes_the_scaler_and_all_shards(copied):
     """Unless the scaler is one that was fitted elsewhere, or before, and frozen."""
-    before = inodes(copied)
+    before = contents(copied)
     add_wave(copied, ["train"])
     cohort(copied.root)
     old = load_scaler(copied.path("scaler"))
     scale(copied.root)
     write_shard(None, copied.root)
-    after = inodes(copied)
-    assert not set(before.values()) & set(after.values())
+    after = contents(copied)
+    assert all(after[name] != before[name] for name in before)
     frozen = Scaler(old.median, old.iqr, old.usable, about={**old.about, "fitted_elsewhere": True})
     save_scaler(copied.path("scaler"), frozen)
     write_shard(None, copied.root)
@@ -212,7 +219,7 @@ def test_more_to_train_on_changes_the_scaler_and_all_shards(copied):
 
 def test_another_type_rewrites_and_a_deleted_shard_comes_back(copied):
     bytes_before = shard(copied, "train-00000").read_bytes()
-    before = inodes(copied)
+    before, contents_before = inodes(copied), contents(copied)
     shard(copied, "train-00000").unlink()
     write_shard("train-00000", copied.root)
     assert inodes(copied) == before  # of its second name
@@ -224,7 +231,7 @@ def test_another_type_rewrites_and_a_deleted_shard_comes_back(copied):
     changed = config.read_text().replace('"model"', '"shards": {"dtype": "float32"}, "model"')
     config.write_text(changed)
     write_shard(None, copied.root)
-    assert not set(before.values()) & set(inodes(copied).values())
+    assert not set(contents_before.values()) & set(contents(copied).values())
     assert shard(copied, "train-00000").stat().st_size > len(bytes_before) + 240 * 8 * 2 - 8
 
 
@@ -280,6 +287,34 @@ def test_a_scaler_of_other_parcels_or_another_cohort_is_refused(copied):
     )
     with pytest.raises(DataError, match="8 parcels that are not the 7 of the study's atlas"):
         write_shard("train-00000", copied.root)
+
+
+def test_a_shard_of_an_earlier_plan_or_with_another_part_is_not_indexed(copied):
+    series = simulate(0.1, 60, np.random.default_rng(3))
+    write_recording(copied, "sub-05_task-rest_run-1", series)  # of val: the scaler stays
+    cohort(copied.root)
+    with pytest.raises(DataError, match="plan_sha256 differs") as caught:
+        index_shards(copied.root)
+    assert caught.value.file == str(shard(copied, "val-00000"))
+    write_shard("val-00000", copied.root)
+    part = copied.path("shard_part", shard="val-00000")
+    table = pd.read_parquet(part)
+    table.assign(n_clipped=1).to_parquet(part, index=False)
+    with pytest.raises(DataError, match="not what this shard holds"):
+        index_shards(copied.root)
+    write_shard("val-00000", copied.root)
+    index_shards(copied.root)
+
+
+def test_while_the_index_is_made_there_is_none(copied, monkeypatch):
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    assert copied.path("shards_index").exists()
+    monkeypatch.setattr(shutil, "copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        index_shards(copied.root)
+    assert not copied.path("shards_index").exists()
 
 
 def test_a_recording_twice_is_refused(copied):
