@@ -308,3 +308,19 @@ def test_reasons_are_counted_without_names():
 def test_a_second_name_is_no_fault(folder):
     keep(folder / "val-00000.safetensors")
     assert faults(folder) == []
+
+
+def test_an_external_cohort_is_scaled_as_the_train_split_was(study, tmp_path):
+    """Nobody trains: the scaler is one that was fitted elsewhere, and says so."""
+    fitted = tmp_path / "outside" / "fitted.safetensors"
+    fitted.parent.mkdir(parents=True)
+    shutil.copy(study.path("scaler"), fitted)
+    options = {"scale": {"fitted": "fitted.safetensors"}}
+    outside = write_study(tmp_path / "outside" / "study", {"test": 3}, options=options)
+    shutil.copy(fitted, outside.root / "fitted.safetensors")
+    index = pd.read_parquet(make_shards(outside))
+    assert set(index["shard"]) == {"test-00000.safetensors"}
+    folder = outside.path("shards_index").parent
+    assert faults(folder) == []
+    assert re.search(r"^train +0 +0 +0 ", run("info", folder), re.M)
+    assert "those of 2 train recordings" in (folder / "README.md").read_text()
