@@ -342,21 +342,11 @@ def test_a_fitted_scaler_is_checked_and_copied(tmp_path: Path) -> None:
     refused("another atlas")
 
 
-def test_a_series_of_another_atlas_is_refused(tmp_path: Path) -> None:
-    study = _study(tmp_path)
-    path = series_path(study, "sub-02_task-rest_run-1")
-    table = pd.read_parquet(path)
-    table[table.columns[::-1]].to_parquet(path, index=False)
-    cohort(study.root)
-    with pytest.raises(DataError, match="in another order"):
-        scale(study.root)
-
-
-def test_a_series_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_series_that_changed_since_is_refused(tmp_path: Path) -> None:
     study = _study(tmp_path)
     path = series_path(study, "sub-02_task-rest_run-1")
     path.write_bytes(path.read_bytes()[:-100])
-    cohort(study.root)
-    with pytest.raises(DataError, match="cannot be read") as caught:
-        scale(study.root)
-    assert caught.value.file == str(path)
+    for command in (scale_brackets, scale):
+        with pytest.raises(DataError, match="changed since the cohort was selected") as caught:
+            command(study.root)
+        assert caught.value.file == str(path)
