@@ -207,7 +207,7 @@ def _keys_between(
     chunks: Iterable[NDArray[np.float64]], low: int, high: int
 ) -> Iterator[NDArray[Any]]:
     for chunk in chunks:
-        bits = np.ascontiguousarray(chunk + 0.0).view(np.uint64)
+        bits = np.ascontiguousarray(chunk).view(np.uint64)
         keys = np.where(bits & _SIGN, ~bits, bits | _SIGN)
         yield keys[(keys >= np.uint64(low)) & (keys <= np.uint64(high))]
 

@@ -112,6 +112,7 @@ def _write_recordings(study: Study) -> list[dict[str, Any]]:
                 "timeseries_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "source_tr": 0.735,
                 "tr": 0.735,
+                "resampled": False,
                 "n_timepoints": VOLUMES,
                 "censored": [],
             }

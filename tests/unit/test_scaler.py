@@ -246,6 +246,13 @@ def test_brackets_that_miss_are_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     )
     scale(study.root)
     assert read == [12, 12]
+    by_hand = study.path("scaler").read_bytes()
+    scale_brackets(study.root)
+    for shard in _train_shards(study):
+        scale_part(shard, study.root)
+    scale(study.root)
+    assert read[2:] == [0, 12]  # what the parts lack is read anew
+    assert study.path("scaler").read_bytes() == by_hand
     scaler = load_scaler(study.path("scaler"))
     median, iqr = _expected(study)
     np.testing.assert_array_equal(scaler.median, median)
@@ -265,27 +272,30 @@ def test_the_command_sees_the_train_split_alone(tmp_path: Path) -> None:
     assert study.path("scaler").read_bytes() == before
 
 
-def test_parts_of_another_cohort_are_not_taken(tmp_path: Path) -> None:
+def test_parts_of_another_cohort_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = _study(tmp_path)
+    # Brackets that do not change when sub-01 does: then the plans alone tell.
+    monkeypatch.setattr(
+        brackets_module, "choose_sample", lambda ids: {name for name in ids if "sub-01" not in name}
+    )
     shards = _train_shards(study)
     scale_brackets(study.root)
     for shard in shards:
         scale_part(shard, study.root)
-    write_recording(
-        study, "sub-01_task-rest_run-1", 3 * simulate(0.5, 60, np.random.default_rng(2))
-    )
+    changed = "sub-01_task-rest_run-1"
+    write_recording(study, changed, 3 * simulate(0.5, 60, np.random.default_rng(2)))
     cohort(study.root)
     scale(study.root)
-    median, _ = _expected(study)
-    np.testing.assert_array_equal(load_scaler(study.path("scaler")).median, median)
-    changed = [
-        shard
-        for shard in shards
-        if "sub-01_task-rest_run-1"
-        in set(pd.read_parquet(study.path("shard_plan", shard=shard))["recording_id"])
-    ]
+    median, iqr = _expected(study)
+    scaler = load_scaler(study.path("scaler"))
+    np.testing.assert_array_equal(scaler.median, median)
+    np.testing.assert_array_equal(scaler.iqr, iqr)
+    plans = {s: pd.read_parquet(study.path("shard_plan", shard=s)) for s in shards}
+    stale = [s for s, plan in plans.items() if changed in set(plan["recording_id"])]
     with pytest.raises(DataError, match="another cohort"):
-        scale_part(changed[0], study.root)
+        scale_part(stale[0], study.root)
 
 
 def test_no_train_recording_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -332,21 +342,11 @@ def test_a_fitted_scaler_is_checked_and_copied(tmp_path: Path) -> None:
     refused("another atlas")
 
 
-def test_a_series_of_another_atlas_is_refused(tmp_path: Path) -> None:
-    study = _study(tmp_path)
-    path = series_path(study, "sub-02_task-rest_run-1")
-    table = pd.read_parquet(path)
-    table[table.columns[::-1]].to_parquet(path, index=False)
-    cohort(study.root)
-    with pytest.raises(DataError, match="in another order"):
-        scale(study.root)
-
-
-def test_a_series_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_series_that_changed_since_is_refused(tmp_path: Path) -> None:
     study = _study(tmp_path)
     path = series_path(study, "sub-02_task-rest_run-1")
     path.write_bytes(path.read_bytes()[:-100])
-    cohort(study.root)
-    with pytest.raises(DataError, match="cannot be read") as caught:
-        scale(study.root)
-    assert caught.value.file == str(path)
+    for command in (scale_brackets, scale):
+        with pytest.raises(DataError, match="changed since the cohort was selected") as caught:
+            command(study.root)
+        assert caught.value.file == str(path)

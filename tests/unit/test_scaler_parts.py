@@ -190,6 +190,17 @@ def test_little_memory_gives_the_same_bits(cohort: Cohort, most: int) -> None:
     assert_bits_equal(np.array(little.pooled), np.array(much.pooled))
 
 
+def test_the_sign_of_zero_does_not_tell_the_order() -> None:
+    counted = np.ones(3, bool)
+    cohort = [Series(np.array([[zero, 1, -1]], np.float32), counted) for zero in (0.0, -0.0, -0.0)]
+    everything = Brackets(np.full((4, 1), -np.inf), np.full((4, 1), np.inf))
+    for most in (2, 100):
+        for group in (cohort, cohort[::-1], cohort[1:2], cohort[1:]):
+            median = fit([group], everything, most).quartiles[1, 0]
+            assert median == 0
+            assert not np.signbit(median)
+
+
 @settings(max_examples=40, deadline=None)
 @given(cohorts())
 def test_totals_add_in_any_order_and_grouping(cohort: Cohort) -> None:
