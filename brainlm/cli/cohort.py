@@ -162,7 +162,7 @@ def _write_plan(run: StageRun, included: pd.DataFrame, plan: Mapping[str, tuple[
 
 def _tell_times(included: pd.DataFrame, timing: Mapping[str, Any]) -> None:
     """Say what became of the recordings' TRs, or that they differ."""
-    counts = included["source_tr"].value_counts().sort_index()
+    counts = included["source_tr"].round(4).value_counts().sort_index()
     told = ", ".join(f"{tr:g} s ({count})" for tr, count in counts.items())
     if timing["tr"] is None:
         if counts.index.max() / counts.index.min() - 1 > timing["tolerance"]:

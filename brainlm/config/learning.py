@@ -33,7 +33,8 @@ class Split(Section):
     )
     stratify: tuple[str, ...] = Field(
         (),
-        description="labels (and site) of which each split gets its share, e.g. [site, sex, age]",
+        description="labels (and site) of which each split gets its share, e.g. [site, sex, age]; "
+        "config/split-ledger.tsv then keeps who has been drawn",
     )
     bins: Annotated[int, Field(ge=2, le=20)] = Field(
         4, description="parts into which a numeric label is cut for it, by its quantiles"
@@ -43,8 +44,8 @@ class Split(Section):
     )
     external: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="column (site, dataset or a label) and its values whose subjects are wholly "
-        "for test, e.g. {site: [HCP]}",
+        description="column (site, dataset or a label) and its values whose subjects, and their "
+        "families, are wholly for test, e.g. {site: [HCP]}",
     )
 
     @model_validator(mode="after")

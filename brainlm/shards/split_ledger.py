@@ -7,11 +7,9 @@ with which options; later draws start from there.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +41,12 @@ class Ledger:
         ]
         return "\n".join(lines) + "\n"
 
+    def with_drawn(self, splits: Mapping[str, str], families: Mapping[str, str | None]) -> Ledger:
+        """Add the newly drawn, and all families as they are known by now."""
+        return replace(
+            self, splits={**self.splits, **splits}, families={**self.families, **families}
+        )
+
     def check_kind(self, name: str, values: Iterable[Value], path: Path) -> None:
         """Refuse a label that was numbers when it was cut into bins and now is text, or so."""
         if any(
@@ -68,17 +72,19 @@ def read_ledger(path: Path, split: Mapping[str, Any]) -> Ledger | None:
     except FileNotFoundError:
         return None
     try:
-        first, _, table = text.partition("\n")
+        first, header, *lines = text.splitlines()
         about = json.loads(first.removeprefix("# "))
         options, edges = about["drawn_with"], about["edges"]
-        rows = list(csv.DictReader(io.StringIO(table), delimiter="\t"))
-        splits = {row["subject"]: row["split"] for row in rows}
-        families = {r["subject"]: None if r["family"] == "n/a" else r["family"] for r in rows}
+        if header.split("\t") != _COLUMNS:
+            raise ValueError
+        rows = [(subject, family, split) for subject, family, split in map(_cells, lines)]
+        splits = {subject: split for subject, _, split in rows}
+        families = {subject: None if name == "n/a" else name for subject, name, _ in rows}
     except (ValueError, KeyError, TypeError):
         raise InputError(
             "The ledger of splits cannot be read", file=path, fix=f"restore it, or {_DELETE}"
         ) from None
-    unknown = sorted({str(split) for split in splits.values()} - set(SPLITS))
+    unknown = sorted(set(splits.values()) - set(SPLITS))
     if unknown or len(splits) < len(rows):
         why = f"unknown splits: {some(unknown)}" if unknown else "a subject twice"
         raise InputError(
@@ -93,6 +99,10 @@ def read_ledger(path: Path, split: Mapping[str, Any]) -> Ledger | None:
             fix=f"set them back, or {_DELETE}",
         )
     return Ledger(options, edges, splits, families)
+
+
+def _cells(line: str) -> list[str]:
+    return line.split("\t")
 
 
 def check_families_are_whole(

@@ -92,15 +92,16 @@ def _draw_in_strata(
 ) -> Ledger:
     """The ledger at `path`, if there is one, and who it lacks of the subjects in `families`."""
     ledger = read_ledger(path, options)
-    labels = {
-        name: {s: v for s, v in values_of(rows, name, "split.stratify").items() if s in families}
-        for name in options["stratify"]
-    }
+    if ledger is not None:
+        check_families_are_whole(ledger, families, path)
+        if families.keys() <= ledger.splits.keys():  # as when a drawn cohort is parsed again
+            return ledger.with_drawn({}, families)
+    rows = [row for row in rows if row["subject"] in families]
+    labels = {name: values_of(rows, name, "split.stratify") for name in options["stratify"]}
     if ledger is None:
         found = {name: bin_edges(labels[name].values(), options["bins"]) for name in labels}
         edges = {name: cuts for name, cuts in found.items() if cuts is not None}
         ledger = Ledger(drawn_with(options), edges)
-    check_families_are_whole(ledger, families, path)
     for name, values in labels.items():
         ledger.check_kind(name, values.values(), path)
     strata = strata_of(labels, ledger.edges)
@@ -119,12 +120,7 @@ def _draw_in_strata(
         lambda group: _hash_of_group(group, salt),
     )
     splits = {subject: drawn[group] for subject, group in groups.items()}
-    return Ledger(
-        ledger.options,
-        ledger.edges,
-        {**ledger.splits, **splits},
-        {**ledger.families, **families},
-    )
+    return ledger.with_drawn(splits, families)
 
 
 def _shares(options: Mapping[str, Any]) -> dict[str, float]:

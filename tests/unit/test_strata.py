@@ -155,10 +155,20 @@ def test_a_family_follows_a_member_who_has_left(tmp_path: Path) -> None:
     everybody = [row(n, fam=f"f{n}") for n in range(30)]
     found = assign(everybody, asked, tmp_path)
     write(tmp_path, found)
-    siblings = [row(f"sibling{n}", fam=f"f{n}") for n in range(30)]
+    held_out = [subject for subject, split in found.splits.items() if split == "test"]
+    siblings = [row(f"sibling{n}", fam=f"f{n}") for n in held_out]
     later = assign(siblings, asked, tmp_path)
-    for n in range(30):
-        assert later.splits[f"sibling{n}"] == found.splits[str(n)]
+    assert len(held_out) == 3 and set(later.splits.values()) == {"test"}
+
+
+def test_kin_that_is_found_out_later_follows_who_has_been_drawn(tmp_path: Path) -> None:
+    asked = options(stratify=["site"], family="fam")
+    found = assign([row("z", fam="f"), *(row(n, fam=None) for n in range(29))], asked, tmp_path)
+    write(tmp_path, found)
+    held_out = [s for s, split in found.splits.items() if split == "test" and s != "z"]
+    rows = [row(s, fam=f"f{s}") for s in held_out]
+    kin = [row(f"sibling{s}", fam=f"f{s}") for s in held_out]
+    assert kin and set(assign([*rows, *kin], asked, tmp_path).splits.values()) == {"test"}
 
 
 def test_an_external_cohort_goes_before_the_ledger_and_is_not_in_it(tmp_path: Path) -> None:
@@ -167,6 +177,8 @@ def test_an_external_cohort_goes_before_the_ledger_and_is_not_in_it(tmp_path: Pa
     found = assign(rows, asked, tmp_path)
     assert Counter(found.splits.values()) == {"test": 22, "train": 16, "val": 2}
     assert set(found.ledger.splits) == {str(n) for n in range(0, 40, 2)}
+    traveller = row("0", "B")  # of both sites: its strata would contradict each other
+    assert "0" in assign([*rows, traveller], asked, tmp_path).external
     write(tmp_path, assign(rows, options(stratify=["site"]), tmp_path))
     assert assign(rows, asked, tmp_path).external == {str(n) for n in range(1, 40, 2)}
 
@@ -195,7 +207,7 @@ def test_a_ledger_of_other_options_is_refused(tmp_path: Path, changes: dict, tol
         (lambda text: text.replace("split\n", "fold\n"), "cannot be read"),
         (lambda text: text.replace("\ttrain", "\tdev"), "unknown splits: dev"),
         (lambda text: text + "1\tn/a\ttest\n", "a subject twice"),
-        (lambda text: text + "99\n", "unknown splits"),
+        (lambda text: text + "99\n", "cannot be read"),
     ],
 )
 def test_a_damaged_ledger_is_refused(tmp_path: Path, damage, told: str) -> None:
@@ -210,8 +222,8 @@ def test_a_label_that_became_text_is_refused(tmp_path: Path) -> None:
     """Its bins would mean nothing any more."""
     asked = options(stratify=["age"], bins=2)
     write(tmp_path, assign([row(n, age=20.0 + n) for n in range(10)], asked, tmp_path))
-    with pytest.raises(InputError, match="age held numbers .* now it is text"):
-        assign([row(n, age="20-30") for n in range(10)], asked, tmp_path)
+    with pytest.raises(InputError, match=r"age held numbers .* now it is text"):
+        assign([row(n, age="20-30") for n in range(11)], asked, tmp_path)
 
 
 def test_labels_that_make_kin_of_two_splits_are_refused(tmp_path: Path) -> None:

@@ -148,4 +148,13 @@ def test_counted_is_as_long_as_the_series(n: int, source_tr: float, tr: float) -
 def test_trs_within_the_tolerance_are_the_same() -> None:
     assert has_tr(0.735, 0.735, 0) and has_tr(0.7351, 0.735, 0.01)
     assert not has_tr(0.72, 0.735, 0.01) and not has_tr(0.75, 0.735, 0.01)
-    assert n_resampled(490, 0.735, 0.735) == 490 and n_resampled(3, 0.1 * 3, 0.1) == 7
+    assert n_resampled(490, 0.735, 0.735) == 490
+
+
+def test_samples_that_fall_on_old_ones_do_so_in_floating_point_too() -> None:
+    """5 x 0.72 / 0.24 is 14.99..., 2.4 / 0.8 is 2.99..., 2.1 / 0.7 is 3.00...4."""
+    assert n_resampled(6, 0.72, 0.24) == 16
+    for source_tr, tr in ((0.8, 2.4), (0.7, 2.1)):
+        counted = np.ones(13, bool)
+        counted[[2, 4]] = False  # beside the sample at 3
+        assert resample_counted(counted, source_tr, tr).all()
