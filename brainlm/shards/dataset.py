@@ -226,7 +226,9 @@ class ResidentSplit:
     def windows(self, rows: Tensor, length: int) -> Tensor:
         """Signal (windows, parcels, length) float32 on the device, of what `rows` gave."""
         steps = torch.arange(length, device=self.data.device)
-        return as_signal(self.data[rows[:, None] + steps])
+        # index_select: with a table of indices, `data[...]` takes ten times as long on a CPU
+        stored = self.data.index_select(0, (rows[:, None] + steps).flatten())
+        return as_signal(stored.view(len(rows), length, -1))
 
 
 def bytes_needed(reader: ShardReader, split: str, dtype: torch.dtype | None = None) -> int:

@@ -1,8 +1,8 @@
 """Random windows from shards and from what others use: `python -m tests.benchmarks.bench_reader`.
 
 64 recordings of 490 x 424, 8 windows of 200 time points of each, batches of 16 as float32 tensors
-(batch, parcels, time) and what is covered, one thread, no workers, all in one run, the best of three
-passes (Hugging Face: one pass of 32 windows):
+(batch, parcels, time) and what is covered, one thread, no workers, all in one run, the best of
+three passes (Hugging Face: one pass of 32 windows):
 
 - ours: `ShardDataset` in a DataLoader, `load_batch` as the training calls it, and a split that is
   resident in memory;
