@@ -218,10 +218,10 @@ def _warm(make: Callable[[Path], Pass], folder: Path) -> float:
 def _cold(make: Callable[[Path], Pass], folder: Path) -> tuple[float, float]:
     """Windows/s of a first pass, opening included, and the share that was in memory before.
 
-    The best of three, before each of which the pages are dropped.
+    The best of five, before each of which the pages are dropped.
     """
     rates, share = [], 0.0
-    for _ in range(3):
+    for _ in range(5):
         share = max(share, _drop_pages(folder))
         rates.append(_rate(lambda: make(folder)()))
     return max(rates), share
