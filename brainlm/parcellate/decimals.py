@@ -12,23 +12,20 @@ such cells are handed back as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+import mmap
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from .instructions import byte_at, compiled, eight_at, upper_half, zeros_before, zeros_behind
 
 #: Powers of ten in the table; others are handed back. Results are then far from the subnormal and
 #: from the infinite.
 _LEAST, _MOST = -80, 60
 #: At most so many cells are handed back: the table is not one of plain numbers.
-MOST_DOUBTS = 1 << 18
+_MOST_DOUBTS = 1 << 16
 
 U = np.uint64
-Function = TypeVar("Function", bound=Callable[..., Any])
 _ZEROS, _SIXES, _HIGH, _THREES = (
     U(0x3030303030303030),
     U(0x0606060606060606),
@@ -36,24 +33,14 @@ _ZEROS, _SIXES, _HIGH, _THREES = (
     U(0x3333333333333333),
 )
 _PAIRS, _TO_HIGH, _TO_LOW = U(0x000000FF000000FF), U(0x000F424000000064), U(0x0000271000000001)
-_TEN8 = U(100_000_000)
+_TENS = 10 ** np.arange(9, dtype=np.uint64)
+_LAST = U(1 << 56)  # seven digits are the most that are left
 _NEWLINE, _RETURN, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = 10, 13, 32, 43, 45, 46, 48
-_E, _MOST_DIGITS, _MOST_OF_EXPONENT = 101, 19, 4
-#: Newlines that `numbers_in` needs behind a text: eight bytes are read at a time.
-PADDING = 8
-
-
-def _compiled(function: Function) -> Function:
-    """Compile once for all processes; where nothing may be written, once for this one."""
-    try:
-        return cast(Function, njit(cache=True, nogil=True)(function))
-    except RuntimeError:
-        return cast(Function, njit(nogil=True)(function))
-
-
-def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that is an instruction of the processor."""
-    return cast(Callable[..., Any], intrinsic(function))
+_NINE, _E, _MOST_DIGITS = 57, 101, 19
+#: No exponent at all, where there should be one.
+_NONE = 1 << 20
+#: Bytes behind a number that may be looked at, for eight are read at a time.
+_PADDING = 8
 
 
 def _leading_bits(power: int) -> int:
@@ -76,64 +63,16 @@ def _table() -> NDArray[np.uint64]:
 _POWERS = _table()
 
 
-@_instruction
-def _high(context: Any, first: Any, second: Any) -> Any:
-    """Upper 64 bits of a product of two uint64: one instruction, for which numba has no name."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(*(builder.zext(value, wide) for value in arguments))
-        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), generate
-
-
-@_instruction
-def _zeros_before(context: Any, number: Any) -> Any:
-    """Leading zeros of a uint64 that is not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
-@_instruction
-def _byte(context: Any, address: Any) -> Any:
-    """The byte at an address, as an int64.
-
-    Memory is read by addresses because numba counts the references to an array in each function
-    that it hands it to, which takes longer than the digits do.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        return builder.zext(builder.load(pointer), ir.IntType(64))
-
-    return types.int64(types.int64), generate
-
-
-@_instruction
-def _eight(context: Any, address: Any) -> Any:
-    """Eight bytes as one uint64, the first lowest; wherever they begin."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.load(pointer, align=1)
-
-    return types.uint64(types.int64), generate
-
-
-@_compiled
+@compiled
 def _bits(w: np.uint64, q: int, powers: int) -> np.uint64:
     """The float64 nearest to w x 10^q as its bits; 0 if that cannot be told (w is not 0)."""
-    zeros = _zeros_before(w)
+    zeros = zeros_before(w)
     shifted = w << U(zeros)
     row = powers + (q - _LEAST) * 16
-    upper, lower = _eight(row), _eight(row + 8)
-    high, low = _high(shifted, upper), shifted * upper
+    upper, lower = eight_at(row), eight_at(row + 8)
+    high, low = upper_half(shifted, upper), shifted * upper
     if high & U(0x1FF) == U(0x1FF):
-        more = _high(shifted, lower)
+        more = upper_half(shifted, lower)
         low += more
         if low < more:
             high += U(1)
@@ -156,63 +95,66 @@ def _bits(w: np.uint64, q: int, powers: int) -> np.uint64:
     return (U(exponent) << U(52)) | (mantissa & U(0xFFFFFFFFFFFFF))
 
 
-@_compiled
+@compiled
 def _digits(place: int, w: np.uint64, count: int) -> tuple[int, np.uint64, int]:
-    """Take digits until there are no more or 19 are reached: new place, value, count."""
-    while count <= _MOST_DIGITS - 8:
-        eight = _eight(place)
-        if (eight & _HIGH) | (((eight + _SIXES) & _HIGH) >> U(4)) != _THREES:
-            break
-        eight -= _ZEROS
-        eight = eight * U(10) + (eight >> U(8))
-        eight = ((eight & _PAIRS) * _TO_HIGH + ((eight >> U(16)) & _PAIRS) * _TO_LOW) >> U(32)
-        w = w * _TEN8 + eight
+    """Take all digits that follow: new place, value (of 19 at most), count.
+
+    Eight at a time, and the rest at once, however many there are: a branch for each digit would be
+    guessed wrong by the processor at every other number.
+    """
+    eight = eight_at(place)
+    while _others(eight) == U(0) and count < _MOST_DIGITS:
+        w = w * _TENS[U(8)] + _value(eight - _ZEROS)
         count += 8
         place += 8
-    while count < _MOST_DIGITS:
-        digit = _byte(place) - _ZERO
-        if digit < 0 or digit > 9:
-            break
-        w = w * U(10) + U(digit)
-        count += 1
-        place += 1
-    return place, w, count
+        eight = eight_at(place)
+    taken = zeros_behind(_others(eight) | _LAST) >> 3
+    # Those taken go to the upper end, zeros come below; in two steps, for none may be taken.
+    digits = ((eight - _ZEROS) << U(56 - 8 * taken)) << U(8)
+    return place + taken, w * _TENS[U(taken)] + _value(digits), count + taken
 
 
-@_compiled
+@compiled
+def _others(eight: np.uint64) -> np.uint64:
+    """Not 0 in the bytes, up to the first such one, that are no digits."""
+    return ((eight & _HIGH) | (((eight + _SIXES) & _HIGH) >> U(4))) ^ _THREES
+
+
+@compiled
+def _value(eight: np.uint64) -> np.uint64:
+    """The number of eight digits 0 to 9, the first of them in the lowest byte."""
+    pairs = eight * U(10) + (eight >> U(8))
+    return ((pairs & _PAIRS) * _TO_HIGH + ((pairs >> U(16)) & _PAIRS) * _TO_LOW) >> U(32)
+
+
+@compiled
 def _number(place: int, powers: int) -> tuple[int, np.uint64, bool]:
     """A number that begins at `place`: where it ends, its bits, and whether it is one for sure.
 
     The text ends in a byte that is part of no number, so nothing here looks for its end.
     """
-    sign = U(0)
-    letter = _byte(place)
-    if letter in (_MINUS, _PLUS):
-        sign = U(letter == _MINUS) << U(63)
+    letter = byte_at(place)
+    negative = letter == _MINUS
+    if negative or letter == _PLUS:
         place += 1
-    place, w, count = _digits(place, U(0), 0)
+        letter = byte_at(place)
+    if byte_at(place + 1) == _POINT and _ZERO <= letter <= _NINE:  # as in 1.5e+02
+        place, w, count = place + 1, U(letter - _ZERO), 1
+    else:
+        place, w, count = _digits(place, U(0), 0)
     power = 0
-    if _byte(place) == _POINT:
+    if byte_at(place) == _POINT:
         before = count
         place, w, count = _digits(place + 1, w, count)
         power = before - count
-    if count == 0:
+    if count == 0 or count > _MOST_DIGITS:
         return place, U(0), False
-    if _byte(place) | 32 == _E:
-        place += 1
-        letter = _byte(place)
-        if letter in (_MINUS, _PLUS):
-            place += 1
-        first, exponent = place, 0
-        while place - first < _MOST_OF_EXPONENT:
-            digit = _byte(place) - _ZERO
-            if digit < 0 or digit > 9:
-                break
-            exponent = exponent * 10 + digit
-            place += 1
-        if place == first:
+    if byte_at(place) | 32 == _E:
+        place, exponent = _exponent(place + 1)
+        if exponent == _NONE:
             return place, U(0), False
-        power += -exponent if letter == _MINUS else exponent
+        power += exponent
+    sign = U(negative) << U(63)
     if w == U(0):
         return place, sign, True
     if power < _LEAST or power > _MOST:
@@ -221,7 +163,25 @@ def _number(place: int, powers: int) -> tuple[int, np.uint64, bool]:
     return place, bits | sign, bits != U(0)
 
 
-@_compiled
+@compiled
+def _exponent(place: int) -> tuple[int, int]:
+    """What stands behind an e: where it ends, and its value, of at most three digits."""
+    letter = byte_at(place)
+    if letter in (_MINUS, _PLUS):
+        place += 1
+    first = byte_at(place) - _ZERO
+    if first < 0 or first > 9:
+        return place, _NONE
+    place, value = place + 1, first
+    for _ in range(2):
+        digit = byte_at(place) - _ZERO
+        if digit < 0 or digit > 9:
+            break
+        place, value = place + 1, value * 10 + digit
+    return place, (-value if letter == _MINUS else value)
+
+
+@compiled
 def _parse(
     place: int,
     end: int,
@@ -238,27 +198,31 @@ def _parse(
     """
     start, cells, unsure = place, 0, 0
     while place < end:
-        letter = _byte(place)
-        if letter == _NEWLINE or (letter == _RETURN and _byte(place + 1) == _NEWLINE):
+        letter = byte_at(place)
+        if letter == _NEWLINE or (letter == _RETURN and byte_at(place + 1) == _NEWLINE):
             place += 1
             continue
         for column in range(columns):
-            while _byte(place) == _SPACE:
+            while byte_at(place) == _SPACE:
                 place += 1
             begin = place
             place, number, sure = _number(place, powers)
             if cells == len(bits):
                 return -1, 0
             bits[cells] = number
-            letter = _byte(place)
+            letter = byte_at(place)
+            if sure and letter == mark and mark != _SPACE and column < columns - 1:
+                place += 1  # the rule; below stand the exceptions
+                cells += 1
+                continue
             while letter == _SPACE and (mark != _SPACE or column == columns - 1):
                 place += 1
-                letter = _byte(place)
+                letter = byte_at(place)
             ended = letter in (mark, _NEWLINE, _RETURN)
             if not (sure and ended):
                 while not ended:
                     place += 1
-                    letter = _byte(place)
+                    letter = byte_at(place)
                     ended = letter in (mark, _NEWLINE, _RETURN)
                 if unsure == len(doubts):
                     return -1, 0
@@ -271,33 +235,46 @@ def _parse(
                 return -1, 0  # another number of columns
             place += 1
         if letter == _RETURN:
-            if _byte(place) != _NEWLINE:
+            if byte_at(place) != _NEWLINE:
                 return -1, 0  # a line end of another age
             place += 1
     return cells, unsure
 
 
 def numbers_in(
-    letters: NDArray[np.uint8], begin: int, mark: str, columns: int
+    text: bytes | mmap.mmap, begin: int, mark: str, columns: int
 ) -> tuple[NDArray[np.float64], list[tuple[int, str]]] | None:
     """Values (rows, columns), and what stands in the cells that are not plainly numbers.
 
-    `letters` is a text from `begin` on, and ends in `PADDING` newlines that are not part of it. The
-    cells are given as (number of the cell, its text); their values mean nothing. None where the
-    text is not a table of `columns` columns parted by `mark` (a space: by any number of spaces).
+    Reads the text from `begin` on. The cells are given as (number of the cell, its text); their
+    values mean nothing. None where the text is not a table of `columns` columns parted by `mark` (a
+    space: by any number of spaces).
     """
-    size = len(letters) - begin - PADDING
+    # The parser looks at eight letters at a time: the last lines are read where more may follow.
+    cut = max(text.rfind(b"\n", begin, max(len(text) - _PADDING, begin)) + 1, begin)
+    end = text[cut:] + b"\n" * _PADDING
     # A cell takes two letters at least; memory that is not written to is not taken.
-    bits = np.empty(size // 2 + 1, dtype=np.uint64)
-    doubts = np.empty((min(len(bits), MOST_DOUBTS), 3), dtype=np.int64)
-    first = letters.ctypes.data + begin  # `letters` and `_POWERS` live until _parse returns
-    cells, unsure = _parse(
-        first, first + size, ord(mark), columns, bits, doubts, _POWERS.ctypes.data
-    )
-    if cells <= 0:
-        return None
-    told = [
-        (cell, letters[begin + first : begin + last].tobytes().decode("latin-1").strip())
-        for cell, first, last in doubts[:unsure].tolist()
-    ]
-    return bits[:cells].view(np.float64).reshape(-1, columns), told
+    bits = np.empty((len(text) - begin) // 2 + 1, dtype=np.uint64)
+    doubts = np.empty((_MOST_DOUBTS, 3), dtype=np.int64)
+    told: list[tuple[int, str]] = []
+    cells = 0
+    for part, first, last in ((text, begin, cut), (end, 0, len(end) - _PADDING)):
+        letters = np.frombuffer(part, dtype=np.uint8)
+        address = letters.ctypes.data  # of `letters`, which lives until _parse returns, and so on
+        more, unsure = _parse(
+            address + first,
+            address + last,
+            ord(mark),
+            columns,
+            bits[cells:],
+            doubts,
+            _POWERS.ctypes.data,
+        )
+        if more < 0 or len(told) + unsure > _MOST_DOUBTS:
+            return None
+        told += [
+            (cells + cell, part[first + start : first + stop].decode("latin-1").strip())
+            for cell, start, stop in doubts[:unsure].tolist()
+        ]
+        cells += more
+    return (bits[:cells].view(np.float64).reshape(-1, columns), told) if cells else None

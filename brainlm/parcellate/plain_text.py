@@ -7,6 +7,7 @@ onboarding. Both give the same numbers to the last bit.
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from pathlib import Path
@@ -45,14 +46,8 @@ def read_plain(path: Path) -> PlainTable | None:
         begin, first = _first_line(handle)
         if first is None:
             return None
-        from .decimals import PADDING
-
-        letters = np.empty(size + PADDING, dtype=np.uint8)
-        letters[size:] = ord("\n")
-        handle.seek(0)
-        if handle.readinto(letters[:size].data) != size:
-            return None
-    return _parsed(letters, begin, first)
+        text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    return _parsed(text, begin, first)
 
 
 def is_number(cell: str) -> bool:
@@ -79,21 +74,21 @@ def _first_line(handle: BinaryIO) -> tuple[int, str | None]:
     return begin, None
 
 
-def _parsed(letters: NDArray[np.uint8], begin: int, first: str) -> PlainTable | None:
-    """The table below `begin`, where the line `first` stands."""
+def _parsed(text: mmap.mmap, begin: int, first: str) -> PlainTable | None:
+    """The table from byte `begin` on, where the line `first` stands."""
     from .decimals import numbers_in
 
     mark = next((mark for mark in "\t,;" if mark in first), " ")
     cells = first.split() if mark == " " else [cell.strip() for cell in first.split(mark)]
     head = None if all(is_number(cell) for cell in cells) else cells
-    found = numbers_in(letters, begin + (len(first) if head else 0), mark, len(cells))
+    found = numbers_in(text, begin + (len(first) if head else 0), mark, len(cells))
     if found is None:
         return None
     values, unsure = found
-    if sum(not text for _, text in unsure) >= len(cells):
+    if sum(not word for _, word in unsure) >= len(cells):
         return None  # perhaps a line that is blank but for its marks
-    for cell, text in unsure:
-        if not (_HARMLESS.fullmatch(text) and is_number(text)):
+    for cell, word in unsure:
+        if not (_HARMLESS.fullmatch(word) and is_number(word)):
             return None
-        values.flat[cell] = np.nan if text.lower() in MISSING else float(text)
+        values.flat[cell] = np.nan if word.lower() in MISSING else float(word)
     return PlainTable(values, head)

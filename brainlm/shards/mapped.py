@@ -6,8 +6,8 @@ header, then the tensors, without gaps. Every number is compared with the file b
 so a truncated or forged file is an error and never a read past the end.
 
 `safetensors.safe_open` reads the same files. It is not used for windows because its slices are
-copies by way of a Python object per axis, its handles cannot be pickled, and an open file does not
-survive a fork well; `tests/benchmarks/bench_reader.py` compares the two.
+copies, which a batch then copies again, and because its handles cannot be pickled for workers that
+are spawned; `tests/benchmarks/bench_reader.py` compares the two.
 """
 
 from __future__ import annotations
@@ -160,3 +160,11 @@ class MappedFile:
             self._bytes, dtype=place.dtype, count=math.prod(place.shape), offset=place.offset
         )
         return flat.reshape(place.shape)
+
+    def fetch(self, place: Place, first: int, count: int) -> None:
+        """Ask the system to read rows [first, first + count) of a tensor into memory meanwhile."""
+        row = place.nbytes // max(place.shape[0], 1)
+        begin = place.offset + first * row
+        aligned = begin - begin % mmap.PAGESIZE
+        if hasattr(self._bytes, "madvise"):  # not on every system
+            self._bytes.madvise(mmap.MADV_WILLNEED, aligned, begin - aligned + count * row)

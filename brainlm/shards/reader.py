@@ -85,10 +85,7 @@ class ShardReader:
         parcels without data.
         """
         shard, place = self._place_of(recording_id)
-        mapped = self._mapped.get(shard)
-        if mapped is None:
-            mapped = self._mapped[shard] = MappedFile(self.folder / shard, self._headers[shard])
-        return mapped.array(place)
+        return self._file(shard).array(place)
 
     def window(self, recording_id: str, start: int, length: int) -> NDArray[np.float32]:
         """Time points [start, start + length) of a recording, (length, parcels), scaled.
@@ -109,13 +106,30 @@ class ShardReader:
     def stack(self, windows: Sequence[Window], length: int) -> NDArray[Any]:
         """Several windows, (windows, length, parcels), in the stored type: for casting elsewhere.
 
-        A GPU casts faster than a CPU, and half the bytes go there.
+        A GPU casts faster than a CPU, and half the bytes go there. Those that are still on the disk
+        are read at the same time, not one after the other.
         """
+        self.fetch(windows, length)
         return np.stack([self.stored_window(w.recording_id, w.start, length) for w in windows])
+
+    def fetch(self, windows: Sequence[Window], length: int) -> None:
+        """Ask the system to read these windows from the disk; returns at once, nothing must wait.
+
+        A window that is then copied page by page would be waited for page by page.
+        """
+        for name, start in windows:
+            shard, place = self._place_of(name)
+            self._file(shard).fetch(place, start, min(length, place.shape[0] - start))
 
     def series(self, recording_id: str) -> NDArray[np.float32]:
         """A whole recording, (time, parcels), scaled."""
         return as_float32(self.view(recording_id))
+
+    def _file(self, shard: str) -> MappedFile:
+        mapped = self._mapped.get(shard)
+        if mapped is None:
+            mapped = self._mapped[shard] = MappedFile(self.folder / shard, self._headers[shard])
+        return mapped
 
     def _place_of(self, recording_id: str) -> tuple[str, Place]:
         try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..shards.dataset import as_signal, covered_of
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window
 
@@ -26,10 +27,9 @@ def load_batch(
 ) -> Batch:
     """Read windows of `length` time points."""
     stored = torch.from_numpy(reader.stack(windows, length)).to(device)  # cast there: exact
-    signal = stored.transpose(1, 2).contiguous().float()
-    return Batch(
-        signal, ~signal.isnan().any(dim=2), tuple(window.recording_id for window in windows)
-    )
+    signal = as_signal(stored)
+    names = tuple(window.recording_id for window in windows)
+    return Batch(signal, covered_of(signal), names)
 
 
 def lengths_of(reader: ShardReader, split: str) -> dict[str, int]:

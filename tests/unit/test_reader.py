@@ -158,6 +158,30 @@ def test_views_windows_and_stacks_agree(index) -> None:
             reader.window(name, start, length)
 
 
+def test_what_is_asked_for_ahead_lies_inside_the_file(index, monkeypatch) -> None:
+    """Whole pages that hold the window, and no more than one on either side."""
+    import mmap
+
+    reader = ShardReader(index)
+    name = "sub-04_task-rest_run-2"
+    shard, place = reader._place_of(name)
+    reader.view(name)
+    mapped = reader._mapped[shard]
+    asked = []
+
+    class Noted:
+        def madvise(self, option: int, begin: int, count: int) -> None:
+            asked.append((option, begin, begin + count))
+
+    monkeypatch.setattr(mapped, "_bytes", Noted())
+    reader.fetch([Window(name, 11), Window(name, 50)], 24)
+    row = PARCELS * 2
+    for (option, begin, end), first, last in zip(asked, (11, 50), (35, 60), strict=True):
+        assert option == mmap.MADV_WILLNEED and begin % mmap.PAGESIZE == 0
+        assert 0 <= place.offset + first * row - begin < mmap.PAGESIZE
+        assert end == place.offset + last * row  # not beyond the recording
+
+
 def test_a_folder_opens_as_its_index_does(index) -> None:
     assert ShardReader(index.parent).table.equals(ShardReader(index).table)
 

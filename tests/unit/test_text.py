@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from brainlm.errors import DataError
 from brainlm.parcellate import plain_text, ready_files
-from brainlm.parcellate.decimals import PADDING, numbers_in
+from brainlm.parcellate.decimals import numbers_in
 from brainlm.parcellate.plain_text import read_plain
 
 
@@ -21,9 +21,20 @@ def always(monkeypatch):
     monkeypatch.setattr(plain_text, "PAYS_FROM", 0)
 
 
+@pytest.fixture
+def careful(monkeypatch):
+    """`load`, by the careful reader alone."""
+
+    def load(path):
+        with monkeypatch.context() as patch:
+            patch.setattr(ready_files, "read_plain", lambda path: None)
+            return ready_files.load(path)
+
+    return load
+
+
 def parsed(text: str, columns: int, mark: str = "\t"):
-    letters = np.frombuffer(text.encode() + b"\n" * PADDING, dtype=np.uint8)
-    return numbers_in(letters, 0, mark, columns)
+    return numbers_in(text.encode(), 0, mark, columns)
 
 
 def same_bits(found: np.ndarray, expected: np.ndarray) -> None:
@@ -92,6 +103,36 @@ def test_plain_text_is_not_doubted() -> None:
         same_bits(found, np.array([[float(c) for c in r.split("\t")] for r in text.split("\n")]))
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(SPELLINGS, min_size=3, max_size=3), min_size=1, max_size=12),
+    st.sampled_from(["\n", "\r\n", "\n\n"]),
+    st.booleans(),
+    st.integers(0, 30),
+)
+def test_the_last_lines_are_read_like_the_others(rows, end: str, last: bool, begin: int) -> None:
+    text = end.join("\t".join(row) for row in rows) + (end if last else "")
+    values, unsure = numbers_in(b"x" * begin + text.encode(), begin, "\t", 3)
+    found = values.copy()
+    for cell, word in unsure:
+        assert word == rows[cell // 3][cell % 3]
+        found.flat[cell] = float(word)
+    same_bits(found, np.array([[float(word) for word in row] for row in rows]))
+
+
+@pytest.mark.parametrize("size", [4096 - 9, 4096 - 1, 4096, 4096 + 1, 8192])
+def test_a_file_that_fills_its_last_page(tmp_path, careful, size) -> None:
+    """Behind its end no memory is mapped: to look there would end the process."""
+    path = tmp_path / "a.dat"
+    for end in ("\n", ""):
+        text = ("1.25\t2.5\n" * (size // 9 + 1))[: size - 2 - len(end)]
+        path.write_text(text.rpartition("\n")[0] + "\n")
+        rest = size - path.stat().st_size - len(end)
+        path.write_text(path.read_text() + "1\t" + "3" * (rest - 2) + end)
+        assert path.stat().st_size == size
+        same_bits(ready_files.load(path).values, careful(path).values)
+
+
 ROWS = "1.5\t2\n-3\t4e2\n"
 
 
@@ -124,18 +165,6 @@ def test_marks_line_ends_and_blanks(mark, end) -> None:
 
 
 # --- files -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def careful(monkeypatch):
-    """`load`, by the careful reader alone."""
-
-    def load(path):
-        with monkeypatch.context() as patch:
-            patch.setattr(ready_files, "read_plain", lambda path: None)
-            return ready_files.load(path)
-
-    return load
 
 
 FILES = {
