@@ -160,16 +160,20 @@ def _read_index(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     from ..errors import InputError
+    from ..shards.index import check_columns
+    from ..shards.reader import INDEX_NAME
 
     _check_is_whole(folder)
     try:
-        return pd.read_parquet(folder / "index.parquet")
+        index = pd.read_parquet(folder / INDEX_NAME)
     except (OSError, ValueError) as error:
         raise InputError(
             f"The index cannot be read: {error}",
-            file=folder / "index.parquet",
+            file=folder / INDEX_NAME,
             fix="run `brainlm index-shards` in the study, or copy the folder anew",
         ) from None
+    check_columns(index, folder / INDEX_NAME)
+    return index
 
 
 def _unknown(recording: str, names: list[str], folder: Path) -> Exception:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import DataError
+from .writer import PART_SCHEMA
 
 #: Columns of the cohort that go on into the index, besides every `label_<name>`.
 CARRIED = (
@@ -48,6 +49,19 @@ def index_table(cohort: pd.DataFrame, parts: pd.DataFrame, source: object) -> pd
     facts = parts.astype({"recording_id": cohort["recording_id"].dtype})
     merged = cohort[[*CARRIED, *labels]].merge(facts, on="recording_id")
     return merged.sort_values("recording_id", ignore_index=True)
+
+
+def check_columns(index: pd.DataFrame, source: object) -> None:
+    """Refuse the index of an earlier schema, or of another program."""
+    wanted = dict.fromkeys((*CARRIED, *(name for name, _ in PART_SCHEMA)))
+    lacking = [name for name in wanted if name not in index.columns]
+    if lacking:
+        raise DataError(
+            f"The index lacks the columns {', '.join(lacking[:5])}",
+            file=str(source),
+            fix="make the shards anew with this version of brainlm: `brainlm write-shard`, then "
+            "`brainlm index-shards`",
+        )
 
 
 def check_part(

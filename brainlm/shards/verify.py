@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..provenance import sha256_file
 from .datasheet import CROISSANT_NAME, README_NAME
+from .index import check_columns
 from .keeping import FOLDER as KEPT
 from .plan import SHARD_REGEX, split_of
 from .reader import INDEX_NAME, NORMALIZATION_NAME, PARCELS_NAME
@@ -71,12 +72,16 @@ def verify_all(
         return pd.DataFrame(), faults
     try:
         index = pd.read_parquet(folder / INDEX_NAME)
-        scaler = load_scaler(folder / NORMALIZATION_NAME).about
+        check_columns(index, folder / INDEX_NAME)
+        scaler = load_scaler(folder / NORMALIZATION_NAME)
         parcels = len(pd.read_csv(folder / PARCELS_NAME, sep="\t"))
-    except (DataError, OSError, ValueError, KeyError) as error:
+    except DataError as error:
+        return pd.DataFrame(), [Fault(Path(error.file or folder), error.what, error.fix or _REMAKE)]
+    except (OSError, ValueError, KeyError) as error:
         return pd.DataFrame(), [Fault(folder, f"its small files cannot be read: {error}", _REMAKE)]
-    faults = _folder_faults(folder, index, scaler)
+    faults = _folder_faults(folder, index, scaler.about)
     expected = {
+        "method": scaler.method,
         "atlas_sha256": sha256_file(folder / PARCELS_NAME),
         "scaler_sha256": sha256_file(folder / NORMALIZATION_NAME),
     }

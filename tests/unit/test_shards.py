@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from brainlm.cli.write_shard import write_shard
 from brainlm.errors import DataError, InputError
 from brainlm.shards.labels import LabelScale, read_label
 from brainlm.shards.packing import pack
-from brainlm.shards.plan import SHARD_REGEX, plan_shards, split_of
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import (
     Window,
@@ -134,41 +132,6 @@ def test_small_targets_make_more_shards_of_the_same_content(copied) -> None:
     np.testing.assert_array_equal(
         exact, _expected(copied, "sub-04_task-rest_run-2").astype(np.float32)
     )
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 500), st.integers(0, 2)), min_size=1, max_size=30),
-    st.floats(0.001, 0.05),
-)
-def test_the_plan_holds_each_recording_once(drawn: list[tuple[int, int]], target: float) -> None:
-    """In a shard of its split and wave; and nothing moves when others come or go."""
-    rows = [
-        {
-            "recording_id": f"r{number:03d}",
-            "subject": f"s{number % 7}",
-            "n_volumes": length,
-            "tr": 2.0,
-            "wave": wave,
-        }
-        for number, (length, wave) in enumerate(drawn)
-    ]
-    splits = {f"s{number}": "train" if number % 3 else "test" for number in range(7)}
-    options = {"dtype": "float16", "target_mb": target, "by_wave": True}
-
-    def plan(some: list[dict]) -> dict[str, tuple[str, ...]]:
-        return plan_shards(some, splits, parcels=10, options=options, tr=None)
-
-    found = plan(rows)
-    names = [name for shard in found.values() for name in shard]
-    assert sorted(names) == [row["recording_id"] for row in rows]
-    by_id = {row["recording_id"]: row for row in rows}
-    for shard, members in found.items():
-        assert re.fullmatch(SHARD_REGEX, shard)
-        assert {splits[by_id[name]["subject"]] for name in members} == {split_of(shard)}
-        assert len({by_id[name]["wave"] for name in members}) == 1
-    first = plan([row for row in rows if not row["wave"]]) if min(w for _, w in drawn) == 0 else {}
-    assert {shard: found[shard] for shard in first} == first
 
 
 def test_values_too_large_for_float16_are_counted() -> None:

@@ -206,6 +206,18 @@ def test_the_command_names_each_fault_its_fix_and_ends_with_3(folder, capsys):
         verify(folder.parent)
 
 
+def test_an_index_of_an_earlier_schema_is_told(folder):
+    from brainlm.cli.shards import info
+
+    path = folder / "index.parquet"
+    pd.read_parquet(path).drop(columns=["error_rms", "wave"]).to_parquet(path, index=False)
+    (folder / "croissant.json").unlink()
+    assert faults(folder) == ["index.parquet: The index lacks the columns wave, error_rms"]
+    with pytest.raises(DataError, match="lacks the columns wave, error_rms") as caught:
+        info(folder)
+    assert "make the shards anew" in str(caught.value.fix)
+
+
 def test_info_counts_and_head_shows(folder):
     told = run("info", folder)
     assert re.search(r"^train +1 +2 +2 +0\.1 +120 ", told, re.M)
