@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,28 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         raise _explain(error, final) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(final: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `final`; on success it becomes `final`, else it goes.
+
+    What was called `final` before is replaced: whether it may be is for the caller to check.
+    """
+    final = Path(final)
+    temporary = final.with_name(f".tmp-{_HOST}-{os.getpid()}-{final.name}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _explain(error, final) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -27,6 +27,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "adopt-to-parcels",
         "adopt-parcels",
         "parcellate-file",
+        "import-arrow",
     ),
     "fMRIPrep": ("containers", "fmriprep"),
     "The cohort": (
@@ -37,6 +38,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "scale",
         "write-shard",
         "index-shards",
+        "shards",
     ),
     "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
     "To look at": ("qc-figure", "report", "audit"),

@@ -87,7 +87,7 @@ def _parse(data: bytes, path: Path, names: list[str]) -> NDArray[np.float32]:
     import numpy as np
     import pyarrow as pa
 
-    from ..shards.scaler import check_series
+    from ..shards.series import check_series
 
     try:
         # `read_table` would go through a dataset, which takes a third longer.

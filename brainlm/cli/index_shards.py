@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,7 +12,12 @@ from ._parcel_series import planned_shards
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    import pandas as pd
+
+    from ..shards.datasheet import Source
 
 
 def register(app: typer.Typer) -> None:
@@ -21,54 +26,124 @@ def register(app: typer.Typer) -> None:
 
 
 def index_shards(study: StudyOption = HERE, params: ParamsOption = None) -> None:
-    """Make the shards' folder whole: its index, the scaler and the parcels' table.
+    """Make the shards' folder whole: its index, the scaler, the parcels' table, a datasheet.
 
     shards/index.parquet says which shard holds which recording, with its split, TR, motion,
-    coverage, hash and labels.
+    coverage, hash and labels. README.md and croissant.json (Croissant 1.0) describe the folder
+    in numbers, without naming anybody. Shards that were made of something else than is there
+    now are refused; those of an earlier cohort are removed.
     """
     import pandas as pd
 
     from ..files import atomic_path
     from ..provenance import sha256_file
+    from ..shards.datasheet import describe, write_datasheet
+    from ..shards.index import index_table
+    from ..shards.keeping import forget_others
     from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
     from ..shards.splits import check_leakage
-    from ..shards.writer import index_table
 
     run = StageRun("index-shards", study, params, software=("numpy", "pyarrow"))
-    cohort_path = run.input("cohort")
+    cohort_path, exclusions_path = run.input("cohort"), run.input("exclusions")
     cohort = pd.read_parquet(cohort_path)
     check_leakage(cohort, cohort_path)
     copies = {
         NORMALIZATION_NAME: run.input("scaler"),
         PARCELS_NAME: run.source(run.path("atlas_table")),
     }
-    index_path = run.path("shards_index")
+    index_path, shards = run.path("shards_index"), planned_shards(run)
     folder = index_path.parent
-    shards = planned_shards(run)
-    parts = [pd.read_parquet(run.input("shard_part", shard=shard)) for shard in shards]
+    index_path.unlink(missing_ok=True)
+    parts, files = _checked_parts(run, shards)
+    index = index_table(cohort, parts, cohort_path)
     for name, source in copies.items():
         with atomic_path(folder / name) as path:
             shutil.copyfile(source, path)
-    written = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    index = index_table(cohort, written)
+        files[name] = sha256_file(source)
+    _remove_stale(folder, set(shards))
+    forget_others(folder, set(shards))
     dtype = run.params["shards"]["dtype"]
     about = {
-        "atlas_sha256": sha256_file(copies[PARCELS_NAME]),
-        "scaler_sha256": sha256_file(copies[NORMALIZATION_NAME]),
+        "atlas_sha256": files[PARCELS_NAME],
+        "scaler_sha256": files[NORMALIZATION_NAME],
         "dtype": dtype,
     }
     with run.output("shards_index", about=about) as path:
         index.to_parquet(path, index=False)
-    _remove_stale(folder, set(shards))
+        exclusions = pd.read_csv(exclusions_path, sep="\t", dtype="string")
+        sheet = describe(folder, index, exclusions, _source(run), dtype=dtype)
+        write_datasheet(folder, sheet, files | {index_path.name: sha256_file(path)}, path)
     if clipped := int((index["n_clipped"] > 0).sum()):
         worst = index.sort_values("n_clipped")["recording_id"].iloc[-1]
         warn(f"{clipped} recordings hold values too large for {dtype}, most of them in {worst}")
-    say(f"{len(parts)} shards, {len(index)} recordings, {int(index['n_timepoints'].sum())} volumes")
+    say(
+        f"{len(shards)} shards, {len(index)} recordings, {int(index['n_timepoints'].sum())} volumes"
+    )
+
+
+def _checked_parts(run: StageRun, shards: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows of all shards, and each file's hash; every shard is of this cohort and scaler."""
+    import pandas as pd
+
+    from ..errors import DataError
+    from ..provenance import read_sidecar, sha256_file
+    from ..shards.index import check_part
+    from ..shards.plan import split_of
+    from ..shards.scaler import load_scaler
+    from ..shards.tensorfile import about_of, open_tensors
+    from ..shards.writer import SCHEMA_VERSION
+
+    plans = {name: sha256_file(run.path("shard_plan", shard=name)) for name in shards}
+    scaler = load_scaler(run.path("scaler")).about
+    fitted_on = {name: plan for name, plan in plans.items() if split_of(name) == "train"}
+    if not scaler.get("fitted_elsewhere", False) and scaler["plans"] != fitted_on:
+        raise DataError(
+            "The scaler was fitted on another cohort than the present one",
+            file=run.path("scaler"),
+            fix="run `brainlm scale` and `brainlm write-shard` again, then this",
+        )
+    expected: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "dtype": run.params["shards"]["dtype"],
+        "atlas_sha256": sha256_file(run.path("atlas_table")),
+        "scaler_sha256": sha256_file(run.path("scaler")),
+    }
+    tables, hashes = [], {}
+    for name in shards:
+        part_path, shard = run.input("shard_part", shard=name), run.path("shard", shard=name)
+        part = pd.read_parquet(part_path)
+        of_shard: Mapping[str, Any] = {
+            **expected,
+            "split": split_of(name),
+            "plan_sha256": plans[name],
+        }
+        check_part(part, about_of(open_tensors(shard), shard), of_shard, shard)
+        tables.append(part)
+        hashes[shard.name] = str(read_sidecar(part_path)["ShardSha256"])
+    return pd.concat(tables, ignore_index=True), hashes
+
+
+def _source(run: StageRun) -> Source:
+    """What the dataset says of itself: its licence and how to cite it."""
+    from ..files import read_json
+    from ..shards.datasheet import Source
+
+    path = run.bids_dir / "dataset_description.json"
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        content = {}
+    return Source.of(content if isinstance(content, dict) else {}, name=run.config.name)
 
 
 def _remove_stale(folder: Path, current: set[str]) -> None:
-    """Drop the shards of an earlier cohort that the plan does not name any more."""
-    for split in ("train", "val", "test"):
+    """Drop what an earlier cohort left: shards and parts that the plan does not name any more."""
+    from ..shards.splits import SPLITS
+
+    for split in SPLITS:
         for path in sorted(folder.glob(f"{split}-*.safetensors")):
             if path.stem not in current:
                 path.unlink()
+    for path in sorted((folder / "parts").iterdir()):
+        if path.stem not in current:
+            path.unlink()

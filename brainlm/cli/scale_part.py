@@ -1,9 +1,52 @@
-"""`brainlm scale-part`."""
+"""`brainlm scale-part`: what one shard of the train split adds to the scaler."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+from ._console import say
+from ._scaling import measure_all, read_train
+from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb: not yet, one shard's cohort needs none."""
+    """Add the verb."""
+    app.command("scale-part")(scale_part)
+
+
+def scale_part(
+    shard: Annotated[str, typer.Argument(help="a shard of the train split, e.g. train-00003")],
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Count and sum the recordings of one train shard, and keep their values about the quartiles.
+
+    Needs cohort/scaler/brackets.safetensors (`brainlm scale-brackets`). Writes
+    cohort/scaler/SHARD.safetensors for `brainlm scale`.
+    """
+    from ..errors import DataError
+    from ..shards.brackets import load_brackets
+    from ..shards.parts import make_part, save_part
+
+    run = StageRun("scale-part", study, params, software=("numpy", "pyarrow", "safetensors"))
+    train = read_train(run, threads, [shard])
+    path = run.path("scaler_brackets")
+    brackets, about = load_brackets(path)
+    if (about["plans"].get(shard), about["atlas_sha256"]) != (
+        train.plans[shard],
+        train.atlas_sha256,
+    ):
+        raise DataError(
+            f"The intervals of the quartiles were sampled from another cohort than {shard}'s",
+            file=path,
+            fix="run `brainlm scale-brackets` again, then this",
+        )
+    run.source(path)
+    part = make_part(measure_all(train, train.recordings, brackets, shard), brackets.parcels)
+    about = {**train.about(), "brackets_sha256": brackets.sha256}
+    with run.output("scaler_part", shard=shard, about=about) as path:
+        save_part(path, part, about)
+    say(f"{shard}: {len(train.recordings)} recordings")

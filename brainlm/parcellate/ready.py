@@ -38,7 +38,7 @@ class ReadyParcels:
 def read_parcels(
     path: str | Path, parcels: Sequence[str], *, min_volumes: int = LEAST_VOLUMES
 ) -> ReadyParcels:
-    """Read a `.parquet`, `.tsv`, `.csv`, `.txt`, `.npy` or `.mat` table of these `parcels`.
+    """Read a `.parquet`, `.tsv`, `.csv`, `.txt`, `.dat`, `.npy` or `.mat` table of these `parcels`.
 
     Columns with names are ordered by these, and all must be the atlas's. A parcel that is NaN, zero
     (as the tool of BrainLM's authors writes parcels without voxels) or constant throughout has no

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..images import unreadable
+from .plain_text import MISSING, is_number, read_plain
 
 _READ_ERRORS = (ValueError, TypeError, EOFError, OSError, zlib.error)
-_MISSING = frozenset({"", "n/a", "na", "nan", "null"})
 #: What the column of volume numbers is called, where it is called anything.
 _COUNTERS = frozenset({"", "index", "volume", "time", "frame", "unnamed: 0"})
 _PANDAS_INDEX = "__index_level_0__"
@@ -70,17 +70,19 @@ def load(path: Path) -> Table:
 
 def _text(path: Path) -> Table:
     """Text in columns: with names in the first line or the first column, or without any."""
+    if plain := read_plain(path):
+        return _without_counters(plain.values, plain.head)
     cells = _cells(path)
     width = len(cells[0])
     if uneven := [number for number, row in enumerate(cells, start=1) if len(row) != width]:
         raise ValueError(f"line {uneven[0]} has not {width} columns as the first one has")
-    above = any(not _is_number(cell) for cell in cells[0][1:])
-    alone = not _is_number(cells[0][0]) and len(cells) > 1 and _is_number(cells[1][0])
+    above = any(not is_number(cell) for cell in cells[0][1:])
+    alone = not is_number(cells[0][0]) and len(cells) > 1 and is_number(cells[1][0])
     head = cells[0] if above or alone else None
     body = cells[1:] if head else cells
     if not body:
         raise ValueError("there is nothing below its first line")
-    if any(not _is_number(row[0]) for row in body):
+    if any(not is_number(row[0]) for row in body):
         values, rows = _numbers([row[1:] for row in body], 1), [row[0] for row in body]
         if head is None and _counts(values[0]):  # a line above that numbers the volumes
             values, rows = values[1:], rows[1:]
@@ -114,7 +116,7 @@ def _without_counters(values: NDArray[np.float64], head: list[str] | None) -> Ta
             raise ValueError(f"its first column, {head[0]!r}, does not number the volumes")
         values, head = values[:, 1:], head[1:]
         notes.append("the first column numbers the volumes and was left out")
-    if all(_is_number(name) for name in head):
+    if all(is_number(name) for name in head):
         if not _numbers_columns(_numbers([head], 0)[0]):
             raise ValueError("its columns are called by numbers that are not 0, 1 ... or 1, 2 ...")
         return Table(values, notes=tuple(notes))
@@ -139,24 +141,14 @@ def _counts(values: NDArray[np.float64]) -> bool:
     )
 
 
-def _is_number(cell: str) -> bool:
-    if cell.lower() in _MISSING:
-        return True
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _numbers(rows: Sequence[Sequence[str]], first: int) -> NDArray[np.float64]:
     """The cells as numbers, NaN for those that say that they have none."""
     values = np.empty((len(rows), len(rows[0])))
     for number, row in enumerate(rows):
         try:
-            values[number] = [float("nan") if c.lower() in _MISSING else float(c) for c in row]
+            values[number] = [float("nan") if c.lower() in MISSING else float(c) for c in row]
         except ValueError:
-            column = next(place for place, cell in enumerate(row) if not _is_number(cell))
+            column = next(place for place, cell in enumerate(row) if not is_number(cell))
             raise ValueError(
                 f"{row[column]!r} in column {column + first + 1} is not a number"
             ) from None
@@ -222,6 +214,7 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".tsv": _text,
     ".csv": _text,
     ".txt": _text,
+    ".dat": _text,
     ".npy": _npy,
     ".mat": _mat,
 }

@@ -255,7 +255,7 @@ def _provenance(reader: _Reader, recordings: pd.DataFrame, targets: Sequence[str
     software: dict[str, set[str]] = {}
     parameters: dict[str, dict[str, Any]] = {}
     others: dict[str, set[str]] = {}
-    for path in [*common.values(), *_recording_files(reader, recordings)]:
+    for path in [*common.values(), *_first_part(reader), *_recording_files(reader, recordings)]:
         sidecar = reader.read(sidecar_path(path), _json_object)
         if sidecar and "Stage" in sidecar:
             stage = str(sidecar["Stage"])
@@ -284,6 +284,12 @@ def _of_volumes(recordings: pd.DataFrame) -> bool:
     Of a study that read volumes before, files of steps that it no longer has are still there.
     """
     return not recordings["kind"].isin(["parcels", "dense"]).any()
+
+
+def _first_part(reader: _Reader) -> list[Path]:
+    """One shard's rows of the index: its sidecar says how all shards were written."""
+    folder = reader.path("shard_part", shard="any").parent
+    return sorted(folder.glob("*.parquet"))[:1]
 
 
 def _recording_files(reader: _Reader, recordings: pd.DataFrame) -> list[Path]:

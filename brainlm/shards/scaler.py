@@ -1,15 +1,17 @@
-"""Robust scaling of parcel series: exact median and interquartile range per parcel.
+"""Bringing parcel series to one scale, by statistics of the train split alone.
 
-A recording's parcel series first loses its own mean over time; then the median and the
-interquartile range (IQR) over all time points of all TRAIN recordings bring parcels to one
-scale: `z = (x - mean_of_recording - median) / iqr`. Both are exact (those of
+`robust`, the default: a recording's parcel series first loses its own mean over time; then the
+median and the interquartile range (IQR) of the parcel over all time points of all TRAIN recordings
+bring parcels to one scale, `z = (x - mean_of_recording - median) / iqr`. Both are exact (those of
 `numpy.percentile`, linear interpolation, on everything concatenated) and do not depend on the
-order of the recordings.
+order of the recordings. The other methods are those that BrainLM's authors tried; all are defined
+in docs/scaling.md. Volumes that scrubbing marked never count in a statistic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from .tensorfile import load_tensors, save_tensors
 
 Series = NDArray[np.floating[Any]]
 
+SCHEMA_VERSION = 2
 #: Names of the file's arrays, each (parcels,).
 _ARRAYS = ("median", "iqr", "usable")
 
@@ -33,6 +36,8 @@ class Scaler:
     median: NDArray[np.float64]  # (parcels,), after the recording's mean is removed
     iqr: NDArray[np.float64]  # (parcels,)
     usable: NDArray[np.bool_]  # (parcels,), False: no data or IQR 0; such series become NaN
+    method: str = "robust"  # a key of METHODS
+    constants: dict[str, float] = field(default_factory=dict)  # of the whole train split
     about: dict[str, Any] = field(default_factory=dict)  # hashes and counts of what it saw
 
     @property
@@ -40,72 +45,142 @@ class Scaler:
         """Number of parcels."""
         return len(self.median)
 
-    def transform(self, series: Series) -> NDArray[np.float64]:
-        """Scale one recording, (parcels, time); parcels without data or scale are NaN."""
+    def transform(
+        self, series: Series, counted: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Scale one recording, (parcels, time); parcels without data or scale are NaN.
+
+        Where `counted` (time,) is False, a volume is scaled but not counted in the recording's own
+        mean, SD or range.
+        """
         if series.shape[0] != self.parcels:
             raise DataError(
                 f"The series has {series.shape[0]} parcels, the scaler {self.parcels}",
                 fix="scale with the scaler that was fitted on the same atlas",
             )
-        scale = np.where(self.usable, self.iqr, np.nan)
-        return (remove_mean(series) - self.median[:, None]) / scale[:, None]
+        if counted is not None and not counted.any():
+            return np.full(series.shape, np.nan)
+        scaled = METHODS[self.method](self, series, counted)
+        scaled[~self.usable] = np.nan
+        return scaled
 
     def inverse(self, scaled: Series) -> NDArray[np.float64]:
-        """Back to signal units around the recording's own mean, (parcels, time)."""
-        return np.asarray(scaled, np.float64) * self.iqr[:, None] + self.median[:, None]
+        """Back to signal units, (parcels, time).
+
+        Around the recording's own mean, which is gone; with `global-minmax` around 0, as recorded.
+        """
+        values = np.asarray(scaled, np.float64)
+        if self.method == "robust":
+            return values * self.iqr[:, None] + self.median[:, None]
+        if self.method == "global-sd":
+            return values * self.constants["global_sd"]
+        if self.method == "global-p99":
+            return values * self.constants["global_p99"]
+        if self.method == "global-minmax":
+            low, high = self.constants["minimum"], self.constants["maximum"]
+            return values * (high - low) + low
+        raise InputError(
+            f"Series scaled by {self.method} cannot be brought back: each recording's own scale "
+            "is not kept",
+            fix="scale with robust, global-sd, global-p99 or global-minmax",
+        )
 
 
-def remove_mean(series: Series) -> NDArray[np.float64]:
-    """Subtract each parcel's mean over time, (parcels, time), in float64.
+def remove_mean(series: Series, counted: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Subtract each parcel's mean over its counted volumes, (parcels, time), in float64.
 
     The time axis must be the contiguous one: numpy then sums every parcel alike, however
     many parcels are handed over at once.
     """
     centred = np.array(series, dtype=np.float64, order="C")
-    centred -= centred.mean(axis=1, keepdims=True)
+    if centred.shape[1] and (counted is None or counted.any()):
+        centred -= _counted(centred, counted).mean(axis=1, keepdims=True)
     return centred
 
 
-def check_series(series: Series, source: object) -> None:
-    """Refuse infinite values, and parcels that are NaN at some time points only."""
-    if np.isinf(series).any():
-        raise DataError(
-            "This parcel series holds infinite values",
-            file=str(source),
-            fix="delete it and rerun its parcellation; if they come back, check the raw image",
-        )
-    missing = np.isnan(series)
-    partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any():
-        raise DataError(
-            f"{int(partly.sum())} parcels of this series are NaN at some time points only "
-            f"(first: column {int(np.argmax(partly))})",
-            file=str(source),
-            fix="a parcel has either a whole series or none; rerun the recording's parcellation",
-        )
+def _counted(values: NDArray[np.float64], counted: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    if counted is None or counted.all():
+        return values
+    return np.ascontiguousarray(values[:, counted])
 
 
-def fit_block(recordings: Iterable[Series]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median and IQR, each (block,), of one block of parcels over all `recordings`.
+def _robust(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    scale = np.where(scaler.usable, scaler.iqr, np.nan)
+    return (remove_mean(series, counted) - scaler.median[:, None]) / scale[:, None]
 
-    Each recording is (block, time). A parcel that a recording lacks (NaN) is skipped there;
-    one that all lack gets NaN.
-    """
-    centred = [remove_mean(series) for series in recordings]
-    block = centred[0].shape[0]
-    median, iqr = np.full(block, np.nan), np.full(block, np.nan)
-    for parcel in range(block):
-        found = [series[parcel] for series in centred if not np.isnan(series[parcel, 0])]
-        if found:
-            low, median[parcel], high = np.percentile(np.concatenate(found), [25, 50, 75])
-            iqr[parcel] = high - low
-    return median, iqr
+
+def _recording_zscore(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    centred = remove_mean(series, counted)
+    return centred / _or_nan(_counted(centred, counted).std(axis=1, keepdims=True))
+
+
+def _global_sd(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    return remove_mean(series, counted) / _or_nan(scaler.constants["global_sd"])
+
+
+def _global_p99(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    return remove_mean(series, counted) / _or_nan(scaler.constants["global_p99"])
+
+
+def _recording_minmax(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    values = np.asarray(series, np.float64)
+    seen = _counted(values, counted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a recording without any parcel
+        low, high = np.nanmin(seen), np.nanmax(seen)
+    return (values - low) / _or_nan(high - low)
+
+
+def _parcel_minmax(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    values = np.asarray(series, np.float64)
+    seen = _counted(values, counted)
+    low, high = seen.min(axis=1, keepdims=True), seen.max(axis=1, keepdims=True)
+    return (values - low) / _or_nan(high - low)
+
+
+def _global_minmax(
+    scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    low, high = scaler.constants["minimum"], scaler.constants["maximum"]
+    return (np.asarray(series, np.float64) - low) / _or_nan(high - low)
+
+
+def _or_nan(scale: Any) -> NDArray[np.float64]:
+    """A scale of 0 says nothing: what it is to divide is missing."""
+    return np.where(np.asarray(scale) > 0, scale, np.nan)
+
+
+#: What a series (parcels, time) becomes, by the name that the config gives it.
+METHODS: dict[str, Callable[[Scaler, Series, NDArray[np.bool_] | None], NDArray[np.float64]]] = {
+    "robust": _robust,
+    "recording-zscore": _recording_zscore,
+    "global-sd": _global_sd,
+    "global-p99": _global_p99,
+    "recording-minmax": _recording_minmax,
+    "parcel-minmax": _parcel_minmax,
+    "global-minmax": _global_minmax,
+}
 
 
 def make_scaler(
-    median: NDArray[np.float64], iqr: NDArray[np.float64], about: Mapping[str, Any]
+    median: NDArray[np.float64],
+    iqr: NDArray[np.float64],
+    about: Mapping[str, Any],
+    method: str = "robust",
 ) -> Scaler:
-    """Put the blocks' results together and flag the parcels that cannot be scaled."""
+    """A scaler from its statistics (NaN without data), the parcels it cannot scale flagged."""
     usable = np.isfinite(median) & (iqr > 0)
     if not usable.any():
         raise DataError(
@@ -116,6 +191,7 @@ def make_scaler(
         median=np.where(usable, median, 0.0),
         iqr=np.where(usable, iqr, 1.0),
         usable=usable,
+        method=method,
         about=dict(about),
     )
 
@@ -129,7 +205,13 @@ def save_scaler(path: str | Path, scaler: Scaler) -> None:
             "iqr": scaler.iqr,
             "usable": scaler.usable.astype(np.uint8),
         },
-        {**scaler.about, "mean_removed": True},
+        {
+            **scaler.about,
+            "mean_removed": True,  # before median and IQR are taken, whatever the method
+            "schema_version": SCHEMA_VERSION,
+            "method": scaler.method,
+            "constants": scaler.constants,
+        },
     )
 
 
@@ -142,4 +224,19 @@ def load_scaler(path: str | Path) -> Scaler:
             file=path,
             fix="make it with `brainlm scale`",
         )
-    return Scaler(tensors["median"], tensors["iqr"], tensors["usable"].astype(bool), about)
+    version, method = about.pop("schema_version", 1), about.pop("method", "robust")
+    if version != SCHEMA_VERSION or method not in METHODS:
+        raise DataError(
+            f"The scaler has schema {version} and method {method}, this program reads schema "
+            f"{SCHEMA_VERSION} and {', '.join(METHODS)}",
+            file=path,
+            fix="make it anew with `brainlm scale`, or use the version of brainlm that wrote it",
+        )
+    return Scaler(
+        median=tensors["median"],
+        iqr=tensors["iqr"],
+        usable=tensors["usable"].astype(bool),
+        method=method,
+        constants=about.pop("constants"),
+        about=about,
+    )

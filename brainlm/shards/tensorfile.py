@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from ..errors import DataError
 
-_KEY = "brainlm"
+METADATA_KEY = "brainlm"
 
 
 def save_tensors(
@@ -29,7 +29,7 @@ def save_tensors(
     save_file(
         {name: np.ascontiguousarray(array) for name, array in tensors.items()},
         str(path),
-        metadata={_KEY: text},
+        metadata={METADATA_KEY: text},
     )
 
 
@@ -54,13 +54,13 @@ def open_tensors(path: str | Path) -> Any:
 def about_of(handle: Any, path: str | Path) -> dict[str, Any]:
     """What `save_tensors` noted in the header."""
     metadata = handle.metadata() or {}
-    if _KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise DataError(
             "This safetensors file was not written by brainlm: its header lacks our metadata",
             file=path,
             fix="rerun the stage that makes it",
         )
-    return dict(json.loads(metadata[_KEY]))
+    return dict(json.loads(metadata[METADATA_KEY]))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

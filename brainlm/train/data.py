@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..shards.dataset import as_signal, covered_of
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window
 
@@ -26,19 +26,15 @@ def load_batch(
     reader: ShardReader, windows: Sequence[Window], length: int, device: torch.device
 ) -> Batch:
     """Read windows of `length` time points."""
-    arrays = [reader.window(window.recording_id, window.start, length) for window in windows]
-    signal = torch.from_numpy(np.stack(arrays)).to(device).transpose(1, 2).contiguous()
-    return Batch(
-        signal, ~signal.isnan().any(dim=2), tuple(window.recording_id for window in windows)
-    )
+    stored = torch.from_numpy(reader.stack(windows, length)).to(device)  # cast there: exact
+    signal = as_signal(stored)
+    names = tuple(window.recording_id for window in windows)
+    return Batch(signal, covered_of(signal), names)
 
 
 def lengths_of(reader: ShardReader, split: str) -> dict[str, int]:
     """Recording -> time points, of one split."""
-    rows = reader.recordings(split)
-    return dict(
-        zip(rows["recording_id"].astype(str), rows["n_timepoints"].astype(int), strict=True)
-    )
+    return reader.lengths(split)
 
 
 def fewest_parcels(reader: ShardReader, splits: Sequence[str]) -> int:

@@ -14,7 +14,10 @@ from . import runner
 AFTER_PARCELLATION = {
     "select_cohort",
     "fit_scaler",
+    "bracket_scaler",
+    "scale_part",
     "write_shard",
+    "index_shards",
     "pretrain_model",
     "finetune_model",
     "evaluate_reconstruction",
@@ -92,8 +95,18 @@ def test_a_deleted_parcellation_reruns_that_recording_and_the_cohort(demo_copy: 
         ),
         (
             "brainlm/shards/scaler.py",
-            {"fit_scaler", "write_shard", "pretrain_model"},
+            {"fit_scaler", "write_shard", "index_shards", "pretrain_model"},
             {*PER_RECORDING, "select_cohort"},
+        ),
+        (
+            "brainlm/shards/packing.py",
+            {"write_shard", "index_shards", "pretrain_model"},
+            {*PER_RECORDING, "select_cohort", "fit_scaler"},
+        ),
+        (
+            "brainlm/shards/datasheet.py",
+            {"index_shards", "pretrain_model"},
+            {*PER_RECORDING, "select_cohort", "fit_scaler", "write_shard"},
         ),
         (
             "brainlm/train/finetune.py",

@@ -215,7 +215,7 @@ class FinishedStudy:
                 "tr": TR,
             }
         ).to_parquet(self.path("shards_index"))
-        self.sidecar(self.path("shards_index"), "shards")
+        self.sidecar(self.path("shards_index"), "index-shards")
 
     def write_model(self) -> None:
         folder = self.path("model").parent

@@ -189,3 +189,20 @@ def make_shards(study: Study) -> Path:
     write_shard(None, study.root)
     index_shards(study.root)
     return study.path("shards_index")
+
+
+def add_wave(study: Study, splits: list[str], wave: int = 1) -> None:
+    """A later onboarding finds one subject more for each of these splits."""
+    table = pd.read_parquet(study.path("recordings"))
+    table["wave"] = table["wave"].fillna(0)
+    subjects = pd.read_csv(study.root / "config/splits.tsv", sep="\t", dtype=str)
+    rng = np.random.default_rng(7)
+    for number, split in enumerate(splits, start=80 + 10 * wave):
+        row = table.iloc[0].copy()
+        row["recording_id"], row["subject"] = f"sub-{number}_task-rest_run-1", str(number)
+        row["wave"] = wave
+        table.loc[len(table)] = row
+        subjects.loc[len(subjects)] = [str(number), split]
+        write_recording(study, row["recording_id"], simulate(0.3, 60, rng))
+    subjects.to_csv(study.root / "config/splits.tsv", sep="\t", index=False)
+    write_recordings(study, table)

@@ -41,6 +41,7 @@ from brainlm.model.mask import TokenMask, count_visible, generator, random_mask
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.scaler import load_scaler, save_scaler
+from brainlm.shards.tensorfile import load_tensors, save_tensors
 from brainlm.train.data import lengths_of, load_batch
 from brainlm.train.finetune import predict
 from brainlm.train.validation import masked_sums, scores
@@ -366,6 +367,10 @@ def test_test_recordings_that_are_all_too_short_are_refused(study, tmp_path) -> 
     table = pd.read_parquet(copy.path("shards_index"))
     table.loc[table["split"] == "test", "n_timepoints"] = 39
     table.to_parquet(copy.path("shards_index"))
+    for shard in set(table.loc[table["split"] == "test", "shard"]):
+        tensors, about = load_tensors(copy.path("shards_index").with_name(shard))
+        short = {name: values[:39] for name, values in tensors.items()}
+        save_tensors(copy.path("shards_index").with_name(shard), short, about)
     with pytest.raises(DataError, match="No recording of the test split has the model's 40"):
         evaluate_reconstruction(copy.root)
     with pytest.raises(DataError, match="has the label score and the model's 40 time points"):

@@ -151,14 +151,14 @@ def write(path, values, names=None):
     elif path.suffix == ".mat":
         savemat(path, {"ROI": values, "TR": 0.72})
     else:
-        mark = {".tsv": "\t", ".csv": ",", ".txt": " "}[path.suffix]
+        mark = {".tsv": "\t", ".csv": ",", ".txt": " ", ".dat": "\t"}[path.suffix]
         head = f"{mark.join(names)}\n" if names else ""
         rows = "\n".join(mark.join(f"{v!r}" for v in row.tolist()) for row in values)
         path.write_text(head + rows + "\n")
     return path
 
 
-@pytest.mark.parametrize("extension", ["parquet", "tsv", "csv", "txt", "npy", "mat"])
+@pytest.mark.parametrize("extension", ["parquet", "tsv", "csv", "txt", "dat", "npy", "mat"])
 def test_every_format_gives_the_same_numbers(tmp_path, extension):
     found = read_parcels(write(tmp_path / f"a.{extension}", SERIES), NAMES)
     assert found.series.dtype == np.float32 and found.covered.all()

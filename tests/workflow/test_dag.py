@@ -54,8 +54,10 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
     ):
         assert planned[rule] == 60, rule
     assert planned["draw_qc"] == -(-60 // QC_BATCH)
-    for rule in ("prepare_atlas", "select_cohort", "fit_scaler", "write_shard", "write_report"):
+    once = ("prepare_atlas", "select_cohort", "fit_scaler", "index_shards", "write_report")
+    for rule in once:
         assert planned[rule] == 1, rule
+    assert planned["write_shard"] == len(_dag(study).shards) == 3
     assert planned["audit_recordings"] == 1
 
 
@@ -63,7 +65,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
     ("target", "last", "absent"),
     [
         ("parcellations", "parcellate_bold", "select_cohort"),
-        ("shards", "write_shard", "pretrain_model"),
+        ("shards", "index_shards", "pretrain_model"),
         ("pretrain", "pretrain_model", "finetune_model"),
         ("finetune", "finetune_model", "evaluate_clinical"),
         ("evaluate", "evaluate_clinical", "write_report"),
@@ -76,6 +78,24 @@ def test_targets_stop_where_their_name_says(
     planned = counts(snakemake(study, "--cores", "2", target))
     assert last in planned
     assert absent not in planned
+
+
+def test_each_shard_is_a_job_and_many_train_shards_are_fitted_in_parts(study: Path) -> None:
+    """With a scaler that was fitted elsewhere, nothing of the train split is counted."""
+    small = "shards={target_mb: 4}"
+    output = snakemake(study, "--cores", "2", "shards", "--config", small)
+    planned = counts(output)
+    shards = set(re.findall(r"shards/((?:train|val|test)-[0-9]{5})\.safetensors", output))
+    train = {name for name in shards if name.startswith("train")}
+    assert planned["write_shard"] == len(shards) > 5
+    assert planned["scale_part"] == len(train) > 2
+    assert planned["bracket_scaler"] == planned["fit_scaler"] == planned["index_shards"] == 1
+    scaler = study / "elsewhere.safetensors"
+    scaler.touch()
+    fitted = ("--config", small, f"scale={{fitted: {scaler.name}}}")
+    planned = counts(snakemake(study, "--cores", "2", "shards", *fitted))
+    assert planned["write_shard"] == len(shards)
+    assert not {"scale_part", "bracket_scaler"} & set(planned)
 
 
 def test_one_recording_can_be_asked_for(study: Path) -> None:
@@ -321,8 +341,9 @@ def test_runs_of_other_pipelines_are_adopted(
     planned = counts(snakemake(tmp_path, "--config", settings))
     assert {rule for rule, number in planned.items() if number == 3} == rules
     atlas = "prepare_atlas" if kind == "volume" else "prepare_atlas_table"
-    for rule in (atlas, "select_cohort", "fit_scaler", "write_shard", "write_report", "draw_qc"):
+    for rule in (atlas, "select_cohort", "fit_scaler", "index_shards", "write_report", "draw_qc"):
         assert planned[rule] == 1, rule
+    assert planned["write_shard"] == len(_dag(tmp_path).shards)
 
 
 def test_an_engine_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ rule write_shard:
 rule index_shards:
     input:
         cohort=study.pattern("cohort"),
+        exclusions=study.pattern("exclusions"),
         scaler=study.pattern("scaler"),
         atlas_table=study.pattern("atlas_table"),
         shards=study.each_shard("shard"),

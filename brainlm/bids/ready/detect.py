@@ -11,7 +11,7 @@ LAYOUTS = ("fmriprep", "xcpd", "hcp", "ukb", "tables")
 
 #: How pipelines call themselves in dataset_description.json -> layout.
 _NAMES = {"fmriprep": "fmriprep", "fmripost": "fmriprep", "xcp": "xcpd"}
-_SERIES = (".parquet", ".npy", ".csv", ".tsv", ".txt", ".mat")
+_SERIES = (".parquet", ".npy", ".csv", ".tsv", ".txt", ".dat", ".mat")
 
 
 def detect_layout(root: Path) -> str | None:
@@ -22,7 +22,9 @@ def detect_layout(root: Path) -> str | None:
             return layout
     if any(root.glob("*/MNINonLinear/Results")):
         return "hcp"
-    if any(root.glob("*/fMRI/rfMRI.ica")) or any(root.glob("*20227_*")):
+    if any(root.glob("*/fMRI/rfMRI.ica")):
+        return "ukb"
+    if any(path.suffix not in _SERIES for path in root.glob("*20227_*")):
         return "ukb"
     if (root / "recordings.tsv").is_file():
         return "tables"

@@ -6,7 +6,7 @@ Three ways to say which recording a table is of, the first that applies:
    `run` and `tr` (s).
 2. Names of BIDS entities: `sub-01_ses-1_task-rest_seg-A424_stat-mean_timeseries.tsv`, as XCP-D and
    `brainlm parcellate --tsv` write them, in any folder below.
-3. `<subject>.csv`, in the folder itself.
+3. `<subject>.csv`, or `<subject>_20227_2_0.csv` of UK Biobank, in the folder itself.
 
 The tables are read, and their columns compared with the atlas, by `brainlm.parcellate.ready`.
 """
@@ -27,20 +27,23 @@ from ...layout import entities_of
 from ..timing import is_number
 from .names import generated_by
 from .run import ReadyRun
+from .ukb import identifier_of
 
-EXTENSIONS = (".parquet", ".tsv", ".csv", ".txt", ".npy", ".mat")
+EXTENSIONS = (".parquet", ".tsv", ".csv", ".txt", ".dat", ".npy", ".mat")
 INDEX = "recordings.tsv"
 #: What a study folder holds, which may lie beside its tables.
 _OF_A_STUDY = "onboarding/recordings.parquet"
 
 #: Entities that tell recordings apart, in BIDS's order.
-_IDENTITY = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo")
+IDENTITY = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo")
 _SUFFIX = "timeseries"
 #: Time series of something else than parcels.
 _OTHER_STATS = frozenset({"coverage"})
 _OTHER_DESCS = re.compile("confounds|motion|outliers|ica|mixing|design")
 #: Texts that stand beside data and are none.
-_NO_TABLES = frozenset({"participants", "README", "CHANGES", "LICENSE"})
+_NO_TABLES = frozenset(
+    {"participants", "splits", "README", "CHANGES", "LICENSE", "A424_Coordinates"}
+)
 _ASSUMED_REST = "the task is not stated, rest is assumed"
 _RENAME = f"name it by BIDS entities or list it in {INDEX}"
 _LABEL = re.compile(r"^[A-Za-z0-9]+$")
@@ -86,11 +89,12 @@ def _named(root: Path, atlas: str | None) -> Iterator[ReadyRun]:
                 yield _run(_identifier({"task": "rest", **entities}), files, notes=notes)
         elif path.parent == root:
             label = re.sub("[^A-Za-z0-9]", "", path.stem)
-            plain = label == path.stem
+            of_ukb = identifier_of(path.stem)
+            plain = label == path.stem or of_ukb is not None
             yield _run(
-                f"sub-{label}_task-rest",
+                of_ukb or f"sub-{label}_task-rest",
                 {"series": name},
-                notes=[_ASSUMED_REST] if plain else [],
+                notes=[_ASSUMED_REST] if plain and not of_ukb else [],
                 faults=[] if plain else [f"{name}: whose table this is cannot be told; {_RENAME}"],
             )
 
@@ -197,7 +201,7 @@ def _run(
 
 
 def _identifier(entities: dict[str, str]) -> str:
-    return "_".join(f"{key}-{entities[key]}" for key in _IDENTITY if key in entities)
+    return "_".join(f"{key}-{entities[key]}" for key in IDENTITY if key in entities)
 
 
 def _with_tr(root: Path, run: ReadyRun, default_tr: float | None) -> ReadyRun:

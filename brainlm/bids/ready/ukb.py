@@ -132,3 +132,9 @@ def _identifier(name: re.Match[str]) -> str:
     session = f"_ses-{name['instance']}" if name["instance"] else ""
     again = f"_run-{int(name['array']) + 1}" if int(name["array"] or 0) else ""
     return f"sub-{name['eid']}{session}_task-rest{again}"
+
+
+def identifier_of(stem: str) -> str | None:
+    """The recording that a file called `1234567_20227_2_0` is of; None for other names."""
+    name = _FOLDER.match(stem)
+    return _identifier(name) if name and "_20227_" in stem else None
