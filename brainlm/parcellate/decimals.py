@@ -17,7 +17,15 @@ import mmap
 import numpy as np
 from numpy.typing import NDArray
 
-from .instructions import byte_at, compiled, eight_at, upper_half, zeros_before, zeros_behind
+from .instructions import (
+    bits_of,
+    byte_at,
+    compiled,
+    eight_at,
+    upper_half,
+    zeros_before,
+    zeros_behind,
+)
 
 #: Powers of ten in the table; others are handed back. Results are then far from the subnormal and
 #: from the infinite.
@@ -34,6 +42,7 @@ _ZEROS, _SIXES, _HIGH, _THREES = (
 )
 _PAIRS, _TO_HIGH, _TO_LOW = U(0x000000FF000000FF), U(0x000F424000000064), U(0x0000271000000001)
 _TENS = 10 ** np.arange(9, dtype=np.uint64)
+_EXACT = np.array([float(10**power) for power in range(23)])  # without rounding
 _LAST = U(1 << 56)  # seven digits are the most that are left
 _NEWLINE, _RETURN, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = 10, 13, 32, 43, 45, 46, 48
 _NINE, _E, _MOST_DIGITS = 57, 101, 19
@@ -66,6 +75,8 @@ _POWERS = _table()
 @compiled
 def _bits(w: np.uint64, q: int, powers: int) -> np.uint64:
     """The float64 nearest to w x 10^q as its bits; 0 if that cannot be told (w is not 0)."""
+    if w < U(1 << 53) and -22 <= q <= 0:  # both are floats, and a quotient is rounded right
+        return bits_of(np.float64(np.int64(w)) / _EXACT[U(-q)])
     zeros = zeros_before(w)
     shifted = w << U(zeros)
     row = powers + (q - _LEAST) * 16

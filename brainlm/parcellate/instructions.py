@@ -85,3 +85,13 @@ def eight_at(context: Any, address: Any) -> Any:
         return builder.load(pointer, align=1)
 
     return types.uint64(types.int64), generate
+
+
+@_instruction
+def bits_of(context: Any, number: Any) -> Any:
+    """The bits of a float64 as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.uint64(types.float64), generate

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from brainlm.cli._shards_export import Format, Split, export
 from brainlm.errors import InputError
@@ -121,3 +123,19 @@ def test_a_fault_leaves_nothing_behind(reader, tmp_path, monkeypatch) -> None:
     with pytest.raises(OSError, match="on fire"):
         export(reader.folder, tmp_path / "out", Format.npy, overwrite=True)
     assert everything(tmp_path) == before
+
+
+def test_the_command(reader, tmp_path) -> None:
+    app = typer.Typer()
+    app.command("export")(export)
+    arguments = [str(reader.folder), str(tmp_path / "out"), "--to", "npy", "--split", "val"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and "4 recordings of val" in done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "brainlm-export.json",
+        "index.csv",
+        "index.parquet",
+        "normalization.safetensors",
+        "parcels.tsv",
+        "val",
+    ]

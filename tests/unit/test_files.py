@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from brainlm.errors import InputError, ResourceError
-from brainlm.files import atomic_path, exclusive, read_json, write_json
+from brainlm.files import atomic_path, exclusive, read_json, whole_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -121,3 +121,28 @@ def test_exclusive_is_refused_while_held_and_free_after_a_kill(tmp_path: Path) -
     time.sleep(0.05)
     with exclusive(lock, what="busy"):
         pass
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder"
+    with pytest.raises(RuntimeError), whole_folder(target) as folder:
+        (folder / "half").write_text("half")
+        raise RuntimeError
+    assert list((tmp_path / "new").iterdir()) == []
+    for content in ("first", "second"):
+        with whole_folder(target) as folder:
+            assert folder.parent == target.parent
+            (folder / content).write_text(content)
+            assert not (target / content).exists()
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
+
+
+def test_a_full_disk_is_told_of_a_folder_too(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ResourceError, match="No space is left"),
+        whole_folder(tmp_path / "folder") as folder,
+    ):
+        (folder / "file").write_text("x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []

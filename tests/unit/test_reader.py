@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -249,3 +251,12 @@ def test_index_and_shards_must_agree(index, tmp_path) -> None:
     shard.unlink()
     with pytest.raises(DataError, match="does not exist"):
         ShardReader(folder)
+
+
+def test_reading_and_exporting_need_no_torch() -> None:
+    code = (
+        "import sys, brainlm.shards.reader, brainlm.shards.export\n"
+        "sys.exit(str({'torch', 'nibabel', 'typer', 'pydantic'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""

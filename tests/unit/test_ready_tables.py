@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
+from brainlm.bids.ready.detect import detect_layout
 from brainlm.bids.ready.tables import find_runs
 from brainlm.errors import DataError, InputError
 from brainlm.parcellate.ready import read_coverage, read_parcels
@@ -71,6 +72,30 @@ def test_several_parcellations_of_a_run(tmp_path):
     assert "seg-A424" in run.files["series"]
     (run,) = find_runs(tmp_path, atlas="Tian")
     assert run.faults == () and "seg-Tian" in run.files["series"]
+
+
+def test_the_files_of_the_authors_toolkit(tmp_path):
+    """Text without names, time down, 0 where a parcel is empty; coordinates lie beside them."""
+    series = SERIES.copy()
+    series[:, 4] = 0
+    for name in ("1234567_20227_2_0", "1234567_20227_3_0", "sub-01_task-rest_bold", "abc"):
+        np.savetxt(tmp_path / f"{name}.dat", series, delimiter="\t")
+    np.savetxt(tmp_path / "A424_Coordinates.dat", np.ones((6, 4)))
+    assert detect_layout(tmp_path) == "tables"
+    runs = {run.recording_id: run for run in find_runs(tmp_path, default_tr=0.735)}
+    assert list(runs) == [
+        "sub-01_task-rest",
+        "sub-1234567_ses-2_task-rest",
+        "sub-1234567_ses-3_task-rest",
+        "sub-abc_task-rest",
+    ]
+    for run in runs.values():
+        assert run.faults == () and run.tr == 0.735
+        found = read_parcels(tmp_path / run.files["series"], NAMES)
+        expected = np.where(series == 0, np.nan, series).astype(np.float32)
+        np.testing.assert_array_equal(found.series, expected)
+    (tmp_path / "1_20227_2_0.zip").write_text("")
+    assert detect_layout(tmp_path) == "ukb"
 
 
 def test_a_table_of_nobody_is_told(tmp_path):

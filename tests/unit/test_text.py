@@ -64,6 +64,7 @@ SPELLINGS = st.one_of(
 @settings(max_examples=600, deadline=None)
 @given(st.lists(SPELLINGS, min_size=1, max_size=12))
 @example(["9007199254740993", "9007199254740992.5", "9007199254740995"])  # halfway: to even
+@example(["3e-21", "7e-22", "7e-23", "123e-24", "4503599627370497.5", "9007199254740991e-22"])
 @example(["1.7976931348623157e308", "5e-324", "2.2250738585072014e-308", "1e400", "-0", "0.0e-99"])
 @example(["9999999999999999999", "99999999999999999999", "1e23", "8.5e22", "0.1", "1e-80", "1e60"])
 def test_every_number_is_that_of_python(spellings: list[str]) -> None:

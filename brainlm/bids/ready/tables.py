@@ -83,7 +83,9 @@ def _named(root: Path, atlas: str | None) -> Iterator[ReadyRun]:
         name = path.relative_to(root).as_posix()
         entities, suffix = _entities(path.stem)
         if entities:
-            if suffix == _SUFFIX and _wanted(entities, atlas):
+            # BrainLM's toolkit calls its tables as the image was called: ..._bold.dat
+            of_image = suffix == "bold" and path.suffix == ".dat"
+            if (suffix == _SUFFIX or of_image) and _wanted(entities, atlas):
                 notes = [] if "task" in entities else [_ASSUMED_REST]
                 files = {"series": name} | _coverage(path, name)
                 yield _run(_identifier({"task": "rest", **entities}), files, notes=notes)
