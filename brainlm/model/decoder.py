@@ -48,11 +48,11 @@ class CrossDecoder(Decoder):
             CrossBlock(config, *sizes) for _ in range(config.decoder_layers)
         )
 
-    def forward(self, latents: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, hidden, entries)."""
+    def forward(self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
+        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, asked, entries)."""
         context = self.bridge(latents)
         context = torch.cat([context[:, :1], context[:, 1:] + self.place(visible)], dim=1)
-        x = self.mask_token + self.place(hidden)
+        x = self.mask_token + self.place(asked)
         for block in self.blocks:
             x = block(x, context)
         guessed: Tensor = self.guess(self.norm(x))
@@ -68,8 +68,8 @@ class FullDecoder(Decoder):
         sizes = (config.decoder_hidden, config.decoder_heads, config.decoder_mlp)
         self.blocks = nn.ModuleList(SelfBlock(config, *sizes) for _ in range(config.decoder_layers))
 
-    def forward(self, latents: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, hidden, entries)."""
+    def forward(self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
+        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, asked, entries)."""
         seen = self.bridge(latents)
         index = torch.cat([visible, hidden], dim=1)
         mask = self.mask_token.expand(*hidden.shape, -1)
@@ -80,7 +80,7 @@ class FullDecoder(Decoder):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x[:, 1:])
-        chosen = x.gather(1, hidden[..., None].expand(-1, -1, x.shape[-1]))
+        chosen = x.gather(1, asked[..., None].expand(-1, -1, x.shape[-1]))
         guessed: Tensor = self.guess(chosen)
         return guessed
 

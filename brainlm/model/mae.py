@@ -90,13 +90,30 @@ class MaskedAutoencoder(nn.Module):
         latents: Tensor = self.encoder_norm(x)
         return latents
 
-    def decode(self, latents: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Guessed patches (batch, k, entries) of the `hidden` (batch, k) tokens.
+    def decode(
+        self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor | None = None
+    ) -> Tensor:
+        """Guessed patches (batch, k, entries) of the `hidden` (batch, k) tokens, or those `asked`.
 
         `latents` are those of `encode` for the `visible` tokens, whose places are told again.
         """
-        guessed: Tensor = self.decoder(latents, visible, hidden)
+        guessed: Tensor = self.decoder(latents, visible, hidden, hidden if asked is None else asked)
         return guessed
+
+    def forecast(self, signal: Tensor, timepoints: int) -> Tensor:
+        """Guess the last `timepoints` of windows (batch, parcels, time) from those before.
+
+        (batch, parcels, timepoints), scaled. Tokens of the future alone are hidden; in one that
+        reaches into it the future is set to 0, so that not one entry too many is withheld
+        (`predict_last_pixel` of the authors). All parcels must have data.
+        """
+        tokens = torch.arange(self.tokenizer.tokens, device=signal.device).expand(len(signal), -1)
+        gone = self.tokenizer.last(timepoints, wholly=True)
+        visible, hidden = tokens[:, ~gone], tokens[:, gone]
+        asked = tokens[:, self.tokenizer.last(timepoints)]
+        patches = self.tokenizer.blank(self.tokenizer.cut(signal), timepoints)
+        guessed = self.decode(self.encode_patches(patches, visible), visible, hidden, asked)
+        return self.tokenizer.paste(guessed, asked)[:, :, -timepoints:]
 
     def forward(self, signal: Tensor, mask: TokenMask) -> Reconstruction:
         """Guess the hidden tokens of `signal` (batch, parcels, time) and compare."""

@@ -46,6 +46,27 @@ def split_tokens(available: Tensor, order: Tensor, n_visible: int) -> TokenMask:
     return TokenMask(order[:, :n_visible], hidden, available.gather(1, hidden))
 
 
+def chosen_mask(
+    available: Tensor, hide: Tensor, n_visible: int, source: torch.Generator
+) -> TokenMask:
+    """Hide the tokens `hide` (tokens,) or (batch, tokens); show `n_visible` of the others.
+
+    The targets are what was to be hidden. A sample with more tokens than `n_visible` left has some
+    that are neither shown nor asked for; which, is drawn.
+    """
+    hide = hide.to(available.device).expand_as(available)
+    mask = split_tokens(available & hide, _shuffle(available & ~hide, source), n_visible)
+    if not (available & ~hide).gather(1, mask.visible).all():
+        raise ValueError(f"fewer than {n_visible} tokens are left to show")
+    return mask
+
+
+def random_parcels(covered: Tensor, count: int, source: torch.Generator) -> Tensor:
+    """`count` random parcels of each sample's `covered` (batch, parcels) ones, as bool."""
+    chosen = _shuffle(covered, source)[:, :count]
+    return torch.zeros_like(covered).scatter(1, chosen, True) & covered
+
+
 def random_partition(available: Tensor, n_visible: int, source: torch.Generator) -> Tensor:
     """Disjoint sets of `n_visible` tokens, (sets, n_visible), of one window, for one look at each.
 

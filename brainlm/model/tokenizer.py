@@ -41,7 +41,7 @@ class ParcelTokenizer(nn.Module):
 
     def available(self, covered: Tensor) -> Tensor:
         """Tokens with data (batch, tokens), of `covered` (batch, parcels) ones."""
-        return covered.repeat_interleave(self.patches, dim=1)
+        return self.of_parcels(covered)
 
     def cut(self, signal: Tensor) -> Tensor:
         """Cut (batch, parcels, time) into patches (batch, tokens, entries)."""
@@ -59,11 +59,23 @@ class ParcelTokenizer(nn.Module):
         tokens: Tensor = self.signal_projection(patches) + self.place(index)
         return tokens
 
-    def last(self, timepoints: int) -> Tensor:
-        """Tokens (tokens,) bool that hold any of the last `timepoints` of a window."""
+    def last(self, timepoints: int, *, wholly: bool = False) -> Tensor:
+        """Tokens (tokens,) bool that hold any of (or only) the last `timepoints` of a window."""
         starts = torch.arange(self.patches) * self.entries
-        future = starts + self.entries > self.patches * self.entries - timepoints
+        first = self.patches * self.entries - timepoints
+        future = starts >= first if wholly else starts + self.entries > first
         return future.repeat(self.parcels)
+
+    def of_parcels(self, parcels: Tensor) -> Tensor:
+        """Tokens (batch, tokens) of the chosen `parcels` (batch, parcels), both bool."""
+        return parcels.repeat_interleave(self.patches, dim=1)
+
+    def blank(self, patches: Tensor, timepoints: int) -> Tensor:
+        """Patches (batch, tokens, entries) whose last `timepoints` of the window are 0."""
+        first = self.patches * self.entries - timepoints
+        time = torch.arange(self.patches * self.entries).reshape(-1, self.entries)
+        future = (time >= first).repeat(self.parcels, 1).to(patches.device)
+        return patches.masked_fill(future, 0.0)
 
 
 class ImageTokenizer(nn.Module):
@@ -117,8 +129,7 @@ class ImageTokenizer(nn.Module):
         """
         if self.square:
             return torch.ones(len(covered), self.tokens, dtype=torch.bool, device=covered.device)
-        rows = F.pad(covered[:, self.order], (self.rows.before, self.rows.after))
-        return rows.unflatten(1, (-1, self.side)).any(2).repeat_interleave(self.columns.count, 1)
+        return self.of_parcels(covered)
 
     def cut(self, signal: Tensor) -> Tensor:
         """Cut (batch, parcels, time) into scaled squares (batch, tokens, entries); NaN: no data."""
@@ -146,12 +157,27 @@ class ImageTokenizer(nn.Module):
         tokens: Tensor = self.signal_projection(seen) + self.place(index)
         return tokens
 
-    def last(self, timepoints: int) -> Tensor:
-        """Tokens (tokens,) bool that hold any of the last `timepoints` of a window."""
+    def last(self, timepoints: int, *, wholly: bool = False) -> Tensor:
+        """Tokens (tokens,) bool that hold any of (or only) the last `timepoints` of a window.
+
+        The padding beyond the window is no token of the future.
+        """
         starts = torch.arange(self.columns.count) * self.side - self.columns.before
         first = self.timepoints - timepoints
-        future = (starts + self.side > first) & (starts < self.timepoints)
-        return future.repeat(self.rows.count)
+        future = starts >= first if wholly else starts + self.side > first
+        return (future & (starts < self.timepoints)).repeat(self.rows.count)
+
+    def of_parcels(self, parcels: Tensor) -> Tensor:
+        """Tokens (batch, tokens) that hold any of the `parcels` (batch, parcels), both bool."""
+        rows = F.pad(parcels[:, self.order], (self.rows.before, self.rows.after))
+        return rows.unflatten(1, (-1, self.side)).any(2).repeat_interleave(self.columns.count, 1)
+
+    def blank(self, patches: Tensor, timepoints: int) -> Tensor:
+        """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0."""
+        time = torch.arange(self.columns.count * self.side) - self.columns.before
+        future = (time >= self.timepoints - timepoints) & (time < self.timepoints)
+        squares = future.reshape(-1, 1, self.side).expand(-1, self.side, -1).flatten(1)
+        return patches.masked_fill(squares.repeat(self.rows.count, 1).to(patches.device), 0.0)
 
 
 class _Axis:

@@ -23,7 +23,15 @@ from brainlm.model.checkpoint import (
 from brainlm.model.config import ModelConfig
 from brainlm.model.heads import LabelModel
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import TokenMask, count_visible, generator, random_mask, random_partition
+from brainlm.model.mask import (
+    TokenMask,
+    chosen_mask,
+    count_visible,
+    generator,
+    random_mask,
+    random_parcels,
+    random_partition,
+)
 from brainlm.model.place import ParcelPlace, sinusoids
 from brainlm.shards.scaler import Scaler, save_scaler
 
@@ -106,6 +114,22 @@ def test_masks_never_show_or_ask_for_missing_parcels(covered, ratio, seed) -> No
         joined = views.flatten()
         assert row[joined // patches].all()
         assert len(joined.unique()) == len(joined) > int(row.sum()) * patches - n_visible
+
+
+def test_chosen_tokens_are_hidden_and_asked_for() -> None:
+    covered = torch.ones(3, 6, dtype=torch.bool)
+    covered[0, 2] = False
+    parcels = random_parcels(covered, 2, generator(1))
+    assert (parcels.sum(dim=1) == 2).all() and not parcels[0, 2]
+    available, hide = (table.repeat_interleave(5, dim=1) for table in (covered, parcels))
+    mask = chosen_mask(available, hide, 15, generator(2))
+    for sample in range(3):
+        asked = mask.hidden[sample][mask.target[sample]]
+        assert sorted(asked.tolist()) == (available & hide)[sample].nonzero()[:, 0].tolist()
+        assert not hide[sample][mask.visible[sample]].any()
+        assert available[sample][mask.visible[sample]].all()
+    with pytest.raises(ValueError, match="fewer than 16"):
+        chosen_mask(available, hide, 16, generator(2))
 
 
 def test_masks_follow_the_seed_and_are_spread() -> None:
