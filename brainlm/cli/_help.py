@@ -38,7 +38,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "write-shard",
         "index-shards",
     ),
-    "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
+    "The model": (
+        "pretrain",
+        "import-checkpoint",
+        "finetune",
+        "evaluate-reconstruction",
+        "evaluate-clinical",
+    ),
     "To look at": ("qc-figure", "report", "audit"),
     "Data with known truth": ("phantom", "phantom-check"),
 }
