@@ -53,7 +53,17 @@ if study.config.resample.output == "parcels" and study.kind == "volume":
 
 
 include: "workflow/rules/shards.smk"
-include: "workflow/rules/pretrain.smk"
+
+
+if study.config.released.source:
+
+    include: "workflow/rules/released.smk"
+
+else:
+
+    include: "workflow/rules/pretrain.smk"
+
+
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"

@@ -123,6 +123,7 @@ STAGES: dict[str, Stage] = {
         Stage("write-shard", ("shards", "atlas")),
         Stage("index-shards", ("shards", "atlas")),
         Stage("pretrain", ("model", "pretrain"), takes_seed=True),
+        Stage("import-checkpoint", ("released", "pretrain")),
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),

@@ -40,7 +40,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "index-shards",
         "shards",
     ),
-    "The model": ("pretrain", "finetune", "evaluate-reconstruction", "evaluate-clinical"),
+    "The model": (
+        "pretrain",
+        "import-checkpoint",
+        "finetune",
+        "evaluate-reconstruction",
+        "evaluate-clinical",
+    ),
     "To look at": ("qc-figure", "report", "audit"),
     "Data with known truth": ("phantom", "phantom-check"),
 }

@@ -31,7 +31,8 @@ def open_model(run: StageRun, kind: str, reader: ShardReader, **fields: str) -> 
 
     path = run.input(kind, **fields)
     loaded = load_model(path.parent)
-    check_same_split(reader.table, loaded.card.split_sha256, path)
+    if loaded.card.split_sha256 is not None:
+        check_same_split(reader.table, loaded.card.split_sha256, path)
     for name in (NORMALIZATION_NAME, PARCELS_NAME):
         if sha256_file(path.parent / name) != sha256_file(reader.folder / name):
             raise DataError(

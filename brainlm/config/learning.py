@@ -141,6 +141,19 @@ class Pretrain(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
 
 
+class Released(Section):
+    """A model that BrainLM's authors released, taken instead of pretraining."""
+
+    source: str | None = Field(
+        None,
+        description="folder with config.json and weights, or a repository on the Hugging Face Hub, "
+        "e.g. vandijklab/brainlm; null: pretrain",
+    )
+    subfolder: str | None = Field(
+        None, description="of it, e.g. old_13M, vitmae_111M or vitmae_650M"
+    )
+
+
 class Target(Section):
     """A label to predict."""
 

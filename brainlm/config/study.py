@@ -11,7 +11,18 @@ from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
-from .learning import Evaluate, Finetune, Model, Pretrain, Quality, Scale, Shards, Split, Timing
+from .learning import (
+    Evaluate,
+    Finetune,
+    Model,
+    Pretrain,
+    Quality,
+    Released,
+    Scale,
+    Shards,
+    Split,
+    Timing,
+)
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -61,6 +72,7 @@ class Config(Section):
     shards: Shards = Shards()
     model: Model = Model()
     pretrain: Pretrain = Pretrain()
+    released: Released = Released()
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     keep_intermediates: bool = Field(

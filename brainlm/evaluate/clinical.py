@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..model.heads import LabelModel
 from ..model.mask import count_visible
+from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
 from ..train.data import fewest_parcels
 from ..train.finetune import LabelledData, predict
@@ -55,9 +56,8 @@ def evaluate_clinical(
             fix="choose another target, or change the split",
         )
     truth = _values(data, test)
-    n_visible = count_visible(
-        mask_ratio, fewest_parcels(reader, ("test",)), model.autoencoder.config.patches
-    )
+    fewest = fewest_parcels(reader, ("test",))
+    n_visible = count_visible(mask_ratio, fewest_tokens(model.autoencoder.config, fewest))
     outputs = predict(
         model, reader, data.lengths["test"], n_visible=n_visible, seed=seed, batch_size=batch_size
     )

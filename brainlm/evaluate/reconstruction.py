@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
-from ..model.mask import TokenMask, count_visible, generator, random_mask
+from ..model.mask import count_visible, generator, random_mask
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, check_any_window, even_windows
 from ..train.data import fewest_parcels, lengths_of, load_batch
@@ -62,7 +62,7 @@ def evaluate_reconstruction(
         seen = _look(model, reader, window, mask_ratio, seed)
         for name in GUESSERS:
             subject = row[subject_of[window.recording_id]]
-            sums[name][subject] += seen.sums(name, config.parcels)
+            sums[name][subject] += seen.sums(name)
         if len(shown) < _TRACE_RECORDINGS:
             shown.setdefault(window.recording_id, seen)
 
@@ -87,43 +87,42 @@ def evaluate_reconstruction(
 
 @dataclass(frozen=True)
 class _Seen:
-    """One window, its mask and what each guesser makes of the hidden tokens."""
+    """One window, what was hidden of it, and what each guesser makes of that."""
 
     signal: NDArray[np.float32]  # (parcels, time)
-    mask: TokenMask
-    truth: torch.Tensor  # (1, hidden tokens, patch)
-    guesses: Mapping[str, torch.Tensor]
+    truth: torch.Tensor  # (1, parcels, time), NaN where nothing was to be guessed
+    guesses: Mapping[str, torch.Tensor]  # (1, parcels, time)
 
-    def sums(self, name: str, parcels: int) -> Sums:
+    def sums(self, name: str) -> Sums:
         """(parcels, 6) of one guesser."""
-        return masked_sums(self.truth, self.guesses[name], self.mask, parcels)[0]
+        return masked_sums(self.truth, self.guesses[name])[0]
 
 
 def _look(
     model: MaskedAutoencoder, reader: ShardReader, window: Window, mask_ratio: float, seed: int
 ) -> _Seen:
     """Hide `mask_ratio` of this very recording's tokens, however many parcels it covers."""
-    config = model.config
+    config, tokenizer = model.config, model.tokenizer
     device = next(model.parameters()).device
     batch = load_batch(reader, [window], config.timepoints, device)
     source = generator(seed, "test", window.recording_id, window.start)
-    n_visible = count_visible(mask_ratio, int(batch.covered.sum()), config.patches)
-    mask = random_mask(batch.covered, config.patches, n_visible, source)
+    available = tokenizer.available(batch.covered)
+    n_visible = count_visible(mask_ratio, int(available.sum()))
+    mask = random_mask(available, n_visible, source)
     result = reconstruct(model, batch.signal, mask)
+    truth, predicted = (
+        tokenizer.paste(part, mask.hidden).cpu() for part in (result.truth, result.predicted)
+    )
     signal = batch.signal[0].cpu().numpy()
-    mask = TokenMask(*(part.cpu() for part in mask))
-    interpolated = interpolate_hidden(signal, mask.visible[0].numpy(), config.patch)
-    hidden = mask.hidden[0].numpy()
+    known = truth[0].isnan().numpy() & ~np.isnan(signal)
+    interpolated = torch.from_numpy(interpolate_hidden(signal, known))[None]
     return _Seen(
         signal=signal,
-        mask=mask,
-        truth=result.truth.cpu(),
+        truth=truth,
         guesses={
-            "brainlm": result.predicted.cpu(),
-            "zero": torch.zeros_like(result.truth.cpu()),
-            "interpolation": torch.from_numpy(
-                interpolated.reshape(-1, config.patch)[hidden]
-            ).unsqueeze(0),
+            "brainlm": predicted,
+            "zero": torch.zeros_like(truth),
+            "interpolation": interpolated,
         },
     )
 
@@ -139,9 +138,7 @@ def _traces(
     chosen = [int(order[round(q * (len(order) - 1))]) for q in _TRACE_QUANTILES]
     parts = []
     for recording_id, seen in shown.items():
-        tokens = np.full((config.tokens, config.patch), np.nan)
-        tokens[seen.mask.hidden[0].numpy()] = seen.guesses["brainlm"][0].numpy()
-        predicted = tokens.reshape(config.parcels, config.timepoints)
+        predicted = seen.guesses["brainlm"][0].numpy()
         for parcel in dict.fromkeys(chosen):
             parts.append(
                 pd.DataFrame(

@@ -62,5 +62,29 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
+def released_card(run: str, config: ModelConfig, released: Mapping[str, Any]) -> str:
+    """README.md of a folder with a model that BrainLM's authors released; `released` says which."""
+    lines = [
+        f"# {run}",
+        "",
+        "A BrainLM (Ortega Caro et al., ICLR 2024) with the weights that its authors released, in "
+        "the form of the `brainlm` pipeline. **Licence of the weights: CC BY-NC-ND 4.0**, so they "
+        "must not be passed on changed, which includes this form.",
+        "",
+        *(f"- {name}: {value}" for name, value in sorted(released.items()) if value),
+        "",
+        "## Input",
+        f"Windows of {config.timepoints} volumes of {config.parcels} parcels, in the order of "
+        "`parcels.tsv`, scaled by `normalization.safetensors`, which was fitted on this study's "
+        "own train split: the authors' scaler was not released. It was trained on UK Biobank at "
+        "a TR of 0.735 s.",
+        "",
+        "## Limits",
+        "For research only, never for decisions about a person. Subjects of this study may have "
+        "been among those it was trained on, if they are of UK Biobank.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

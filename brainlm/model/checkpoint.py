@@ -37,7 +37,7 @@ class ModelCard:
     """What config.json says besides the network's sizes."""
 
     mask_ratio: float
-    split_sha256: str  # of the subjects' splits it was trained on
+    split_sha256: str | None  # of the subjects' splits it was trained on; None: on none of them
     head: Mapping[str, Any] | None  # name, kind, positive, mean, sd, dropout; None: no head
 
 
@@ -114,7 +114,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     parcels = pd.read_csv(folder / "parcels.tsv", sep="\t")
     model = build_model(config, parcels, content["head"])
     path = folder / "model.safetensors"
-    _fill(model, {key: torch.from_numpy(v) for key, v in load_tensors(path)[0].items()}, path)
+    fill(model, {key: torch.from_numpy(v) for key, v in load_tensors(path)[0].items()}, path)
     return LoadedModel(
         model=model.eval(),
         config=config,
@@ -143,7 +143,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network its weights, by name, all of them; `path` is where they are from."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))

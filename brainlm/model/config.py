@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ..errors import InputError
 
+#: Options with few values, and those values.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "tokenizer": ("parcels", "image"),
+    "place": ("fourier", "linear"),
+    "padding": ("none", "square"),
+    "norm": ("pre", "post"),
+    "decoder": ("cross", "full"),
+    "head": ("linear", "mlp"),
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the masked autoencoder."""
+    """Sizes and kinds of the parts of the masked autoencoder."""
 
     parcels: int
     timepoints: int  # of a window
-    patch: int  # timepoints of one parcel in a token
+    patch: int  # timepoints of one parcel in a token; of an image: side of a token's square
     hidden: int
     layers: int
     heads: int
@@ -25,37 +35,48 @@ class ModelConfig:
     decoder_heads: int
     decoder_mlp: int
     dropout: float
+    tokenizer: str = "parcels"  # image: parcels in order of their y are rows, square patches
+    place: str = "fourier"  # of parcel tokens; linear: raw mm, as the published 13M
+    padding: str = "none"  # of an image; square: as published, most of it without data
+    input_scale: float = 1.0  # scaled series are divided by it; the authors' images by 5.6430855
+    norm: str = "pre"  # LayerNorm before each step, or after it (post: the published 13M)
+    norm_eps: float = 1e-5
+    conv: int = 0  # reach of a convolution over the tokens beside attention (published 13M: 65)
+    decoder: str = "cross"  # full: self-attention among all tokens, as published
+    head: str = "linear"  # what makes a patch of a decoded token; mlp: the published 13M
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
         for name, value in asdict(self).items():
-            if name != "dropout" and value < 1:
+            if name in CHOICES:
+                if value not in CHOICES[name]:
+                    raise InputError(
+                        f"model.{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
+                    )
+            elif name == "conv":
+                if value and (value < 1 or value % 2 == 0):
+                    raise InputError(f"model.conv must be 0 or odd, not {value}")
+            elif name == "dropout":
+                if not 0 <= value < 1:
+                    raise InputError(f"model.dropout must be in [0, 1), not {value}")
+            elif name in ("input_scale", "norm_eps"):
+                if not value > 0:
+                    raise InputError(f"model.{name} must be above 0, not {value}")
+            elif value < 1:
                 raise InputError(f"model.{name} must be at least 1, not {value}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"model.dropout must be in [0, 1), not {self.dropout}")
-        for whole, part in (
-            ("timepoints", "patch"),
-            ("hidden", "heads"),
-            ("decoder_hidden", "decoder_heads"),
-        ):
+        pairs = [("hidden", "heads"), ("decoder_hidden", "decoder_heads")]
+        if self.tokenizer == "parcels":
+            pairs.append(("timepoints", "patch"))
+        for whole, part in pairs:
             if getattr(self, whole) % getattr(self, part):
                 raise InputError(
                     f"model.{whole} ({getattr(self, whole)}) must be a multiple of model.{part} "
                     f"({getattr(self, part)})",
                     fix="change one of them in model.overrides or in the preset",
                 )
-        if self.hidden % 2 or self.decoder_hidden % 2:
-            raise InputError("model.hidden and model.decoder_hidden must be even")
-
-    @property
-    def patches(self) -> int:
-        """Tokens of one parcel."""
-        return self.timepoints // self.patch
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a window."""
-        return self.parcels * self.patches
+        unit = 4 if self.tokenizer == "image" else 2
+        if self.hidden % unit or self.decoder_hidden % unit:
+            raise InputError(f"model.hidden and model.decoder_hidden must be multiples of {unit}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -63,9 +84,10 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ModelConfig:
-        """Read a mapping strictly: every key, no other key, whole numbers where due."""
-        names = {field.name: field.type for field in fields(cls)}
-        unknown, missing = sorted(set(content) - set(names)), sorted(set(names) - set(content))
+        """Read a mapping strictly: every size, no unknown key, whole numbers where due."""
+        names = {field.name: str(field.type) for field in fields(cls)}
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        unknown, missing = sorted(set(content) - set(names)), sorted(needed - set(content))
         if unknown or missing:
             told = [f"unknown: {', '.join(unknown)}"] if unknown else []
             told += [f"missing: {', '.join(missing)}"] if missing else []
@@ -73,9 +95,8 @@ class ModelConfig:
                 f"The model's settings have wrong keys ({'; '.join(told)})",
                 fix=f"the keys are {', '.join(names)}",
             )
-        for name, kind in names.items():
-            value = content[name]
-            allowed = (int,) if kind == "int" else (int, float)
-            if not isinstance(value, allowed) or isinstance(value, bool):
-                raise InputError(f"model.{name} must be of type {kind}, not {value!r}")
-        return cls(**{name: content[name] for name in names})
+        types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+        for name, value in content.items():
+            if not isinstance(value, types[names[name]]) or isinstance(value, bool):
+                raise InputError(f"model.{name} must be of type {names[name]}, not {value!r}")
+        return cls(**content)

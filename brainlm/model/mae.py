@@ -1,10 +1,8 @@
 """The masked autoencoder: show a quarter of the tokens, guess the others.
 
 He et al. (2022) for images, Ortega Caro et al. (ICLR 2024) for parcels. Only the visible
-tokens enter the encoder. In the decoder each hidden token is a query, made of its place alone,
-that attends to the encoder's output (Fu et al. 2024, CrossMAE: as good as a decoder with
-self-attention among all tokens, and about five times cheaper here). A hidden token is therefore
-guessed from what is visible and from nothing else, so parcels without data cannot leak in.
+tokens enter the encoder. What a token is, is the tokenizer's to say; how the hidden ones are
+guessed, the decoder's.
 """
 
 from __future__ import annotations
@@ -15,19 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .decoder import build_decoder
 from .mask import TokenMask
-from .tokenizer import ParcelTokenizer, TokenPlace
-from .transformer import Attention, DecoderBlock, EncoderBlock
+from .tokenizer import ImageTokenizer, ParcelTokenizer
+from .transformer import Attention, SelfBlock
 
 _INIT_STD = 0.02
+_TOKENIZERS: dict[str, type[ParcelTokenizer] | type[ImageTokenizer]] = {
+    "parcels": ParcelTokenizer,
+    "image": ImageTokenizer,
+}
 
 
 class Reconstruction(NamedTuple):
     """What the model makes of a masked window."""
 
-    loss: Tensor  # () mean squared error over the target tokens
-    predicted: Tensor  # (batch, hidden tokens, patch)
-    truth: Tensor  # (batch, hidden tokens, patch); 0 where there is no target
+    loss: Tensor  # () mean squared error over the entries with data of the target tokens
+    predicted: Tensor  # (batch, hidden tokens, entries)
+    truth: Tensor  # (batch, hidden tokens, entries); NaN where there is no target
 
 
 class MaskedAutoencoder(nn.Module):
@@ -39,21 +42,14 @@ class MaskedAutoencoder(nn.Module):
         if tuple(xyz_mm.shape) != (config.parcels, 3):
             raise ValueError(f"need {config.parcels} x 3 coordinates, got {tuple(xyz_mm.shape)}")
         c = self.config = config
-        self.tokenizer = ParcelTokenizer(xyz_mm, c.patch, c.patches, c.hidden)
+        self.tokenizer: ParcelTokenizer | ImageTokenizer = _TOKENIZERS[c.tokenizer](c, xyz_mm)
         self.cls = nn.Parameter(torch.zeros(1, 1, c.hidden))
         self.encoder = nn.ModuleList(
-            EncoderBlock(c.hidden, c.heads, c.mlp, c.dropout) for _ in range(c.layers)
+            SelfBlock(c, c.hidden, c.heads, c.mlp) for _ in range(c.layers)
         )
-        self.encoder_norm = nn.LayerNorm(c.hidden)
-        self.bridge = nn.Linear(c.hidden, c.decoder_hidden)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_hidden))
-        self.decoder_place = TokenPlace(xyz_mm, c.patches, c.decoder_hidden)
-        self.decoder = nn.ModuleList(
-            DecoderBlock(c.decoder_hidden, c.decoder_heads, c.decoder_mlp, c.dropout)
-            for _ in range(c.decoder_layers)
-        )
-        self.decoder_norm = nn.LayerNorm(c.decoder_hidden)
-        self.guess = nn.Linear(c.decoder_hidden, c.patch)
+        self.encoder_norm = nn.LayerNorm(c.hidden, c.norm_eps)
+        place = self.tokenizer.place_of(c, xyz_mm, c.decoder_hidden)
+        self.decoder = build_decoder(c, place, self.tokenizer.entries)
 
     def initialize(self, source: torch.Generator) -> None:
         """Draw all weights from `source`: Xavier-uniform matrices, zero biases (as ViT-MAE).
@@ -64,50 +60,72 @@ class MaskedAutoencoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=source)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=_INIT_STD, generator=source)
         for module in self.modules():
             if isinstance(module, Attention):
                 module.look_at_similar()
-        for token in (self.cls, self.mask_token):
+        for token in (self.cls, self.decoder.mask_token):
             nn.init.normal_(token, std=_INIT_STD, generator=source)
-        nn.init.zeros_(self.guess.weight)
+        nn.init.zeros_(self.decoder.last_layer.weight)
 
-    def encode(self, signal: Tensor, visible: Tensor) -> Tensor:
+    def encode(
+        self, signal: Tensor, visible: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
         """Latents (batch, 1 + k, hidden), CLS first, of the `visible` (batch, k) tokens.
 
         `signal`: (batch, parcels, time), scaled; NaN is allowed in tokens that are not visible.
+        A list for `weights` gets the attention of each layer, (batch, heads, 1 + k, 1 + k).
         """
-        patches = _take(self.tokenizer.cut(signal), visible)
-        tokens = self.tokenizer(patches, visible)
+        return self.encode_patches(self.tokenizer.cut(signal), visible, weights)
+
+    def encode_patches(
+        self, patches: Tensor, visible: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """`encode`, of a signal that is cut already (batch, tokens, entries)."""
+        tokens = self.tokenizer(_take(patches, visible), visible)
         x = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.encoder:
-            x = block(x)
+            x = block(x, weights)
         latents: Tensor = self.encoder_norm(x)
         return latents
 
-    def decode(self, latents: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Guessed patches (batch, k, patch) of the `hidden` (batch, k) tokens.
+    def decode(
+        self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor | None = None
+    ) -> Tensor:
+        """Guessed patches (batch, k, entries) of the `hidden` (batch, k) tokens, or those `asked`.
 
         `latents` are those of `encode` for the `visible` tokens, whose places are told again.
         """
-        context = self.bridge(latents)
-        context = torch.cat([context[:, :1], context[:, 1:] + self.decoder_place(visible)], dim=1)
-        x = self.mask_token + self.decoder_place(hidden)
-        for block in self.decoder:
-            x = block(x, context)
-        guessed: Tensor = self.guess(self.decoder_norm(x))
+        guessed: Tensor = self.decoder(latents, visible, hidden, hidden if asked is None else asked)
         return guessed
+
+    def forecast(self, signal: Tensor, timepoints: int) -> Tensor:
+        """Guess the last `timepoints` of windows (batch, parcels, time) from those before.
+
+        (batch, parcels, timepoints), scaled. Tokens of the future alone are hidden; in one that
+        reaches into it the future is set to 0, so that not one entry too many is withheld
+        (`predict_last_pixel` of the authors). All parcels must have data.
+        """
+        tokens = torch.arange(self.tokenizer.tokens, device=signal.device).expand(len(signal), -1)
+        gone = self.tokenizer.last(timepoints, wholly=True)
+        visible, hidden = tokens[:, ~gone], tokens[:, gone]
+        asked = tokens[:, self.tokenizer.last(timepoints)]
+        patches = self.tokenizer.blank(self.tokenizer.cut(signal), timepoints)
+        guessed = self.decode(self.encode_patches(patches, visible), visible, hidden, asked)
+        return self.tokenizer.paste(guessed, asked)[:, :, -timepoints:]
 
     def forward(self, signal: Tensor, mask: TokenMask) -> Reconstruction:
         """Guess the hidden tokens of `signal` (batch, parcels, time) and compare."""
-        predicted = self.decode(self.encode(signal, mask.visible), mask.visible, mask.hidden)
-        truth = _take(self.tokenizer.cut(signal), mask.hidden)
-        counted = mask.target[..., None]
-        truth = torch.where(counted, truth, 0.0)
-        squares = torch.where(counted, (predicted - truth).square(), 0.0)
-        loss = squares.sum() / (mask.target.sum() * self.config.patch)
-        return Reconstruction(loss, predicted, truth)
+        patches = self.tokenizer.cut(signal)
+        latents = self.encode_patches(patches, mask.visible)
+        predicted = self.decode(latents, mask.visible, mask.hidden)
+        truth = torch.where(mask.target[..., None], _take(patches, mask.hidden), torch.nan)
+        counted = ~truth.isnan()
+        squares = torch.where(counted, predicted - truth, 0.0).square()
+        return Reconstruction(squares.sum() / counted.sum(), predicted, truth)
 
 
 def _take(patches: Tensor, index: Tensor) -> Tensor:
-    """Choose patches (batch, k, patch) by `index` (batch, k)."""
+    """Choose patches (batch, k, entries) by `index` (batch, k)."""
     return patches.gather(1, index[..., None].expand(-1, -1, patches.shape[-1]))

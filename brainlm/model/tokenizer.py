@@ -1,79 +1,221 @@
-"""From signals to tokens: a patch of 20 time points of one parcel, and where that parcel is."""
+"""From signals to tokens and back.
+
+Two ways: a token is 20 time points of one parcel; or a square of an image whose rows are the
+parcels, in order of their y. Either way `cut` gives the entries of each token, NaN where there
+is no data, and `paste` puts guessed entries back where they belong.
+"""
 
 from __future__ import annotations
 
-import math
-
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from .mask import generator
+from .config import ModelConfig
+from .place import ImagePlace, ParcelPlace, RawParcelPlace
 
-#: Reach of the coordinates' features: parcels this far apart (mm) have much in common, those
-#: three times as far nothing.
-REACH_MM = 40.0
+#: What stands in an image where there is no data, as published.
+NO_DATA = -1.0
 
 
 class ParcelTokenizer(nn.Module):
-    """Token = linear(patch) + where + when (Ortega Caro et al., ICLR 2024, section 3.2)."""
+    """Token = linear(patch) + where + when (Ortega Caro et al., ICLR 2024, section 3.2).
 
-    def __init__(self, xyz_mm: Tensor, patch: int, patches: int, hidden: int):
+    A token is patch `n` of parcel `p`, index `p * patches + n`.
+    """
+
+    def __init__(self, config: ModelConfig, xyz_mm: Tensor):
         """`xyz_mm`: (parcels, 3) centroids in MNI mm."""
         super().__init__()
-        self.patch = patch
-        self.signal_projection = nn.Linear(patch, hidden)
-        self.place = TokenPlace(xyz_mm, patches, hidden)
+        self.parcels, self.entries = config.parcels, config.patch
+        self.patches = config.timepoints // config.patch
+        self.tokens = config.parcels * self.patches
+        self.signal_projection = nn.Linear(config.patch, config.hidden)
+        self.place = self.place_of(config, xyz_mm, config.hidden)
+
+    @staticmethod
+    def place_of(config: ModelConfig, xyz_mm: Tensor, width: int) -> nn.Module:
+        """Embedding of the tokens' places, `width` wide."""
+        kind = {"fourier": ParcelPlace, "linear": RawParcelPlace}[config.place]
+        return kind(xyz_mm, config.timepoints // config.patch, width)
+
+    def available(self, covered: Tensor) -> Tensor:
+        """Tokens with data (batch, tokens), of `covered` (batch, parcels) ones."""
+        return self.of_parcels(covered)
 
     def cut(self, signal: Tensor) -> Tensor:
-        """Cut (batch, parcels, time) into patches (batch, tokens, patch)."""
-        return signal.reshape(len(signal), -1, self.patch)
+        """Cut (batch, parcels, time) into patches (batch, tokens, entries)."""
+        return signal.reshape(len(signal), -1, self.entries)
+
+    def paste(self, patches: Tensor, index: Tensor) -> Tensor:
+        """Patches (batch, k, entries) of the tokens `index` in place, (batch, parcels, time).
+
+        NaN elsewhere.
+        """
+        return _scatter(patches, index, self.tokens).reshape(len(patches), self.parcels, -1)
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
-        """Tokens (batch, k, hidden) of chosen patches (batch, k, patch) at `index` (batch, k)."""
+        """Tokens (batch, k, hidden) of chosen patches (batch, k, entries) at `index` (batch, k)."""
         tokens: Tensor = self.signal_projection(patches) + self.place(index)
         return tokens
 
+    def last(self, timepoints: int, *, wholly: bool = False) -> Tensor:
+        """Tokens (tokens,) bool that hold any of (or only) the last `timepoints` of a window."""
+        starts = torch.arange(self.patches) * self.entries
+        first = self.patches * self.entries - timepoints
+        future = starts >= first if wholly else starts + self.entries > first
+        return future.repeat(self.parcels)
 
-class TokenPlace(nn.Module):
-    """Where and when a token is: projected features of its coordinates + a fixed sinusoid.
+    def of_parcels(self, parcels: Tensor) -> Tensor:
+        """Tokens (batch, tokens) of the chosen `parcels` (batch, parcels), both bool."""
+        return parcels.repeat_interleave(self.patches, dim=1)
 
-    Raw millimetres through a linear layer make far and near parcels hard to tell apart, so
-    coordinates first become sines and cosines along random directions (Rahimi & Recht 2007),
-    whose dot product is a Gaussian of the distance with a width of `REACH_MM`.
+    def blank(self, patches: Tensor, timepoints: int) -> Tensor:
+        """Patches (batch, tokens, entries) whose last `timepoints` of the window are 0."""
+        first = self.patches * self.entries - timepoints
+        time = torch.arange(self.patches * self.entries).reshape(-1, self.entries)
+        future = (time >= first).repeat(self.parcels, 1).to(patches.device)
+        return patches.masked_fill(future, 0.0)
+
+
+class ImageTokenizer(nn.Module):
+    """Token = linear(square of the image) + a fixed place; parcels are rows, time goes right.
+
+    The published models pad the image to a square with -1 on all sides (`padding: square`), see
+    all its tokens, and repeat it on three equal channels, which fold into one: the sum of their
+    weights. Without padding the same tokens are there but for those that hold no data at all.
+    A parcel without data looks like padding, and is no target.
     """
 
-    xyz: Tensor
-    time: Tensor
-    directions: Tensor
+    order: Tensor
+    inverse: Tensor
 
-    def __init__(self, xyz_mm: Tensor, patches: int, hidden: int):
-        """`xyz_mm`: (parcels, 3) centroids in MNI mm; `patches`: patches of each parcel."""
+    def __init__(self, config: ModelConfig, xyz_mm: Tensor):
+        """`xyz_mm`: (parcels, 3) centroids in MNI mm; equal y keep the atlas's order."""
         super().__init__()
-        self.patches = patches
-        self.xyz_projection = nn.Linear(hidden, hidden)
-        # These two are rebuilt from parcels.tsv and config.json; the directions are saved.
-        self.register_buffer("xyz", xyz_mm.float(), persistent=False)
-        self.register_buffer("time", sinusoids(patches, hidden), persistent=False)
-        drawn = torch.randn(3, hidden // 2, generator=generator("directions", hidden))
-        self.register_buffer("directions", drawn / REACH_MM)
+        side, self.scale, self.timepoints = config.patch, config.input_scale, config.timepoints
+        self.side, self.entries = side, side * side
+        height = -(-max(config.parcels, config.timepoints) // side) * side
+        self.square = config.padding == "square"
+        self.rows = _Axis.of(config.parcels, height, side, whole=self.square)
+        self.columns = _Axis.of(config.timepoints, height, side, whole=self.square)
+        self.tokens = self.rows.count * self.columns.count
+        order = torch.argsort(xyz_mm[:, 1], stable=True)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("inverse", order.argsort(), persistent=False)
+        self.signal_projection = nn.Linear(self.entries, config.hidden)
+        self.place = self.place_of(config, xyz_mm, config.hidden)
 
-    def forward(self, index: Tensor) -> Tensor:
-        """Embeddings (batch, k, hidden) of the tokens `index` (batch, k)."""
-        phase = self.xyz @ self.directions
-        place: Tensor = self.xyz_projection(torch.cat([phase.sin(), phase.cos()], dim=1))
-        return place[index // self.patches] + self.time[index % self.patches]
+    @classmethod
+    def place_of(cls, config: ModelConfig, xyz_mm: Tensor, width: int) -> ImagePlace:
+        """Embedding of the tokens' places, `width` wide."""
+        height = -(-max(config.parcels, config.timepoints) // config.patch) * config.patch
+        whole = config.padding == "square"
+        rows, columns = (
+            _Axis.of(size, height, config.patch, whole=whole)
+            for size in (config.parcels, config.timepoints)
+        )
+        grid = torch.meshgrid(
+            rows.first + torch.arange(rows.count),
+            columns.first + torch.arange(columns.count),
+            indexing="ij",
+        )
+        return ImagePlace(grid[0].flatten(), grid[1].flatten(), width)
+
+    def available(self, covered: Tensor) -> Tensor:
+        """Tokens (batch, tokens) to be shown or asked for, of `covered` (batch, parcels) parcels.
+
+        In the published square these are all, even where there is only padding.
+        """
+        if self.square:
+            return torch.ones(len(covered), self.tokens, dtype=torch.bool, device=covered.device)
+        return self.of_parcels(covered)
+
+    def cut(self, signal: Tensor) -> Tensor:
+        """Cut (batch, parcels, time) into scaled squares (batch, tokens, entries); NaN: no data."""
+        pad = (self.columns.before, self.columns.after, self.rows.before, self.rows.after)
+        image = F.pad(signal[:, self.order] / self.scale, pad, value=torch.nan)
+        squares = image.unflatten(2, (self.columns.count, self.side))
+        squares = squares.unflatten(1, (self.rows.count, self.side)).transpose(2, 3)
+        return squares.flatten(3).flatten(1, 2)
+
+    def paste(self, patches: Tensor, index: Tensor) -> Tensor:
+        """Squares (batch, k, entries) of the tokens `index` in place, (batch, parcels, time).
+
+        Unscaled; NaN elsewhere.
+        """
+        grid = _scatter(patches, index, self.tokens).unflatten(2, (self.side, self.side))
+        grid = grid.unflatten(1, (self.rows.count, self.columns.count)).transpose(2, 3)
+        image = grid.flatten(3, 4).flatten(1, 2)
+        rows = image[:, self.rows.before : self.rows.before + len(self.order)]
+        columns = slice(self.columns.before, self.columns.before + self.timepoints)
+        return rows[:, self.inverse, columns] * self.scale
+
+    def forward(self, patches: Tensor, index: Tensor) -> Tensor:
+        """Tokens (batch, k, hidden) of chosen squares (batch, k, entries) at `index` (batch, k)."""
+        seen = torch.where(patches.isnan(), NO_DATA, patches)
+        tokens: Tensor = self.signal_projection(seen) + self.place(index)
+        return tokens
+
+    def last(self, timepoints: int, *, wholly: bool = False) -> Tensor:
+        """Tokens (tokens,) bool that hold any of (or only) the last `timepoints` of a window.
+
+        The padding beyond the window is no token of the future.
+        """
+        starts = torch.arange(self.columns.count) * self.side - self.columns.before
+        first = self.timepoints - timepoints
+        future = starts >= first if wholly else starts + self.side > first
+        return (future & (starts < self.timepoints)).repeat(self.rows.count)
+
+    def of_parcels(self, parcels: Tensor) -> Tensor:
+        """Tokens (batch, tokens) that hold any of the `parcels` (batch, parcels), both bool."""
+        rows = F.pad(parcels[:, self.order], (self.rows.before, self.rows.after))
+        return rows.unflatten(1, (-1, self.side)).any(2).repeat_interleave(self.columns.count, 1)
+
+    def blank(self, patches: Tensor, timepoints: int) -> Tensor:
+        """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0."""
+        time = torch.arange(self.columns.count * self.side) - self.columns.before
+        future = (time >= self.timepoints - timepoints) & (time < self.timepoints)
+        squares = future.reshape(-1, 1, self.side).expand(-1, self.side, -1).flatten(1)
+        return patches.masked_fill(squares.repeat(self.rows.count, 1).to(patches.device), 0.0)
 
 
-def sinusoids(length: int, width: int) -> Tensor:
-    """Fixed position table (length, width): sines in even columns, cosines in odd ones.
+class _Axis:
+    """How one axis of the image is padded and cut."""
 
-    As Vaswani et al. (2017), section 3.5, but with wavelengths up to 2 pi x 4 x `length`, not
-    2 pi x 10,000, along which ten patches would all look alike.
-    """
-    position = torch.arange(length, dtype=torch.float64)[:, None]
-    longest = max(4.0 * length, 2.0)
-    rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(longest) / width))
-    table = torch.zeros(length, width, dtype=torch.float64)
-    table[:, 0::2] = torch.sin(position * rate)
-    table[:, 1::2] = torch.cos(position * rate)
-    return table.float()
+    def __init__(self, first: int, count: int, before: int, after: int):
+        self.first, self.count = first, count  # tokens, counted in the square
+        self.before, self.after = before, after  # entries of padding
+
+    @classmethod
+    def of(cls, size: int, height: int, side: int, *, whole: bool) -> _Axis:
+        """Centre `size` entries in `height`; leave out tokens without data unless `whole`."""
+        before = (height - size) // 2
+        after = height - size - before
+        first, beyond = (0, 0) if whole else (before // side, after // side)
+        return cls(
+            first, height // side - first - beyond, before - first * side, after - beyond * side
+        )
+
+
+def fewest_tokens(config: ModelConfig, parcels: int) -> int:
+    """Tokens that a window with so many `parcels` with data has at least, whichever they are."""
+    if config.tokenizer == "parcels":
+        return parcels * (config.timepoints // config.patch)
+    height = -(-max(config.parcels, config.timepoints) // config.patch) * config.patch
+    rows, columns = (
+        _Axis.of(size, height, config.patch, whole=config.padding == "square")
+        for size in (config.parcels, config.timepoints)
+    )
+    if config.padding == "square":
+        return rows.count * columns.count
+    thinnest = config.patch - max(rows.before, rows.after)
+    empty = min((config.parcels - parcels) // thinnest, rows.count - 1)
+    return (rows.count - empty) * columns.count
+
+
+def _scatter(patches: Tensor, index: Tensor, tokens: int) -> Tensor:
+    """(batch, k, entries) -> (batch, tokens, entries), NaN where nothing is."""
+    place = index[..., None].expand_as(patches)
+    empty = patches.new_full((len(patches), tokens, patches.shape[2]), torch.nan)
+    return empty.scatter(1, place, patches)

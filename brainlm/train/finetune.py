@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..model.heads import LabelModel
 from ..model.mask import count_visible, generator, random_mask, random_partition
+from ..model.tokenizer import fewest_tokens
 from ..shards.labels import LabelScale, read_label
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, even_windows, random_windows
@@ -93,7 +94,8 @@ def finetune(
     model.initialize_head(generator(seed, "head"))
     model.autoencoder.requires_grad_(not settings.freeze_encoder)
     optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
-    n_visible = count_visible(mask_ratio, fewest_parcels(reader, ("train", "val")), config.patches)
+    fewest = fewest_parcels(reader, ("train", "val"))
+    n_visible = count_visible(mask_ratio, fewest_tokens(config, fewest))
     loss_of = _loss_function(kind, data)
     steps = math.ceil(len(data.lengths["train"]) / settings.batch_size)
     best_loss, best, best_epoch = math.inf, _copy_state(model), 0
@@ -114,7 +116,8 @@ def finetune(
             torch.manual_seed(generator(seed, "dropout", step).initial_seed())
             batch = load_batch(reader, chosen, config.timepoints, device)
             source = generator(seed, "mask", step)
-            mask = random_mask(batch.covered, config.patches, n_visible, source)
+            available = model.autoencoder.tokenizer.available(batch.covered)
+            mask = random_mask(available, n_visible, source)
             loss = loss_of(model(batch.signal, mask.visible), batch.recording_ids)
             if not torch.isfinite(loss):
                 raise DataError(
@@ -172,12 +175,13 @@ def predict(
     windows: Sequence[Window] = even_windows(lengths, config.timepoints)
     for chosen in batches(windows, batch_size):
         batch = load_batch(reader, chosen, config.timepoints, device)
+        available = model.autoencoder.tokenizer.available(batch.covered)
         # Drawn for each window by itself: nobody's prediction depends on who else is tested.
         views = [
             (place, view)
             for place, window in enumerate(chosen)
             for view in random_partition(
-                batch.covered[place], config.patches, n_visible, generator(seed, "views", *window)
+                available[place], n_visible, generator(seed, "views", *window)
             )
         ]
         for some in batches(views, batch_size):

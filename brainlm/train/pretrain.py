@@ -18,6 +18,7 @@ from ..model.checkpoint import build_model
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import count_visible, generator, random_mask
+from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
 from .checkpointing import Checkpoints
@@ -53,7 +54,7 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
         train=train,
         val_windows=even_windows(val, config.timepoints),
         n_visible=count_visible(
-            settings.mask_ratio, fewest_parcels(reader, ("train", "val")), config.patches
+            settings.mask_ratio, fewest_tokens(config, fewest_parcels(reader, ("train", "val")))
         ),
         steps_per_epoch=steps,
         total_steps=steps * settings.epochs,
@@ -150,7 +151,7 @@ def _train_step(
     """One update; return the loss and the norm of the gradient before clipping."""
     torch.manual_seed(generator(seed, "dropout", step).initial_seed())
     source = generator(seed, "mask", step)
-    mask = random_mask(batch.covered, model.config.patches, n_visible, source)
+    mask = random_mask(model.tokenizer.available(batch.covered), n_visible, source)
     loss = model(batch.signal, mask).loss
     value = float(loss.detach())
     optimizer.zero_grad(set_to_none=True)

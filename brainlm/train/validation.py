@@ -22,18 +22,15 @@ Sums = NDArray[np.float64]
 N_SUMS = 6
 
 
-def masked_sums(truth: Tensor, predicted: Tensor, mask: TokenMask, parcels: int) -> Sums:
-    """Sums over the target tokens, (batch, parcels, 6), in float64.
+def masked_sums(truth: Tensor, predicted: Tensor) -> Sums:
+    """Sums over the entries that `truth` has, (batch, parcels, 6), in float64.
 
-    `truth` and `predicted` are (batch, hidden tokens, patch).
+    Both are (batch, parcels, time), `truth` NaN wherever nothing was to be guessed.
     """
-    y, p = truth.double(), predicted.double()
-    terms = torch.stack([torch.ones_like(y), y, y * y, p, p * p, y * p], dim=-1).sum(dim=2)
-    terms = torch.where(mask.target[..., None], terms, 0.0).cpu()
-    patches = (mask.visible.shape[1] + mask.hidden.shape[1]) // parcels
-    parcel = (mask.hidden.cpu() // patches)[..., None].expand(-1, -1, N_SUMS)
-    sums = torch.zeros(len(terms), parcels, N_SUMS, dtype=torch.float64)
-    return np.asarray(sums.scatter_add_(1, parcel, terms).numpy())
+    counted = ~truth.isnan()
+    y, p = (torch.where(counted, part, 0.0).double() for part in (truth, predicted))
+    terms = torch.stack([counted.double(), y, y * y, p, p * p, y * p], dim=-1)
+    return np.asarray(terms.sum(dim=2).cpu().numpy())
 
 
 def scores(sums: Sums) -> dict[str, NDArray[np.float64]]:
@@ -79,9 +76,12 @@ def validate(
     for number, chosen in enumerate(batches(windows, batch_size)):
         batch = load_batch(reader, chosen, config.timepoints, device)
         source = generator(seed, "validation", number)
-        mask = random_mask(batch.covered, config.patches, n_visible, source)
+        mask = random_mask(model.tokenizer.available(batch.covered), n_visible, source)
         result = reconstruct(model, batch.signal, mask)
-        total += masked_sums(result.truth, result.predicted, mask, config.parcels).sum((0, 1))
+        truth, predicted = (
+            model.tokenizer.paste(part, mask.hidden) for part in (result.truth, result.predicted)
+        )
+        total += masked_sums(truth, predicted).sum((0, 1))
     found = scores(total)
     return {
         "val_loss": float(found["mse"]),

@@ -37,7 +37,7 @@ from brainlm.evaluate.statistics import (
 )
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
-from brainlm.model.mask import TokenMask, count_visible, generator, random_mask
+from brainlm.model.mask import count_visible, generator, random_mask
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.scaler import load_scaler, save_scaler
@@ -54,20 +54,20 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _masked() -> tuple[torch.Tensor, torch.Tensor, TokenMask]:
-    """Truth and guess (3, hidden, 4) of 5 parcels x 2 patches, parcel 1 of sample 0 missing."""
-    covered = torch.ones(3, 5, dtype=torch.bool)
-    covered[0, 1] = False
-    mask = random_mask(covered, 2, 4, generator(0))
-    truth = torch.randn(3, 6, 4, generator=generator(1))
-    guess = 0.5 * truth + 0.3 * torch.randn(3, 6, 4, generator=generator(2)) + 0.1
-    return truth, guess, mask
+def _masked() -> tuple[torch.Tensor, torch.Tensor]:
+    """Truth (3, 5 parcels, 8), NaN where nothing is hidden and in parcel 1 of sample 0; a guess."""
+    truth = torch.randn(3, 5, 8, generator=generator(1))
+    guess = 0.5 * truth + 0.3 * torch.randn(3, 5, 8, generator=generator(2)) + 0.1
+    shown = torch.rand(3, 5, 2, generator=generator(0)) < 0.4
+    truth[shown.repeat_interleave(4, dim=2)] = torch.nan
+    truth[0, 1] = torch.nan
+    return truth, guess
 
 
 def test_sums_give_the_scores_of_the_entries_themselves() -> None:
-    truth, guess, mask = _masked()
-    sums = masked_sums(truth, guess, mask, 5)
-    chosen = mask.target[..., None].expand_as(truth)
+    truth, guess = _masked()
+    sums = masked_sums(truth, guess)
+    chosen = ~truth.isnan()
     y, p = truth[chosen].double().numpy(), guess[chosen].double().numpy()
     found = scores(sums.sum(axis=(0, 1)))
     assert found["r2"] == pytest.approx(r2_score(y, p))
@@ -75,9 +75,7 @@ def test_sums_give_the_scores_of_the_entries_themselves() -> None:
     assert found["pearson"] == pytest.approx(np.corrcoef(y, p)[0, 1])
     assert sums[0, 1].sum() == 0
     assert sums[..., 0].sum() == chosen.sum()
-    parcel = (mask.hidden[2] // 2 == 3) & mask.target[2]
-    expected = truth[2][parcel].double().sum()
-    assert sums[2, 3, 1] == pytest.approx(float(expected))
+    assert sums[2, 3, 1] == pytest.approx(float(truth[2, 3].double().nansum()))
 
 
 def test_undefined_scores_are_null_with_a_reason() -> None:
@@ -145,8 +143,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 def test_interpolation_draws_lines_between_what_is_seen() -> None:
     ramp = np.arange(12.0)
     signal = np.stack([ramp, ramp, ramp])
-    visible = np.array([0, 2, 5])  # parcel 0: patches 0 and 2; parcel 1: patch 1 (of 4); none
-    filled = interpolate_hidden(signal, visible, patch=3)
+    known = np.zeros((3, 12), bool)
+    known[0, :3] = known[0, 6:9] = known[1, 3:6] = True
+    filled = interpolate_hidden(signal, known)
     np.testing.assert_allclose(filled[0], [*ramp[:9], 8, 8, 8])
     np.testing.assert_allclose(filled[1], [3, 3, 3, 3, 4, 5, 5, 5, 5, 5, 5, 5])
     np.testing.assert_allclose(filled[2], 0)
@@ -390,9 +389,9 @@ def test_a_poor_recording_does_not_change_what_is_hidden_of_others(study, monkey
         hidden_share[name] = float("nan")
         return batch
 
-    def note_share(covered, patches, n_visible, source):
-        hidden_share[list(hidden_share)[-1]] = 1 - n_visible / (int(covered.sum()) * patches)
-        return random_mask(covered, patches, n_visible, source)
+    def note_share(available, n_visible, source):
+        hidden_share[list(hidden_share)[-1]] = 1 - n_visible / int(available.sum())
+        return random_mask(available, n_visible, source)
 
     monkeypatch.setattr(reconstruction, "load_batch", load_without_half)
     monkeypatch.setattr(reconstruction, "random_mask", note_share)
@@ -413,7 +412,9 @@ def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:
         loaded.model,
         reader,
         lengths_of(reader, "test"),
-        n_visible=count_visible(loaded.card.mask_ratio, 8, loaded.config.patches),
+        n_visible=count_visible(
+            loaded.card.mask_ratio, 8 * loaded.config.timepoints // loaded.config.patch
+        ),
         seed=config.seed,
         batch_size=config.finetune.batch_size,
     )

@@ -98,7 +98,7 @@ def _tune(reader, target, **changes):
 
 
 def _outputs(model, reader, lengths) -> np.ndarray:
-    n_visible = count_visible(0.5, 8, CONFIG.patches)
+    n_visible = count_visible(0.5, 8 * CONFIG.timepoints // CONFIG.patch)
     found = predict(model, reader, lengths, n_visible=n_visible, seed=1, batch_size=4)
     assert list(found) == sorted(lengths)
     return np.array(list(found.values()))

@@ -23,8 +23,16 @@ from brainlm.model.checkpoint import (
 from brainlm.model.config import ModelConfig
 from brainlm.model.heads import LabelModel
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import TokenMask, count_visible, generator, random_mask, random_partition
-from brainlm.model.tokenizer import TokenPlace, sinusoids
+from brainlm.model.mask import (
+    TokenMask,
+    chosen_mask,
+    count_visible,
+    generator,
+    random_mask,
+    random_parcels,
+    random_partition,
+)
+from brainlm.model.place import ParcelPlace, sinusoids
 from brainlm.shards.scaler import Scaler, save_scaler
 
 from .synthetic_cohort import NETWORK, PARCELS, parcel_table
@@ -32,12 +40,19 @@ from .synthetic_cohort import NETWORK, PARCELS, parcel_table
 CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
 
 
+PATCHES = CONFIG.timepoints // CONFIG.patch
+
+
+def _available(covered: torch.Tensor) -> torch.Tensor:
+    return covered.repeat_interleave(PATCHES, dim=1)
+
+
 def _model(seed: int = 0) -> MaskedAutoencoder:
     model = build_model(CONFIG, parcel_table())
     assert isinstance(model, MaskedAutoencoder)
     model.initialize(generator(seed))
     # away from the start, where every guess is 0
-    torch.nn.init.normal_(model.guess.weight, generator=generator(seed, "guess"))
+    torch.nn.init.normal_(model.decoder.guess.weight, generator=generator(seed, "guess"))
     return model.eval()
 
 
@@ -50,7 +65,7 @@ def _batch(seed: int = 0, missing: tuple[int, ...] = (2, 5)) -> tuple[torch.Tens
 
 def test_every_preset_is_a_valid_network() -> None:
     config = ModelConfig.from_dict(load_preset(Model()))
-    assert (config.parcels, config.timepoints, config.tokens) == (424, 200, 4240)
+    assert (config.parcels, config.timepoints, config.patch) == (424, 200, 20)
     assert ModelConfig.from_dict(config.to_dict()) == config
 
 
@@ -82,8 +97,9 @@ def test_masks_never_show_or_ask_for_missing_parcels(covered, ratio, seed) -> No
     table = torch.tensor(covered)
     table[:, 0] = True  # every recording has at least one parcel
     patches = 5
-    n_visible = count_visible(ratio, int(table.sum(1).min()), patches)
-    mask = random_mask(table, patches, n_visible, generator(seed))
+    available = table.repeat_interleave(patches, dim=1)
+    n_visible = count_visible(ratio, int(available.sum(1).min()))
+    mask = random_mask(available, n_visible, generator(seed))
     whole = torch.cat([mask.visible, mask.hidden], dim=1).sort(dim=1).values
     assert (whole == torch.arange(30)).all()
     assert mask.visible.shape[1] == n_visible
@@ -92,16 +108,33 @@ def test_masks_never_show_or_ask_for_missing_parcels(covered, ratio, seed) -> No
     assert mask.target.any(dim=1).all()
 
     for row in table:
-        views = random_partition(row, patches, n_visible, generator(seed))
+        tokens = row.repeat_interleave(patches)
+        views = random_partition(tokens, n_visible, generator(seed))
         assert views.shape[1] == n_visible
         joined = views.flatten()
         assert row[joined // patches].all()
         assert len(joined.unique()) == len(joined) > int(row.sum()) * patches - n_visible
 
 
+def test_chosen_tokens_are_hidden_and_asked_for() -> None:
+    covered = torch.ones(3, 6, dtype=torch.bool)
+    covered[0, 2] = False
+    parcels = random_parcels(covered, 2, generator(1))
+    assert (parcels.sum(dim=1) == 2).all() and not parcels[0, 2]
+    available, hide = (table.repeat_interleave(5, dim=1) for table in (covered, parcels))
+    mask = chosen_mask(available, hide, 15, generator(2))
+    for sample in range(3):
+        asked = mask.hidden[sample][mask.target[sample]]
+        assert sorted(asked.tolist()) == (available & hide)[sample].nonzero()[:, 0].tolist()
+        assert not hide[sample][mask.visible[sample]].any()
+        assert available[sample][mask.visible[sample]].all()
+    with pytest.raises(ValueError, match="fewer than 16"):
+        chosen_mask(available, hide, 16, generator(2))
+
+
 def test_masks_follow_the_seed_and_are_spread() -> None:
-    covered = torch.ones(400, 8, dtype=torch.bool)
-    mask, again, other = (random_mask(covered, 5, 10, generator(key)) for key in (1, 1, 2))
+    available = torch.ones(400, 40, dtype=torch.bool)
+    mask, again, other = (random_mask(available, 10, generator(key)) for key in (1, 1, 2))
     assert torch.equal(mask.visible, again.visible)
     assert not torch.equal(mask.visible, other.visible)
     counts = torch.bincount(mask.visible.flatten(), minlength=40)
@@ -112,12 +145,12 @@ def test_masks_follow_the_seed_and_are_spread() -> None:
 
 def test_the_loss_is_the_mean_square_over_hidden_entries_with_data() -> None:
     signal, covered = _batch()
-    mask = random_mask(covered, CONFIG.patches, 6, generator(1))
+    mask = random_mask(_available(covered), 6, generator(1))
     result = _model()(signal, mask)
     squares = []
     for sample in range(2):
         for place, token in enumerate(mask.hidden[sample].tolist()):
-            parcel, patch = divmod(token, CONFIG.patches)
+            parcel, patch = divmod(token, PATCHES)
             truth = signal[sample, parcel, patch * 10 : patch * 10 + 10]
             if not truth.isnan().any():
                 squares += ((result.predicted[sample, place] - truth) ** 2).tolist()
@@ -127,7 +160,7 @@ def test_the_loss_is_the_mean_square_over_hidden_entries_with_data() -> None:
 
 def test_nothing_hidden_or_missing_leaks_into_the_guess() -> None:
     signal, covered = _batch()
-    mask = random_mask(covered, CONFIG.patches, 6, generator(1))
+    mask = random_mask(_available(covered), 6, generator(1))
     model = _model()
     expected = model(signal, mask)
     spoilt = signal.reshape(2, -1, CONFIG.patch).clone()
@@ -144,7 +177,7 @@ def test_nothing_hidden_or_missing_leaks_into_the_guess() -> None:
 
 def test_missing_parcels_leave_finite_gradients() -> None:
     signal, covered = _batch()
-    mask = random_mask(covered, CONFIG.patches, 6, generator(1))
+    mask = random_mask(_available(covered), 6, generator(1))
     model = _model().train()
     model(signal, mask).loss.backward()
     for name, parameter in model.named_parameters():
@@ -155,7 +188,7 @@ def test_missing_parcels_leave_finite_gradients() -> None:
 
 def test_the_order_of_tokens_does_not_matter() -> None:
     signal, covered = _batch(missing=())
-    mask = random_mask(covered, CONFIG.patches, 6, generator(1))
+    mask = random_mask(_available(covered), 6, generator(1))
     turned = TokenMask(mask.visible.flip(1), mask.hidden.flip(1), mask.target.flip(1))
     model = _model()
     a, b = model(signal, mask), model(signal, turned)
@@ -165,13 +198,13 @@ def test_the_order_of_tokens_does_not_matter() -> None:
 
 def test_places_are_alike_when_near_and_unlike_when_far() -> None:
     xyz = torch.tensor([[0.0, 0, 0], [20, 0, 0], [40, 0, 0], [130, 0, 0]])
-    place = TokenPlace(xyz, 1, 2048)
+    place = ParcelPlace(xyz, 1, 2048)
     phase = xyz @ place.directions
     features = torch.cat([phase.sin(), phase.cos()], dim=1)
     likeness = (features @ features[0] / 1024).numpy()
     expected = np.exp(-(np.array([0, 20, 40, 130]) ** 2) / (2 * 40**2))
     np.testing.assert_allclose(likeness, expected, atol=0.1)
-    times = sinusoids(10, 64)
+    times = sinusoids(10, 64, longest=40)
     assert (times @ times.T).argmax(dim=1).tolist() == list(range(10))
 
 
@@ -182,10 +215,10 @@ def test_attention_is_local_before_any_training() -> None:
     model = build_model(config, table)
     assert isinstance(model, MaskedAutoencoder)
     model.initialize(generator(0))
-    block = model.decoder[0]
-    index = torch.arange(config.tokens)[None]
+    block = model.decoder.blocks[0]
+    index = torch.arange(model.tokenizer.tokens)[None]
     with torch.no_grad():
-        x = block.norm1(model.decoder_place(index))
+        x = block.norm1(model.decoder.place(index))
         query = block.attention.query(x)[0]
         key = block.attention.key_value(x)[0, :, : query.shape[1]]
         looked_at = (query @ key.T / query.shape[1] ** 0.5).softmax(dim=1)
@@ -241,7 +274,7 @@ def test_a_models_folder_gives_the_same_model_back(tmp_path, head) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.model.state_dict()[name]), name
     signal, covered = _batch()
-    mask = random_mask(covered, CONFIG.patches, 6, generator(1))
+    mask = random_mask(_available(covered), 6, generator(1))
     expected = (model.autoencoder if isinstance(model, LabelModel) else model).eval()(signal, mask)
     assert torch.equal(loaded.autoencoder(signal, mask).predicted, expected.predicted)
 

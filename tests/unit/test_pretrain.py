@@ -190,7 +190,7 @@ def test_it_trains_on_train_and_watches_val_without_dropout(reader) -> None:
     model = build_model(CONFIG, reader.parcels)
     assert isinstance(model, MaskedAutoencoder)
     model.initialize(generator(0))
-    torch.nn.init.normal_(model.guess.weight, generator=generator(1))
+    torch.nn.init.normal_(model.decoder.guess.weight, generator=generator(1))
     model.train()
     watch = {"n_visible": 8, "seed": 1, "batch_size": 2}
     first, second = (validate(model, reader, plan.val_windows, **watch) for _ in range(2))

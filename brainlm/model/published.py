@@ -1,0 +1,222 @@
+"""The models that BrainLM's authors have released, read into ours (Ortega Caro et al., ICLR 2024).
+
+Three channels of equal input fold into one (the sum of their weights), and the mean over the three
+channels that come out into one as well: the numbers stay theirs, to rounding. What is not needed
+is named, what is missing refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .config import ModelConfig
+from .place import ImagePlace
+
+State = dict[str, Tensor]
+
+#: What the authors divide scaled series by before they make an image of them.
+INPUT_SCALE = 5.6430855
+
+_VIT_BLOCK = {
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.attention": "attention",
+    "attention.output.dense": "attention.out",
+    "intermediate.dense": "mlp.0",
+    "output.dense": "mlp.2",
+}
+_NYSTROM_BLOCK = {
+    "attention.output.LayerNorm": "norm1",
+    "output.LayerNorm": "norm2",
+    "attention.self": "attention",
+    "attention.output.dense": "attention.out",
+    "intermediate.dense": "mlp.0",
+    "output.dense": "mlp.2",
+}
+#: Positions agree with the formula to this; a fine-tuned table would not.
+_POSITION_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Published:
+    """A released model in our terms."""
+
+    config: ModelConfig
+    state: State  # of `MaskedAutoencoder`
+    head: State | None  # of `MlpHead`, where it has been fine-tuned
+    unused: tuple[str, ...]  # weights that their own code does not use either
+
+
+def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Published:
+    """Translate a released model: the content of its config.json, and its weights by name."""
+    nystrom = config.get("model_type") == "brainlm_mae"
+    ours = _config_of(config, nystrom=nystrom)
+    given = _Given(dict(state))
+    found: State = {"cls": given.take("vit.embeddings.cls_token")}
+    found |= given.pair("vit.layernorm", "encoder_norm")
+    found |= given.pair("decoder.decoder_norm", "decoder.norm")
+    found |= given.pair("decoder.decoder_embed", "decoder.bridge")
+    found["decoder.mask_token"] = given.take("decoder.mask_token")
+    names = _NYSTROM_BLOCK if nystrom else _VIT_BLOCK
+    for number in range(ours.layers):
+        found |= _block(given, f"vit.encoder.layer.{number}", f"encoder.{number}", names)
+    for number in range(ours.decoder_layers):
+        theirs, name = f"decoder.decoder_layers.{number}", f"decoder.blocks.{number}"
+        found |= _block(given, theirs, name, names)
+    found |= _parcel_ends(given) if nystrom else _image_ends(given, ours)
+    head = _head(given)
+    return Published(ours, found, head, tuple(sorted(given.left)))
+
+
+def folded_parameters(config: ModelConfig) -> int:
+    """Trainable parameters that the released model of this shape has and ours does not need.
+
+    Of an image: two more channels in and out. Of the 13M: a layer that its code never calls.
+    """
+    if config.tokenizer == "image":
+        entries = config.patch**2
+        return 2 * entries * (config.hidden + config.decoder_hidden + 1)
+    if config.head == "mlp":
+        return 3 * 16**2 * (config.decoder_hidden + 1)
+    return 0
+
+
+class _Given:
+    """Their weights; each is taken once, so that what is left is known."""
+
+    def __init__(self, state: State):
+        self.left = state
+
+    def take(self, name: str) -> Tensor:
+        try:
+            return self.left.pop(name)
+        except KeyError:
+            raise DataError(
+                f"The released model lacks the weights {name}",
+                fix="give the folder of a model as its authors released it",
+            ) from None
+
+    def pair(self, theirs: str, ours: str) -> State:
+        """Weight and bias of one layer."""
+        return {f"{ours}.{kind}": self.take(f"{theirs}.{kind}") for kind in ("weight", "bias")}
+
+
+def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
+    """Their config.json in our terms."""
+    image = config["image_size"]
+    side = image[0] if isinstance(image, list | tuple) else image
+    shared: dict[str, Any] = {
+        "hidden": config["hidden_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "mlp": config["intermediate_size"],
+        "decoder_hidden": config["decoder_hidden_size"],
+        "decoder_layers": config["decoder_num_hidden_layers"],
+        "decoder_heads": config["decoder_num_attention_heads"],
+        "decoder_mlp": config["decoder_intermediate_size"],
+        "dropout": float(config["hidden_dropout_prob"]),
+        "norm_eps": config["layer_norm_eps"],
+        "decoder": "full",
+    }
+    if nystrom:
+        if config["num_landmarks"] != config["segment_means_seq_len"]:
+            raise DataError(
+                "This model's attention is an approximation (fewer landmarks than segments)",
+                fix="the released 13M has as many, for which attention is exact",
+            )
+        return ModelConfig(
+            parcels=config["num_brain_voxels"],
+            timepoints=config["num_timepoints_per_voxel"],
+            patch=config["timepoint_patching_size"],
+            place="linear",
+            norm="post",
+            conv=config["conv_kernel_size"],
+            head="mlp",
+            **shared,
+        )
+    if side % config["patch_size"]:
+        raise DataError(f"Its image of {side} is no multiple of its patch {config['patch_size']}")
+    return ModelConfig(
+        parcels=424,
+        timepoints=200,
+        patch=config["patch_size"],
+        tokenizer="image",
+        padding="square",
+        input_scale=INPUT_SCALE,
+        **shared,
+    )
+
+
+def _block(given: _Given, theirs: str, ours: str, names: Mapping[str, str]) -> State:
+    """One transformer block; their key and value are one matrix of ours."""
+    found: State = {}
+    for their, our in names.items():
+        if our != "attention":
+            found |= given.pair(f"{theirs}.{their}", f"{ours}.{our}")
+            continue
+        found |= given.pair(f"{theirs}.{their}.query", f"{ours}.attention.query")
+        for kind in ("weight", "bias"):
+            parts = [given.take(f"{theirs}.{their}.{part}.{kind}") for part in ("key", "value")]
+            found[f"{ours}.attention.key_value.{kind}"] = torch.cat(parts)
+        if (conv := f"{theirs}.{their}.conv.weight") in given.left:
+            found[f"{ours}.attention.conv.weight"] = given.take(conv)
+    return found
+
+
+def _parcel_ends(given: _Given) -> State:
+    """The 13M's way in and out."""
+    embeddings = "vit.embeddings"
+    return {
+        **given.pair(f"{embeddings}.signal_embedding_projection", "tokenizer.signal_projection"),
+        **given.pair(f"{embeddings}.xyz_embedding_projection", "tokenizer.place.xyz_projection"),
+        **given.pair("decoder.decoder_xyz_projection", "decoder.place.xyz_projection"),
+        **given.pair("decoder.decoder_pred1", "decoder.guess.0"),
+        **given.pair("decoder.decoder_pred2", "decoder.guess.2"),
+    }
+
+
+def _image_ends(given: _Given, config: ModelConfig) -> State:
+    """The image models' way in and out, three channels folded into one; positions are checked."""
+    theirs = "vit.embeddings.patch_embeddings.projection"
+    weight, out = given.take(f"{theirs}.weight"), given.take("decoder.decoder_pred.weight")
+    entries = config.patch**2
+    for name, width in (
+        ("vit.embeddings.position_embeddings", config.hidden),
+        ("decoder.decoder_pos_embed", config.decoder_hidden),
+    ):
+        _check_positions(given.take(name), width, name)
+    return {
+        "tokenizer.signal_projection.weight": weight.sum(dim=1).flatten(1),
+        "tokenizer.signal_projection.bias": given.take(f"{theirs}.bias"),
+        "decoder.guess.weight": out.unflatten(0, (entries, 3)).mean(dim=1),
+        "decoder.guess.bias": given.take("decoder.decoder_pred.bias")
+        .unflatten(0, (entries, 3))
+        .mean(dim=1),
+    }
+
+
+def _check_positions(table: Tensor, width: int, name: str) -> None:
+    """Refuse positions (1, 1 + tokens, width) that are not the fixed ones, CLS at 0."""
+    side = round((table.shape[1] - 1) ** 0.5)
+    grid = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    fixed = ImagePlace(grid[0].flatten(), grid[1].flatten(), width).table
+    off = (table[0, 1:] - fixed).abs().max().item() if len(fixed) + 1 == table.shape[1] else 1.0
+    if max(off, table[0, 0].abs().max().item()) > _POSITION_TOLERANCE:
+        raise DataError(f"The released model's {name} are not the fixed sines and cosines")
+
+
+def _head(given: _Given) -> State | None:
+    """The head of a fine-tuned model, if there is one."""
+    if "mlp_pred_head.lin1.weight" not in given.left:
+        return None
+    layers = {"lin1": "0", "lin2": "3", "lin3": "6"}
+    found: State = {}
+    for their, our in layers.items():
+        found |= given.pair(f"mlp_pred_head.{their}", our)
+    return found

@@ -1,0 +1,92 @@
+"""The files of a released model: in a folder, or in a repository on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import DataError, InputError
+from .published import Published, read_published
+
+#: Names that weights go by, the better one first.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_ANEW = "download the folder anew from its source"
+
+
+def find_released(source: str, subfolder: str | None) -> Path:
+    """The folder of a released model: `source` on this disk, else a repository of that name."""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _download(source, subfolder)
+    folder = folder / subfolder if subfolder else folder
+    if not (folder / "config.json").is_file():
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        raise InputError(
+            "There is no config.json in this folder",
+            file=folder,
+            fix=f"choose a subfolder: {', '.join(inside)}" if inside else "is it a model's folder?",
+        )
+    return folder
+
+
+def read_released(folder: Path) -> tuple[Published, Path]:
+    """The model of a folder with config.json and weights, and which file held the weights."""
+    config = _config(folder / "config.json")
+    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"This folder holds none of {', '.join(_WEIGHTS)}", file=folder, fix=_ANEW)
+    try:
+        return read_published(config, _weights(path)), path
+    except KeyError as error:
+        raise DataError(
+            f"config.json lacks {error}", file=folder / "config.json", fix=_ANEW
+        ) from None
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise DataError(f"This is not JSON: {error}", file=path, fix=_ANEW) from None
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Weights by name, float32; a torch file is read as weights only, so no code in it can run."""
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise DataError(f"The weights cannot be read: {told}", file=path, fix=_ANEW) from None
+    return {name: value.float() for name, value in state.items()}
+
+
+def _download(repository: str, subfolder: str | None) -> Path:
+    """Fetch a repository's config and weights into the Hub's own cache."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise InputError(
+            f"{repository} is no folder here, and huggingface_hub is not installed",
+            fix="`pip install huggingface_hub`, or give the folder of a downloaded model",
+        ) from None
+    wanted = ["config.json", *_WEIGHTS]
+    patterns = [f"{subfolder}/{name}" for name in wanted] if subfolder else wanted
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{repository} is no folder here and cannot be fetched from the Hugging Face Hub "
+            f"({type(error).__name__})",
+            fix="check the name and the network; or download it elsewhere and give its folder",
+        ) from error
