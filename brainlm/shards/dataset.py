@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,13 +90,18 @@ class _Epochs:
             per_recording=self.per_recording,
         )
 
-    def _items(self, windows: Sequence[Window]) -> Iterator[dict[str, Any]]:
+    def _items(
+        self, windows: Sequence[Window], ahead: Sequence[Window] = ()
+    ) -> Iterator[dict[str, Any]]:
         """For each window: signal (parcels, time) float32, covered (parcels,) bool, whose, labels.
 
         The parcels come first, as in `brainlm.train.data.Batch`. NaN marks a parcel without data
-        (then `covered` is False) and a label that is missing. Several windows are read together.
+        (then `covered` is False) and a label that is missing. Several windows are read together;
+        while they are used, the disk is asked for those `ahead`.
         """
-        signals = as_signal(torch.from_numpy(self.reader.stack(windows, self.window)))
+        stored = self.reader.stack(windows, self.window)
+        self.reader.fetch(ahead, self.window)
+        signals = as_signal(torch.from_numpy(stored))
         for window, signal, covered in zip(windows, signals, covered_of(signals), strict=True):
             yield {
                 "signal": signal,
@@ -122,8 +128,9 @@ class ShardDataset(_Epochs, Dataset[dict[str, Any]]):
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """The windows of a batch, which DataLoader asks for at once."""
-        windows = self.windows()
-        return list(self._items([windows[number] for number in numbers]))
+        windows, following = self.windows(), numbers[-1] + 1
+        ahead = windows[following : following + len(numbers)]
+        return list(self._items([windows[number] for number in numbers], ahead))
 
 
 class ShardStream(_Epochs, IterableDataset[dict[str, Any]]):
@@ -161,8 +168,9 @@ class ShardStream(_Epochs, IterableDataset[dict[str, Any]]):
         """The windows of this rank and this worker."""
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        for ahead in batches(self.of_rank()[number::count], _AHEAD):
-            yield from self._items(ahead)
+        parts = batches(self.of_rank()[number::count], _AHEAD)
+        for part, ahead in zip_longest(parts, parts[1:], fillvalue=()):
+            yield from self._items(part, ahead)
 
     def __len__(self) -> int:
         """Number of windows of this rank in an epoch, over all its workers."""
