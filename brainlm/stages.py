@@ -117,7 +117,7 @@ STAGES: dict[str, Stage] = {
                 "space",
             ),
         ),
-        Stage("scale-brackets", ("atlas",)),
+        Stage("scale-brackets", ("scale", "atlas")),
         Stage("scale-part", ("atlas",)),
         Stage("scale", ("scale", "timing", "atlas")),
         Stage("write-shard", ("shards", "atlas")),

@@ -81,7 +81,7 @@ def read_train(run: StageRun, threads: int, shards: Iterable[str] | None = None)
     )
 
 
-def sample_brackets(train: Train) -> Brackets:
+def sample_brackets(train: Train, *, mean_removed: bool) -> Brackets:
     """Intervals that surely hold the quartiles, from a sample of the train split."""
     from ..errors import DataError
     from ..shards.brackets import bracket, choose_sample
@@ -99,6 +99,7 @@ def sample_brackets(train: Train) -> Brackets:
         parcels=len(train.names),
         lengths=[row["n_timepoints"] for row in rows],
         population=sum(row["n_timepoints"] for row in train.recordings),
+        mean_removed=mean_removed,
     )
 
 

@@ -72,10 +72,10 @@ def _fit(run: StageRun, threads: int) -> Scaler:
     from ..shards.gather import fit_quantiles
     from ..shards.scaler import make_scaler
 
-    train = read_train(run, threads)
+    train, mean_removed = read_train(run, threads), run.params["scale"]["remove_mean"]
     found = fit_quantiles(
         lambda brackets: _parts(run, train, brackets),
-        _stored_brackets(run, train) or sample_brackets(train),
+        _stored_brackets(run, train) or sample_brackets(train, mean_removed=mean_removed),
     )
     low, median, high = found.quartiles
     subjects = sorted({row["subject"] for row in train.recordings})
@@ -89,7 +89,9 @@ def _fit(run: StageRun, threads: int) -> Scaler:
         "n_volumes": sum(row["n_timepoints"] for row in train.recordings),
         "tr": repetition_times.pop() if len(repetition_times) == 1 else None,
     }
-    scaler = make_scaler(median, high - low, about, run.params["scale"]["method"])
+    scaler = make_scaler(
+        median, high - low, about, run.params["scale"]["method"], mean_removed=mean_removed
+    )
     return replace(scaler, constants=constants_of(found, scaler))
 
 
@@ -101,7 +103,8 @@ def _stored_brackets(run: StageRun, train: Train) -> Brackets | None:
     if not path.exists():
         return None
     brackets, about = load_brackets(path)
-    return brackets if _is_of(about, train.about()) else None
+    expected = {**train.about(), "mean_removed": run.params["scale"]["remove_mean"]}
+    return brackets if _is_of(about, expected) else None
 
 
 def _parts(run: StageRun, train: Train, brackets: Brackets) -> Sequence[Part]:
@@ -171,6 +174,14 @@ def _check_fitted(run: StageRun, scaler: Scaler, path: Path) -> None:
             f"{run.params['scale']['method']}",
             file=path,
             fix=f"set scale.method: {scaler.method}",
+        )
+    if scaler.mean_removed != run.params["scale"]["remove_mean"]:
+        raise InputError(
+            "The scaler of scale.fitted was fitted "
+            + ("after" if scaler.mean_removed else "without")
+            + " removing each recording's mean",
+            file=path,
+            fix=f"set scale.remove_mean: {str(scaler.mean_removed).lower()}",
         )
     wanted, given = run.params["timing"]["tr"], scaler.about.get("tr")
     if wanted and given and abs(wanted / given - 1) > run.params["timing"]["tolerance"]:

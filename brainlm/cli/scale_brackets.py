@@ -27,7 +27,7 @@ def scale_brackets(
 
     run = StageRun("scale-brackets", study, params, software=("numpy", "pyarrow", "safetensors"))
     train = read_train(run, threads)
-    brackets = sample_brackets(train)
+    brackets = sample_brackets(train, mean_removed=run.params["scale"]["remove_mean"])
     with run.output("scaler_brackets", about=train.about()) as path:
         save_brackets(path, brackets, train.about())
     say(f"scale-brackets: {len(train.recordings)} train recordings")

@@ -91,11 +91,25 @@ class Scale(Section):
         description="robust: median and interquartile range of each parcel; the others are those "
         "that BrainLM's authors tried",
     )
+    remove_mean: bool = Field(
+        True,
+        description="first subtract each recording's mean over time from each parcel; without it, "
+        "levels differ between recordings as they were stored",
+    )
     fitted: Path | None = Field(
         None,
         description="a normalization.safetensors that is used as it is: for an external cohort, or "
         "to let a cohort grow without a new scale",
     )
+
+    @model_validator(mode="after")
+    def _the_method_has_its_mean_removed(self) -> Scale:
+        centred = ("recording-zscore", "global-sd", "global-p99")
+        if self.method in centred and not self.remove_mean:
+            raise ValueError(
+                f"scale.method {self.method} removes the mean: remove_mean must be true"
+            )
+        return self
 
 
 class Shards(Section):

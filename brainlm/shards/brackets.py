@@ -45,6 +45,7 @@ class Brackets:
 
     low: NDArray[np.float64]  # (4, parcels); the last row is the same for all parcels
     high: NDArray[np.float64]
+    mean_removed: bool = True  # of values less each recording's mean; else as they are stored
 
     @property
     def parcels(self) -> int:
@@ -54,7 +55,16 @@ class Brackets:
     @property
     def sha256(self) -> str:
         """What tells these intervals from others."""
-        return hashlib.sha256(self.low.tobytes() + self.high.tobytes()).hexdigest()
+        limits = self.low.tobytes() + self.high.tobytes()
+        return hashlib.sha256(limits + bytes([self.mean_removed])).hexdigest()
+
+    def values_of(
+        self, series: NDArray[np.float32], counted: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """What the intervals are about, of one recording (parcels, time)."""
+        if self.mean_removed:
+            return remove_mean(series, counted)
+        return np.array(series, dtype=np.float64, order="C")
 
 
 def choose_sample(recording_ids: Iterable[str]) -> set[str]:
@@ -67,35 +77,41 @@ def choose_sample(recording_ids: Iterable[str]) -> set[str]:
 
 
 def bracket(
-    recordings: Iterable[Series], *, parcels: int, lengths: Iterable[int], population: int
+    recordings: Iterable[Series],
+    *,
+    parcels: int,
+    lengths: Iterable[int],
+    population: int,
+    mean_removed: bool = True,
 ) -> Brackets:
     """Intervals from a sample of recordings.
 
     `lengths` are the sampled recordings' numbers of volumes, `population` that of all recordings
-    together.
+    together; `mean_removed` says whether of values less their recording's mean.
     """
     lengths = list(lengths)
+    limits = np.full((POOLED_ROW + 1, parcels), np.inf)
+    nothing = Brackets(-limits, limits, mean_removed)
     every = max(1.0, sum(lengths) * parcels / _MOST_VALUES)
     capacity = sum(math.ceil(length / every) for length in lengths)
     values = np.empty((parcels, capacity), np.float32)
     ends = [0]
     for series in recordings:
-        centred = remove_mean(series.values, series.counted)[:, series.counted]
-        thinned = centred[:, np.arange(0, centred.shape[1], every).astype(int)]
+        seen = nothing.values_of(series.values, series.counted)[:, series.counted]
+        thinned = seen[:, np.arange(0, seen.shape[1], every).astype(int)]
         if thinned.shape[1]:
             with np.errstate(over="ignore"):
                 values[:, ends[-1] : ends[-1] + thinned.shape[1]] = thinned
             ends.append(ends[-1] + thinned.shape[1])
     values, bounds = values[:, : ends[-1]], np.array(ends)
     unseen = max(0.0, 1 - ends[-1] / population) if population else 0.0
-    low = np.full((POOLED_ROW + 1, parcels), -np.inf)
-    high = np.full((POOLED_ROW + 1, parcels), np.inf)
+    low, high = -limits, limits.copy()
     for parcel in range(parcels):
         low[:POOLED_ROW, parcel], high[:POOLED_ROW, parcel] = _of_parcel(
             values[parcel], bounds, unseen
         )
     low[POOLED_ROW], high[POOLED_ROW] = _of_all(values, bounds, unseen)
-    return Brackets(low, high)
+    return Brackets(low, high, mean_removed)
 
 
 def _of_parcel(
@@ -184,7 +200,7 @@ def save_brackets(path: str | Path, brackets: Brackets, about: Mapping[str, Any]
     save_tensors(
         path,
         {"low": brackets.low, "high": brackets.high},
-        {**about, "schema_version": SCHEMA_VERSION},
+        {**about, "mean_removed": brackets.mean_removed, "schema_version": SCHEMA_VERSION},
     )
 
 
@@ -197,4 +213,4 @@ def load_brackets(path: str | Path) -> tuple[Brackets, dict[str, Any]]:
             file=path,
             fix="make it with `brainlm scale-brackets`",
         )
-    return Brackets(tensors["low"], tensors["high"]), about
+    return Brackets(tensors["low"], tensors["high"], about["mean_removed"]), about

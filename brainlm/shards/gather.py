@@ -118,7 +118,7 @@ def _widened(brackets: Brackets, totals: Totals, missed: NDArray[np.bool_]) -> B
         low[row, parcel] = -np.inf if rank.lower < below else brackets.low[row, parcel]
         beyond = rank.upper >= below + inside
         high[row, parcel] = np.inf if beyond else brackets.high[row, parcel]
-    return Brackets(low, high)
+    return Brackets(low, high, brackets.mean_removed)
 
 
 def _blocks(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ..errors import DataError, ResourceError
 from .brackets import POOLED_ROW, Brackets
 from .exact_sums import add_to, make_sums
-from .scaler import remove_mean
 from .series import Series
 from .tensorfile import about_of, open_tensors, save_tensors
 
@@ -60,15 +59,15 @@ def measure(series: Series, brackets: Brackets) -> Measured:
             high=-limits,
         )
     present = ~np.isnan(raw[:, 0])
-    centred = remove_mean(raw)
+    values = brackets.values_of(raw)
     counts, kept = [], []
-    sums = np.stack([centred.sum(axis=1), (centred * centred).sum(axis=1)])
+    sums = np.stack([values.sum(axis=1), (values * values).sum(axis=1)])
     for row in range(ROWS):
         if row == POOLED_ROW:
-            np.abs(centred, out=centred)
-        below, values, inside = _split(centred, brackets.low[row], brackets.high[row])
+            np.abs(values, out=values)
+        below, within, inside = _split(values, brackets.low[row], brackets.high[row])
         counts.append((np.where(present, below, 0), inside))
-        kept.append(values)
+        kept.append(within)
     return Measured(
         volumes=volumes,
         present=present,

@@ -33,12 +33,13 @@ _ARRAYS = ("median", "iqr", "usable")
 class Scaler:
     """Statistics per parcel of the train split; travels with the shards and the models."""
 
-    median: NDArray[np.float64]  # (parcels,), after the recording's mean is removed
+    median: NDArray[np.float64]  # (parcels,), of what `mean_removed` says
     iqr: NDArray[np.float64]  # (parcels,)
     usable: NDArray[np.bool_]  # (parcels,), False: no data or IQR 0; such series become NaN
     method: str = "robust"  # a key of METHODS
     constants: dict[str, float] = field(default_factory=dict)  # of the whole train split
     about: dict[str, Any] = field(default_factory=dict)  # hashes and counts of what it saw
+    mean_removed: bool = True  # each recording's mean goes before median, IQR and constants
 
     @property
     def parcels(self) -> int:
@@ -67,7 +68,7 @@ class Scaler:
     def inverse(self, scaled: Series) -> NDArray[np.float64]:
         """Back to signal units, (parcels, time).
 
-        Around the recording's own mean, which is gone; with `global-minmax` around 0, as recorded.
+        Around the recording's own mean, where it was removed; with `global-minmax` around 0.
         """
         values = np.asarray(scaled, np.float64)
         if self.method == "robust":
@@ -108,7 +109,8 @@ def _robust(
     scaler: Scaler, series: Series, counted: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
     scale = np.where(scaler.usable, scaler.iqr, np.nan)
-    return (remove_mean(series, counted) - scaler.median[:, None]) / scale[:, None]
+    values = remove_mean(series, counted) if scaler.mean_removed else series.astype(np.float64)
+    return (values - scaler.median[:, None]) / scale[:, None]
 
 
 def _recording_zscore(
@@ -179,6 +181,8 @@ def make_scaler(
     iqr: NDArray[np.float64],
     about: Mapping[str, Any],
     method: str = "robust",
+    *,
+    mean_removed: bool = True,
 ) -> Scaler:
     """A scaler from its statistics (NaN without data), the parcels it cannot scale flagged."""
     usable = np.isfinite(median) & (iqr > 0)
@@ -192,6 +196,7 @@ def make_scaler(
         iqr=np.where(usable, iqr, 1.0),
         usable=usable,
         method=method,
+        mean_removed=mean_removed,
         about=dict(about),
     )
 
@@ -207,7 +212,7 @@ def save_scaler(path: str | Path, scaler: Scaler) -> None:
         },
         {
             **scaler.about,
-            "mean_removed": True,  # before median and IQR are taken, whatever the method
+            "mean_removed": scaler.mean_removed,
             "schema_version": SCHEMA_VERSION,
             "method": scaler.method,
             "constants": scaler.constants,
@@ -237,6 +242,7 @@ def load_scaler(path: str | Path) -> Scaler:
         iqr=tensors["iqr"],
         usable=tensors["usable"].astype(bool),
         method=method,
+        mean_removed=about.pop("mean_removed"),
         constants=about.pop("constants"),
         about=about,
     )

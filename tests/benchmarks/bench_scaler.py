@@ -59,7 +59,7 @@ def main() -> None:
         rows = _write_recordings(study)
         params = json.dumps(
             {
-                "scale": {"method": "robust", "fitted": None},
+                "scale": {"method": "robust", "remove_mean": True, "fitted": None},
                 "timing": {"tr": None, "tolerance": 0.01, "other": "resample"},
                 "atlas": {"name": "A424"},
             }
@@ -152,7 +152,7 @@ def _in_parts(study: Study, params: str) -> None:
     """As the workflow does it: intervals, a part for each shard, and their gathering."""
     by_hand = study.path("scaler").read_bytes()
     atlas = json.dumps({"atlas": {"name": "A424"}})
-    bracketing, bracketing_peak = _cost(_COMMAND, "scale-brackets", *_at(study, atlas))
+    bracketing, bracketing_peak = _cost(_COMMAND, "scale-brackets", *_at(study, params))
     parts = [
         _cost(_COMMAND, "scale-part", path.stem, *_at(study, atlas))
         for path in sorted(study.path("shard_plan", shard="any").parent.glob("*.parquet"))

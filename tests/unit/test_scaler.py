@@ -16,6 +16,7 @@ from brainlm.cli.cohort import cohort
 from brainlm.cli.scale import scale
 from brainlm.cli.scale_brackets import scale_brackets
 from brainlm.cli.scale_part import scale_part
+from brainlm.config import Scale
 from brainlm.errors import DataError, InputError
 from brainlm.layout import Study
 from brainlm.shards import brackets as brackets_module
@@ -147,7 +148,7 @@ def test_the_file_keeps_every_digit_and_equal_content_is_equal_bytes(tmp_path: P
     for name in ("median", "iqr", "usable"):
         np.testing.assert_array_equal(getattr(again, name), getattr(scaler, name))
     assert (again.method, again.constants) == ("global-p99", CONSTANTS)
-    assert again.about == {**about, "mean_removed": True}
+    assert again.about == about and again.mean_removed
 
 
 @pytest.mark.parametrize("change", [{"schema_version": 3}, {"method": "rank"}])
@@ -350,3 +351,35 @@ def test_a_series_that_changed_since_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="changed since the cohort was selected") as caught:
             command(study.root)
         assert caught.value.file == str(path)
+
+
+def test_means_stay_where_the_config_says_so(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    config = json.loads(study.path("config").read_text())
+    config["scale"] = {"remove_mean": False}
+    study.path("config").write_text(json.dumps(config))
+    scale(study.root)
+    alone = study.path("scaler").read_bytes()
+    scale_brackets(study.root)
+    for shard in _train_shards(study):
+        scale_part(shard, study.root)
+    scale(study.root)
+    assert study.path("scaler").read_bytes() == alone
+    table = pd.read_parquet(study.path("cohort"))
+    names = table.loc[table["split"] == "train", "timeseries"]
+    together = np.concatenate([pd.read_parquet(study.root / name) for name in names])
+    low, median, high = np.nanpercentile(together.astype(np.float64), [25, 50, 75], axis=0)
+    scaler = load_scaler(study.path("scaler"))
+    assert not scaler.mean_removed
+    np.testing.assert_array_equal(scaler.median, median)
+    np.testing.assert_array_equal(scaler.iqr, high - low)
+    raw = together[:60].T
+    expected = (raw - median[:, None]) / (high - low)[:, None]
+    np.testing.assert_allclose(scaler.transform(raw), expected, rtol=1e-9)
+    np.testing.assert_allclose(scaler.inverse(scaler.transform(raw)), raw, rtol=1e-9)
+    config["scale"] = {"fitted": "cohort/scaler.safetensors"}
+    study.path("config").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="without removing each recording's mean"):
+        scale(study.root)
+    with pytest.raises(ValueError, match="removes the mean"):
+        Scale(method="global-sd", remove_mean=False)
