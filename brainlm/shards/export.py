@@ -188,7 +188,7 @@ class _Arrow(_Writer):
         row = self.table.slice(self.place[name], 1).combine_chunks()
         columns = [signal, *(column.chunk(0) for column in row.columns)]
         self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
-        # `datasets` keeps what was computed from a dataset under its fingerprint: labels count, too.
+        # `datasets` keeps results under the fingerprint of their data: labels count, too.
         self.sums.update(json.dumps(row.to_pylist(), default=str).encode())
         self.sums.update(values.data)
 

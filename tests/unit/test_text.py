@@ -203,7 +203,9 @@ def test_files_give_what_the_careful_reader_gives(tmp_path, careful, name) -> No
     )
 
 
-@pytest.mark.parametrize("text", ["a,b\n", "a,b\n1,x\n", "1,2\n3\n", "", "\n \n", "1,2\n3,x\n"])
+@pytest.mark.parametrize(
+    "text", ["a,b\n", "a,b\n1,x\n", "1,2\n3\n", "", "\n \n", "1,2\n3,x\n", "1,2\n3\x0b,4\n"]
+)
 def test_faults_are_told_by_the_careful_reader(tmp_path, careful, text) -> None:
     path = tmp_path / "a.csv"
     path.write_text(text)
