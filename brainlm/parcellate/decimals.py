@@ -284,7 +284,7 @@ def numbers_in(
         if more < 0 or len(told) + unsure > _MOST_DOUBTS:
             return None
         told += [
-            (cells + cell, part[first + start : first + stop].decode("latin-1").strip())
+            (cells + cell, part[first + start : first + stop].decode("latin-1").strip(" "))
             for cell, start, stop in doubts[:unsure].tolist()
         ]
         cells += more

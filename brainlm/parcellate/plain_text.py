@@ -85,8 +85,9 @@ def _parsed(text: mmap.mmap, begin: int, first: str) -> PlainTable | None:
     if found is None:
         return None
     values, unsure = found
-    if sum(not word for _, word in unsure) >= len(cells):
-        return None  # perhaps a line that is blank but for its marks
+    empty = sum(not word for _, word in unsure)
+    if empty >= len(cells) or (empty and mark == " "):
+        return None  # perhaps a line that is blank but for its marks, or a space at a line's end
     for cell, word in unsure:
         if not (_HARMLESS.fullmatch(word) and is_number(word)):
             return None

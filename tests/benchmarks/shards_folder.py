@@ -9,6 +9,7 @@ import pandas as pd
 
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import INDEX_NAME, NORMALIZATION_NAME, PARCELS_NAME, ShardReader
+from brainlm.shards.scaler import Scaler, save_scaler
 from brainlm.shards.tensorfile import save_tensors
 from brainlm.shards.writer import SCHEMA_VERSION
 
@@ -29,8 +30,8 @@ def write_shards(
     )
     table.to_csv(folder / PARCELS_NAME, sep="\t", index=False)
     ones = np.ones(parcels)
-    arrays = {"median": 0 * ones, "iqr": ones, "usable": ones.astype(bool)}
-    save_tensors(folder / NORMALIZATION_NAME, arrays, {"method": "robust", "constants": {}})
+    scaler = Scaler(median=0 * ones, iqr=ones, usable=ones.astype(bool))
+    save_scaler(folder / NORMALIZATION_NAME, scaler)
     about = {
         "schema_version": SCHEMA_VERSION,
         "split": "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -57,8 +58,29 @@ def test_hugging_face_reads_it(reader, tmp_path, monkeypatch) -> None:
             assert item["label_score"] == rows.loc[name, "label_score"]
             assert item["label_group"] == rows.loc[name, "label_group"]
             assert item["split"] == split and "shard" not in item
+    assert len({dataset._fingerprint for dataset in loaded.values()}) == 3
     first = loaded["val"].select(range(1))
     assert np.asarray(first[0]["signal"]).shape == (60, PARCELS)  # lists, too
+
+
+def test_other_values_or_labels_are_another_dataset(reader, tmp_path) -> None:
+    """Else Hugging Face would hand out what it has computed from the old one."""
+
+    def fingerprint(name: str, folder) -> str:
+        export(folder, tmp_path / name, Format.arrow, [Split.val])
+        return json.loads((tmp_path / name / "val/state.json").read_text())["_fingerprint"]
+
+    other = shutil.copytree(reader.folder, tmp_path / "shards")
+    assert fingerprint("a", reader.folder) == fingerprint("b", other)
+    table = pd.read_parquet(other / "index.parquet")
+    table.assign(label_score=table["label_score"] + 1).to_parquet(other / "index.parquet")
+    assert fingerprint("c", other) != fingerprint("d", reader.folder)
+    shutil.copyfile(reader.index_path, other / "index.parquet")
+    (shard,) = other.glob("val-*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert fingerprint("e", other) != fingerprint("f", reader.folder)
 
 
 def test_webdataset_reads_it(reader, tmp_path) -> None:

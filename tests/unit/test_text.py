@@ -203,7 +203,10 @@ def test_files_give_what_the_careful_reader_gives(tmp_path, careful, name) -> No
     )
 
 
-@pytest.mark.parametrize("text", ["a,b\n", "a,b\n1,x\n", "1,2\n3\n", "", "\n \n", "1,2\n3,x\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["a,b\n", "a,b\n1,x\n", "1,2\n3\n", "", "\n \n", "1,2\n3,x\n", "1,2\n3\x0b,4\n", "1 2\n3 \n"],
+)
 def test_faults_are_told_by_the_careful_reader(tmp_path, careful, text) -> None:
     path = tmp_path / "a.csv"
     path.write_text(text)
@@ -222,16 +225,22 @@ def test_most_tables_are_read_by_compiled_code(tmp_path) -> None:
         assert read_plain(path) is not None, name
 
 
-TOKENS = ["1", "-2.5", "3e", "n/a", "a", " ", "  ", "_", '"', "\x0b", "\r"] + [
-    "4",
-    "\t",
-    "\n",
-    ",",
-] * 4
+WORDS = [*"0123", "-2.5", "3e2", "n/a", "", "7 ", "a", "1_0", "5\x0b", "\x1c1", "é", '"6"']
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.sampled_from(TOKENS), max_size=24).map("".join))
+@st.composite
+def texts(draw) -> str:
+    """Tables as they may be found: with names or none, marks and line ends of all kinds."""
+    mark, end = draw(st.sampled_from("\t,; ")), draw(st.sampled_from(["\n", "\r\n", "\n\n", "\r"]))
+    words = st.sampled_from(WORDS[: draw(st.sampled_from([4, 8, len(WORDS)]))])
+    width = draw(st.integers(1, 3))
+    rows = draw(st.lists(st.lists(words, min_size=width, max_size=width), min_size=1, max_size=4))
+    head = draw(st.sampled_from(["", " ", "\ufeff", mark.join("abc"[:width]) + end]))
+    return head + end.join(map(mark.join, rows)) + draw(st.sampled_from(["", end, " \n", mark]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts())
 def test_no_text_gives_something_else_than_the_careful_reader(tmp_path_factory, text) -> None:
     path = tmp_path_factory.mktemp("text") / "a.dat"
     path.write_bytes(text.encode())
