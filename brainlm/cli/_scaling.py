@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..shards.parts import Measured, Part
     from ..shards.series import Series
     from ._stage import StageRun
+
+#: Memory for recordings of the sample until the pass over all comes by.
+_SAMPLE_BYTES = 200_000_000
 
 Found = TypeVar("Found")
 Row = Mapping[str, Any]
@@ -33,6 +36,7 @@ class Train:
     names: list[str]  # of the parcels
     atlas_sha256: str
     threads: int
+    sampled: dict[str, Series] = field(default_factory=dict)  # some that need no second reading
 
     @cached_property
     def recordings(self) -> list[dict[str, Any]]:
@@ -46,7 +50,8 @@ class Train:
         from ._parcel_series import read_recording
 
         def read_and_use(row: Row) -> Found:
-            return use(read_recording(self.root, row, self.names))
+            known = self.sampled.pop(row["recording_id"], None)
+            return use(known or read_recording(self.root, row, self.names))
 
         if self.threads == 1:
             yield from progress(map(read_and_use, rows), what, total=len(rows))
@@ -94,13 +99,24 @@ def sample_brackets(train: Train, *, mean_removed: bool) -> Brackets:
         )
     chosen = choose_sample(row["recording_id"] for row in train.recordings)
     rows = [row for row in train.recordings if row["recording_id"] in chosen]
+    sample = train.read(rows, "sampling the train split", lambda series: series)
     return bracket(
-        train.read(rows, "sampling the train split", lambda series: series),
+        _kept(train, rows, sample),
         parcels=len(train.names),
         lengths=[row["n_timepoints"] for row in rows],
         population=sum(row["n_timepoints"] for row in train.recordings),
         mean_removed=mean_removed,
     )
+
+
+def _kept(train: Train, rows: Sequence[Row], sample: Iterator[Series]) -> Iterator[Series]:
+    """The `sample` of `rows`, of which the train split keeps as much as it has room for."""
+    room = _SAMPLE_BYTES
+    for row, series in zip(rows, sample, strict=True):
+        room -= series.values.nbytes
+        if room >= 0:
+            train.sampled[row["recording_id"]] = series
+        yield series
 
 
 def measure_all(

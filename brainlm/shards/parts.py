@@ -25,6 +25,7 @@ from .tensorfile import about_of, open_tensors, save_tensors
 
 SCHEMA_VERSION = 1
 ROWS = POOLED_ROW + 1
+_IN_MEMORY = 512_000_000  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,8 @@ def measure(series: Series, brackets: Brackets) -> Measured:
     for row in range(ROWS):
         if row == POOLED_ROW:
             np.abs(values, out=values)
-        below, within, inside = _split(values, brackets.low[row], brackets.high[row])
+        split = _split_top if row == POOLED_ROW else _split
+        below, within, inside = split(values, brackets.low[row], brackets.high[row])
         counts.append((np.where(present, below, 0), inside))
         kept.append(within)
     return Measured(
@@ -91,6 +93,19 @@ def _split(
     places = np.flatnonzero(reached)
     ends = np.searchsorted(places, np.arange(parcels + 1) * volumes)
     return below, values.ravel()[places], np.diff(ends)
+
+
+def _split_top(
+    values: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """As `_split`, faster where nearly all values lie below."""
+    parcels, volumes = values.shape
+    edges = np.arange(parcels + 1) * volumes
+    places = np.flatnonzero(values >= low[:, None])
+    reached = np.diff(np.searchsorted(places, edges))
+    found = values.ravel()[places]
+    inside = found <= np.repeat(high, reached)
+    return volumes - reached, found[inside], np.diff(np.searchsorted(places[inside], edges))
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,14 +248,22 @@ class _Spooled:
 
 
 class Spool:
-    """A scratch file for the values of parts, without a name: it goes when the process ends."""
+    """Keeps the values of parts: some in memory, what is more in a scratch file.
 
-    def __init__(self) -> None:
-        """Open it in $TMPDIR."""
+    The file has no name, so it goes when the process ends.
+    """
+
+    def __init__(self, in_memory: int = _IN_MEMORY) -> None:
+        """At most `in_memory` bytes stay there; the file is opened in $TMPDIR."""
+        self._room = in_memory
         self._file = tempfile.TemporaryFile(prefix="brainlm-")  # noqa: SIM115 - lives as long as we
 
     def put(self, part: Part) -> Part:
-        """The same part, with its values in the file."""
+        """The same part, with its values where there is room for them."""
+        size = sum(values[:].nbytes for values in part.values)
+        if size <= self._room:
+            self._room -= size
+            return part
         try:
             stored = []
             for values in part.values:

@@ -152,7 +152,8 @@ def _in_parts(study: Study, params: str) -> None:
     """As the workflow does it: intervals, a part for each shard, and their gathering."""
     by_hand = study.path("scaler").read_bytes()
     atlas = json.dumps({"atlas": {"name": "A424"}})
-    bracketing, bracketing_peak = _cost(_COMMAND, "scale-brackets", *_at(study, params))
+    sample = json.dumps({key: json.loads(params)[key] for key in ("scale", "atlas")})
+    bracketing, bracketing_peak = _cost(_COMMAND, "scale-brackets", *_at(study, sample))
     parts = [
         _cost(_COMMAND, "scale-part", path.stem, *_at(study, atlas))
         for path in sorted(study.path("shard_plan", shard="any").parent.glob("*.parquet"))

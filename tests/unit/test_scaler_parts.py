@@ -314,7 +314,7 @@ def test_parts_in_files_and_in_scratch_say_the_same(tmp_path) -> None:
     again, about = load_brackets(tmp_path / "b.safetensors")
     assert again.sha256 == brackets.sha256
     assert about["a"] == 1
-    spool = Spool()
+    spool = Spool(in_memory=0)
 
     def stored(these: Brackets) -> list[Part]:
         parts = parts_in([cohort[:5], [], cohort[5:]], these)
