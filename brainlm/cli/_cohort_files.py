@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..layout import folder_of
+from ..provenance import sidecar_path
 from ..shards.selection import Finished
 from ._parcel_series import n_stored, parcel_names
 
@@ -48,18 +49,15 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
         _check_atlas(about, timeseries, run.params["atlas"]["name"])
         data = timeseries.read_bytes()
         scrubbed = about.get("KeptVolumes")
-        about_coverage = check_input(run.path("coverage", **fields), entities)
+        coverage = run.path("coverage", **fields)
+        least = _min_coverage(check_input(coverage, entities), coverage)
         motion = run.path("motion", **fields)
         known = check_input(motion, entities).get("MotionKnown", True)
         return Finished(
             recording_id,
-            mean_fd=mean_fd(motion.read_text(encoding="utf-8"), motion) if known else float("nan"),
+            mean_fd=mean_fd(_text_of(motion), motion) if known else float("nan"),
             motion_known=known,
-            share_parcels=share_of_parcels(
-                run.path("coverage", **fields),
-                about_coverage["Parameters"]["parcellate"]["min_coverage"],
-                len(names),
-            ),
+            share_parcels=share_of_parcels(coverage, least, len(names)),
             n_stored=n_stored(data, timeseries, names),
             n_left=None if scrubbed is None else len(scrubbed),
             censored=tuple(about.get("CensoredVolumes", ())) if scrubbed is None else (),
@@ -94,7 +92,7 @@ def _given_up(recording_id: str, ledger: Path) -> Finished:
             failed_file=str(content.get("file") or ""),
             failed_fix=str(content.get("fix") or ""),
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         why = "given up, and the reason in qc/failures is missing"
         return Finished(recording_id, "parcellate", why)
 
@@ -115,11 +113,35 @@ def mean_fd(text: str, source: Path) -> float:
         ) from None
 
 
+def _text_of(path: Path) -> str:
+    """A table's text; what is none becomes characters that no number has."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _min_coverage(about: Mapping[str, Any], path: Path) -> float:
+    """The least coverage that parcellation asked for, as its sidecar says."""
+    try:
+        return float(about["Parameters"]["parcellate"]["min_coverage"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            "The sidecar of the table of coverage does not say what coverage was asked for",
+            file=sidecar_path(path),
+            fix="delete it and rerun the recording's parcellation",
+        ) from None
+
+
 def share_of_parcels(path: Path, min_coverage: float, n_parcels: int) -> float:
     """Share of the parcels whose coverage reaches the minimum, so that they have a series."""
     import pandas as pd
 
-    coverage = pd.read_csv(path, sep="\t")["coverage"].fillna(0)
+    try:
+        coverage = pd.read_csv(path, sep="\t")["coverage"].astype(float).fillna(0)
+    except (KeyError, ValueError):  # pandas' own errors and those of decoding are among them
+        raise DataError(
+            "The table of coverage has no usable column coverage",
+            file=path,
+            fix="delete it and rerun the recording's parcellation",
+        ) from None
     if len(coverage) != n_parcels:
         raise DataError(
             f"The table of coverage has {len(coverage)} parcels, the study's atlas {n_parcels}",

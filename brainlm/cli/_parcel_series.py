@@ -123,7 +123,7 @@ def _open(data: bytes, path: Path, names: list[str]) -> ParquetFile:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"This parcel series cannot be read: {error}",
+        f"This parcel series cannot be read: {' '.join(str(error).split())}",
         file=path,
         fix="delete it and rerun the recording's parcellation",
     )

@@ -179,6 +179,36 @@ def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> N
     assert len(pd.read_parquet(study.path("cohort"))) == 6
 
 
+def test_damaged_tables_and_sidecars_lose_their_recording_alone(tmp_path) -> None:
+    """Whatever bytes a disk left: the others go on."""
+    study = write_study(tmp_path / "study", {"train": 14, "val": 2, "test": 2})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 9)]
+
+    def file(name: str, kind: str) -> Path:
+        return study.path(kind, recording=name, folder=folder_of(name), **FIELDS)
+
+    file(ids[0], "coverage").write_bytes(b"\xff\xfe\x00x")
+    file(ids[1], "coverage").write_text("\n")
+    coverage = file(ids[2], "coverage")
+    coverage.write_text(coverage.read_text().replace("1.0", "x"))
+    file(ids[3], "motion").write_bytes(b"framewise_displacement\n\xff\xfe\n")
+    series_path(study, ids[4]).with_suffix(".json").write_bytes(b"\xff\xfe")
+    series_path(study, ids[5]).with_suffix(".json").write_text("[1, 2]")
+    _replace_in_sidecar(file(ids[6], "coverage"), Parameters={})
+    series_path(study, ids[7]).write_bytes(b"")
+    write_json(study.path("failure", recording=ids[7]), ["not a failure"])
+
+    cohort(study.root)
+
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
+    told = ["no usable column coverage"] * 3 + ["no usable column framewise_displacement"]
+    told += ["not valid JSON"] * 2 + ["what coverage was asked for", "qc/failures is missing"]
+    for name, why in zip(ids, told, strict=True):
+        assert why in lost.loc[name, "reason"], name
+    assert list(lost.index) == ids
+    assert lost.loc[ids[:7], ["file", "fix"]].notna().all(axis=None)
+
+
 def test_values_that_broke_later_are_told_when_they_are_read(tmp_path) -> None:
     """The stage that makes a series refuses them; whoever reads it looks at every value again."""
     study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
