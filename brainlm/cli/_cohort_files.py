@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
         about = check_input(timeseries, entities)
         _check_atlas(about, timeseries, run.params["atlas"]["name"])
         data = timeseries.read_bytes()
-        scrubbed = about.get("KeptVolumes")
+        left = about.get("KeptVolumes")
         coverage = run.path("coverage", **fields)
         least = _min_coverage(check_input(coverage, entities), coverage)
         motion = run.path("motion", **fields)
@@ -59,8 +60,9 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
             motion_known=known,
             share_parcels=share_of_parcels(coverage, least, len(names)),
             n_stored=n_stored(data, timeseries, names),
-            n_left=None if scrubbed is None else len(scrubbed),
-            censored=tuple(about.get("CensoredVolumes", ())) if scrubbed is None else (),
+            n_left=None if left is None else len(left),
+            gaps=_has_gaps(left or []),
+            censored=_places(about.get("CensoredVolumes", ()), left),
             timeseries=run.study.relative(timeseries),
             timeseries_sha256=hashlib.sha256(data).hexdigest(),
         )
@@ -69,6 +71,21 @@ def _read_finished(run: StageRun, recording_id: str, names: list[str]) -> Finish
         return Finished(
             recording_id, "cohort", error.what, failed_file=file, failed_fix=error.fix or ""
         )
+
+
+def _places(censored: Sequence[int], left: Sequence[int] | None) -> tuple[int, ...]:
+    """Where in the series the `censored` volumes of the run stand; `left` are those it has.
+
+    A series that one program shortened may hold volumes that the next one marked or filled in.
+    """
+    if left is None:
+        return tuple(censored)
+    marked = set(censored)
+    return tuple(place for place, volume in enumerate(left) if volume in marked)
+
+
+def _has_gaps(volumes: Sequence[int]) -> bool:
+    return any(second - first != 1 for first, second in pairwise(volumes))
 
 
 def _check_atlas(about: Mapping[str, Any], path: Path, atlas: str) -> None:

@@ -314,13 +314,37 @@ def test_what_scrubbing_shortened_cannot_be_resampled() -> None:
     recordings = _recordings(4).assign(tr=[2.0, 1.0, 1.0, None], n_volumes=[300, 300, 600, 300])
     recordings["tr"] = recordings["tr"].astype("Float64")
     finished = {
-        name: Finished(name, mean_fd=0.1, share_parcels=1, n_left=left)
+        name: Finished(name, mean_fd=0.1, share_parcels=1, n_left=left, gaps=left is not None)
         for name, left in zip(recordings["recording_id"], (250, 250, None, None), strict=True)
     }
     selection = select(recordings, finished, QUALITY, Timing(2.0, 0.01, "resample"))
     assert list(selection.included["n_timepoints"]) == [250, 300]
     reasons = list(selection.exclusions["reason"])
     assert "set denoise.scrub: interpolate" in reasons[0] and "TR is unknown" in reasons[1]
+
+
+def test_censored_volumes_are_those_of_the_stored_series(tmp_path) -> None:
+    """Sidecars count in the raw run; another program may have shortened it before."""
+    study = _study_of_many_trs(tmp_path / "study", {"tr": 2.0})
+    table = pd.read_parquet(study.path("recordings"))
+    ids = list(table["recording_id"])
+    table.loc[[4, 5, 6], "n_volumes"] = 66
+    table.loc[[5, 6], "tr"] = 4.0
+    write_recordings(study, table)
+    shortened = [*range(10), *range(16, 66)]
+    for name, kept, marked in (
+        (ids[4], shortened, [*range(10, 16), 20, 21]),  # cut there, then filled in here
+        (ids[5], list(range(3, 63)), [0, 1, 2, 63, 64, 65]),  # nothing is missing between
+        (ids[6], shortened, list(range(10, 16))),
+    ):
+        _replace_in_sidecar(series_path(study, name), KeptVolumes=kept, CensoredVolumes=marked)
+    cohort(study.root)
+    found = pd.read_parquet(study.path("cohort")).set_index("recording_id")
+    assert list(found.loc[ids[4], "censored"]) == [14, 15]
+    assert list(found.loc[ids[5], "censored"]) == []
+    assert found.loc[ids[5], "resampled"] and found.loc[ids[5], "n_timepoints"] == 119
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
+    assert "since scrubbing left volumes out" in lost.loc[ids[6], "reason"]
 
 
 def test_strata_families_and_external_cohorts_through_the_command(tmp_path) -> None:
