@@ -15,7 +15,13 @@ def read_split_table(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             return list(csv.DictReader(handle, delimiter="\t"))
-    except FileNotFoundError:
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"The table of splits is not text in UTF-8 ({error})",
+            file=path,
+            fix="save it as tab-separated text in UTF-8",
+        ) from None
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(
             "The table of splits does not exist",
             file=path,

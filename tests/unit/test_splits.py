@@ -166,6 +166,18 @@ def test_a_wrong_table_is_refused(rows: list, told: str) -> None:
         splits_from_table(alone("12"), rows, "t.tsv")
 
 
+def test_a_table_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    asked = options(table="t.tsv")
+    table.write_text("subject\tsplit\n1\ttrain\n", encoding="utf-16")
+    with pytest.raises(InputError, match="not text in UTF-8"):
+        assign(rows_of(("1", None)), asked, tmp_path)
+    table.unlink()
+    table.mkdir()
+    with pytest.raises(InputError, match="does not exist"):
+        assign(rows_of(("1", None)), asked, tmp_path)
+
+
 def test_a_table_goes_before_the_draw(tmp_path: Path) -> None:
     (tmp_path / "mine.tsv").write_text("subject\tsplit\n1\tval\n2\ttest\n", "utf-8-sig")
     rows = rows_of(("1", None), ("2", None))
