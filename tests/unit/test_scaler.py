@@ -21,6 +21,7 @@ from brainlm.errors import DataError, InputError
 from brainlm.layout import Study
 from brainlm.provenance import sha256_file
 from brainlm.shards import brackets as brackets_module
+from brainlm.shards.parts import make_part
 from brainlm.shards.scaler import (
     METHODS,
     Scaler,
@@ -231,6 +232,29 @@ def test_by_hand_in_parts_and_in_threads_the_bytes_are_the_same(
     scale(study.root, threads=2)
     assert (path.read_bytes(), sidecar.read_bytes()) == by_hand
     assert 0 < read[1] < 12
+
+
+def test_recordings_that_keep_much_are_put_together_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where levels differ between recordings, most values are near a quartile's interval."""
+    study = _study(tmp_path)
+    scale_brackets(study.root)
+    shard = _train_shards(study)[0]
+    scale_part(shard, study.root)
+    expected = study.path("scaler_part", shard=shard).read_bytes()
+    sizes = []
+
+    def noting(recordings, parcels):
+        sizes.append(len(recordings))
+        return make_part(recordings, parcels)
+
+    monkeypatch.setattr(_scaling, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr("brainlm.shards.parts.make_part", noting)
+    scale_part(shard, study.root)
+    assert set(sizes) == {1}
+    assert len(sizes) > 1
+    assert study.path("scaler_part", shard=shard).read_bytes() == expected
 
 
 def test_brackets_that_miss_are_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
