@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def splits_from_table(
         )
     known = dict(sorted(pairs))
     if len(known) < len(pairs):
-        twice = sorted(name for name in known if sum(subject == name for subject, _ in pairs) > 1)
+        counts = Counter(subject for subject, _ in pairs)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         raise InputError(
             f"The table of splits puts a subject into two: {some(twice)}",
             file=source,

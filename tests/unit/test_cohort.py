@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from brainlm.cli._parcel_series import parcel_names, read_recording
+from brainlm.cli._parcel_series import parcel_names, planned_shards, read_recording
+from brainlm.cli._stage import StageRun
 from brainlm.cli.cohort import cohort
 from brainlm.errors import DataError, InputError
 from brainlm.files import write_json
@@ -444,6 +445,30 @@ def test_parcels_are_counted_by_the_coverage_that_parcellation_asked_for(tmp_pat
     assert mean_fd(text, path) == pytest.approx(0.2)
     with pytest.raises(DataError, match="framewise_displacement"):
         mean_fd("trans_x\n0\n", path)
+
+
+def test_a_cohort_that_was_killed_between_its_plans_is_none(tmp_path, monkeypatch) -> None:
+    study = write_study(tmp_path / "study", {"train": 4, "val": 2, "test": 2})
+    cohort(study.root)
+    written = []
+
+    def killed(path: Path, rows: pd.DataFrame) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        path.write_bytes(b"x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brainlm.shards.plan.write_plan", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cohort(study.root)
+    assert not study.path("cohort").exists()
+    leftover = plans(study)[0].with_name(f".tmp-elsewhere-1-{plans(study)[0].name}")
+    leftover.write_bytes(b"x")
+    run = StageRun("scale", study.root, None)
+    assert planned_shards(run) == ["test-00000", "train-00000", "val-00000"]
+    cohort(study.root)
+    assert not leftover.exists()
 
 
 def test_an_empty_split_ends_with_a_salt_that_works(tmp_path) -> None:
