@@ -101,7 +101,7 @@ def read_sidecar(data_path: str | Path) -> dict[str, Any]:
             file=path,
             fix="delete the data file and rerun the stage that makes it",
         ) from None
-    except json.JSONDecodeError as error:
+    except (ValueError, TypeError) as error:  # no JSON, no text, or no object
         raise DataError(
             f"The sidecar is not valid JSON ({error})",
             file=path,

@@ -30,9 +30,14 @@ def read_plan(run: StageRun, shard: str) -> list[dict[str, Any]]:
 
 
 def planned_shards(run: StageRun) -> list[str]:
-    """The names of all shards of the cohort."""
+    """The names of all shards of the cohort; not of a plan that a killed job left half-written."""
+    import re
+
+    from ..shards.plan import SHARD_REGEX
+
     folder = run.path("shard_plan", shard="any").parent
-    return sorted(path.stem for path in folder.glob("*.parquet"))
+    names = (path.stem for path in folder.glob("*.parquet"))
+    return sorted(name for name in names if re.fullmatch(SHARD_REGEX, name))
 
 
 def read_recording(root: Path, row: Mapping[str, Any], names: list[str]) -> Series:
@@ -123,7 +128,7 @@ def _open(data: bytes, path: Path, names: list[str]) -> ParquetFile:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"This parcel series cannot be read: {error}",
+        f"This parcel series cannot be read: {' '.join(str(error).split())}",
         file=path,
         fix="delete it and rerun the recording's parcellation",
     )

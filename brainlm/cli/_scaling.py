@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Memory for recordings of the sample until the pass over all comes by.
 _SAMPLE_BYTES = 200_000_000
+#: Values of recordings that are put together at a time; two copies live meanwhile.
+_CHUNK_BYTES = 128_000_000
 
 Found = TypeVar("Found")
 Row = Mapping[str, Any]
@@ -129,16 +130,33 @@ def measure_all(
 
 
 def measure_in_scratch(
-    train: Train, rows: Sequence[Row], brackets: Brackets, at_a_time: int = 256
+    train: Train,
+    rows: Sequence[Row],
+    brackets: Brackets,
+    what: str = "reading the train split",
+    at_a_time: int = 256,
 ) -> list[Part]:
-    """Parts of a bounded number of recordings, whose values lie in a scratch file."""
+    """Parts of a bounded number of recordings and of values, which lie in a scratch file."""
     from ..shards.parts import Spool, make_part
 
     spool, parts = Spool(), []
-    measured = measure_all(train, rows, brackets, "reading the train split")
-    while chunk := list(islice(measured, at_a_time)):
+    for chunk in _chunks(measure_all(train, rows, brackets, what), at_a_time):
         parts.append(spool.put(make_part(chunk, brackets.parcels)))
     return parts
+
+
+def _chunks(measured: Iterable[Measured], at_a_time: int) -> Iterator[list[Measured]]:
+    """At most so many recordings, and fewer where they keep much."""
+    chunk: list[Measured] = []
+    size = 0
+    for found in measured:
+        chunk.append(found)
+        size += sum(values.nbytes for values in found.values)
+        if len(chunk) == at_a_time or size > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _in_order(

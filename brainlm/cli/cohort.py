@@ -67,6 +67,8 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
         options=run.params["shards"],
         tr=run.params["timing"]["tr"],
     )
+    # A cohort never stands beside plans that it was not made with.
+    run.path("cohort").unlink(missing_ok=True)
     _write_plan(run, included, plan)
     proof = leakage_proof(included, decided_by=_decided_by(options), family=options["family"])
     write_json(run.path("leakage"), proof)

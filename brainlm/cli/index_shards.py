@@ -96,7 +96,8 @@ def _checked_parts(run: StageRun, shards: list[str]) -> tuple[pd.DataFrame, dict
     plans = {name: sha256_file(run.path("shard_plan", shard=name)) for name in shards}
     scaler = load_scaler(run.path("scaler")).about
     fitted_on = {name: plan for name, plan in plans.items() if split_of(name) == "train"}
-    if not scaler.get("fitted_elsewhere", False) and scaler["plans"] != fitted_on:
+    elsewhere = read_sidecar(run.path("scaler")).get("fitted_elsewhere", False)
+    if not elsewhere and scaler["plans"] != fitted_on:
         raise DataError(
             "The scaler was fitted on another cohort than the present one",
             file=run.path("scaler"),

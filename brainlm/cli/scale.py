@@ -37,11 +37,16 @@ def scale(
     makes itself what they did not. With scale.fitted, that scaler is checked and used instead.
     Writes cohort/scaler.safetensors.
     """
+    import shutil
+
+    from ..provenance import sha256_file
     from ..shards.scaler import save_scaler
     from ._parcel_series import parcel_names
 
     run = StageRun("scale", study, params, software=("numpy", "pyarrow", "safetensors"))
-    scaler = _take_fitted(run) if run.params["scale"]["fitted"] else _fit(run, threads)
+    named = run.params["scale"]["fitted"]
+    fitted = run.study.root / named if named else None
+    scaler = _take_fitted(run, fitted) if fitted else _fit(run, threads)
     names = parcel_names(run.path("atlas_table"))
     unusable = [name for name, usable in zip(names, scaler.usable, strict=True) if not usable]
     if unusable:
@@ -55,8 +60,13 @@ def scale(
         "constants": scaler.constants,
         "UnusableParcels": unusable,
     }
+    if fitted:
+        about |= {"fitted_elsewhere": True, "fitted_sha256": sha256_file(fitted)}
     with run.output("scaler", about=about) as path:
-        save_scaler(path, scaler)
+        if fitted:  # byte by byte: shards of the same scaler, made before, stay as they are
+            shutil.copyfile(fitted, path)
+        else:
+            save_scaler(path, scaler)
     say(
         f"scaler ({scaler.method}): {len(names) - len(unusable)} parcels, "
         f"{scaler.about['n_recordings']} train recordings"
@@ -131,31 +141,26 @@ def _is_of(about: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     return all(about.get(key) == value for key, value in expected.items())
 
 
-def _take_fitted(run: StageRun) -> Scaler:
+def _take_fitted(run: StageRun, path: Path) -> Scaler:
     """The scaler that the config names, if it fits this study."""
-    from dataclasses import replace
-
     from ..errors import InputError
     from ..provenance import sha256_file
     from ..shards.scaler import load_scaler
 
-    path = run.study.root / run.params["scale"]["fitted"]
-    if not path.exists():
+    if not path.is_file():
         raise InputError(
             "The scaler of scale.fitted does not exist",
             file=path,
             fix="name the normalization.safetensors of a model or of a shards folder, relative to "
             "the study folder",
         )
-    digest = sha256_file(path)
     if path.is_relative_to(run.study.root):
         run.source(path)
     else:
-        run.sources[f"fitted::{path.name}"] = digest
+        run.sources[f"fitted::{path.name}"] = sha256_file(path)
     scaler = load_scaler(path)
     _check_fitted(run, scaler, path)
-    about = {**scaler.about, "fitted_elsewhere": True, "fitted_sha256": digest}
-    return replace(scaler, about=about)
+    return scaler
 
 
 def _check_fitted(run: StageRun, scaler: Scaler, path: Path) -> None:

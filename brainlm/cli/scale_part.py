@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ._console import say
-from ._scaling import measure_all, read_train
+from ._scaling import measure_in_scratch, read_train
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 
@@ -29,7 +29,7 @@ def scale_part(
     """
     from ..errors import DataError
     from ..shards.brackets import load_brackets
-    from ..shards.parts import make_part, save_part
+    from ..shards.part_file import save_part
 
     run = StageRun("scale-part", study, params, software=("numpy", "pyarrow", "safetensors"))
     train = read_train(run, threads, [shard])
@@ -45,8 +45,8 @@ def scale_part(
             fix="run `brainlm scale-brackets` again, then this",
         )
     run.source(path)
-    part = make_part(measure_all(train, train.recordings, brackets, shard), brackets.parcels)
+    parts = measure_in_scratch(train, train.recordings, brackets, shard)
     about = {**train.about(), "brackets_sha256": brackets.sha256}
     with run.output("scaler_part", shard=shard, about=about) as path:
-        save_part(path, part, about)
+        save_part(path, parts, brackets.parcels, about)
     say(f"{shard}: {len(train.recordings)} recordings")

@@ -89,7 +89,7 @@ def _what_it_is_made_of(
     run: StageRun, shard: str, plan: list[dict[str, Any]], atlas_table: Path, scaler_path: Path
 ) -> tuple[Scaler, dict[str, Any]]:
     """The scaler, which fits the cohort and its parcels, and the shard's header."""
-    from ..provenance import sha256_file
+    from ..provenance import read_sidecar, sha256_file
     from ..shards.plan import split_of
     from ..shards.scaler import load_scaler
     from ..shards.writer import shard_header
@@ -97,7 +97,9 @@ def _what_it_is_made_of(
     scaler = load_scaler(scaler_path)
     plan_sha256 = sha256_file(run.path("shard_plan", shard=shard))
     atlas_sha256 = sha256_file(atlas_table)
-    _check_scaler(scaler.about, shard, plan_sha256, atlas_sha256, scaler_path)
+    elsewhere = bool(read_sidecar(scaler_path).get("fitted_elsewhere"))
+    fitted_on = None if elsewhere else scaler.about["plans"]
+    _check_scaler(scaler.about, fitted_on, shard, plan_sha256, atlas_sha256, scaler_path)
     return scaler, shard_header(
         split=split_of(shard),
         dtype=run.params["shards"]["dtype"],
@@ -111,16 +113,25 @@ def _what_it_is_made_of(
 
 
 def _check_scaler(
-    about: Mapping[str, Any], shard: str, plan_sha256: str, atlas_sha256: str, source: Path
+    about: Mapping[str, Any],
+    fitted_on: Mapping[str, str] | None,
+    shard: str,
+    plan_sha256: str,
+    atlas_sha256: str,
+    source: Path,
 ) -> None:
-    """Refuse a scaler of other parcels, or one fitted on other data than this train shard's."""
+    """Refuse a scaler of other parcels, or one fitted on other data than this train shard's.
+
+    `fitted_on` are the plans of the train shards it was fitted on; None: it comes from elsewhere.
+    """
     from ..errors import DataError
 
     fix = "run `brainlm scale` again, then this"
     if about["atlas_sha256"] != atlas_sha256:
         raise DataError("The scaler was fitted on parcels of another atlas", file=source, fix=fix)
-    elsewhere = about.get("fitted_elsewhere", False)
-    if shard.startswith("train") and not elsewhere and about["plans"].get(shard) != plan_sha256:
+    if fitted_on is None or not shard.startswith("train"):
+        return
+    if fitted_on.get(shard) != plan_sha256:
         raise DataError(
             "The scaler was fitted on another cohort than the present one", file=source, fix=fix
         )

@@ -81,15 +81,14 @@ def _quantiles(
     found = np.full((POOLED_ROW, parcels), np.nan)
     missed = np.zeros((ROWS, parcels), bool)
     for row, percent in enumerate(QUARTILES):
-        for first, last in _blocks(totals.inside[row], most):
-            for parcel, values in _by_parcel(parts, row, first, last, totals.inside[row], most):
-                if count := int(totals.n[parcel]):
-                    rank = _rank(count, percent)
-                    below, inside = int(totals.below[row, parcel]), int(totals.inside[row, parcel])
-                    if _holds(rank, below, inside):
-                        found[row, parcel] = _pick(values, rank, below, inside, most)
-                    else:
-                        missed[row, parcel] = True
+        for parcel, values in values_by_parcel(parts, row, totals.inside[row], most):
+            if count := int(totals.n[parcel]):
+                rank = _rank(count, percent)
+                below, inside = int(totals.below[row, parcel]), int(totals.inside[row, parcel])
+                if _holds(rank, below, inside):
+                    found[row, parcel] = _pick(values, rank, below, inside, most)
+                else:
+                    missed[row, parcel] = True
     pooled = math.nan
     if count := int(totals.n.sum()):
         rank = _rank(count, POOLED)
@@ -119,6 +118,17 @@ def _widened(brackets: Brackets, totals: Totals, missed: NDArray[np.bool_]) -> B
         beyond = rank.upper >= below + inside
         high[row, parcel] = np.inf if beyond else brackets.high[row, parcel]
     return Brackets(low, high, brackets.mean_removed)
+
+
+def values_by_parcel(
+    parts: Sequence[Part], row: int, sizes: NDArray[np.int64], most: int = _MOST_VALUES
+) -> Iterator[tuple[int, Iterable[NDArray[np.float64]]]]:
+    """Each parcel with the values of a row that `parts` hold, part after part; `sizes` in all.
+
+    About `most` values are in memory at a time.
+    """
+    for first, last in _blocks(sizes, most):
+        yield from _by_parcel(parts, row, first, last, sizes, most)
 
 
 def _blocks(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:

@@ -38,13 +38,14 @@ def harmonise(
     *,
     n_stored: int | None,
     n_left: int | None,
+    gaps: bool,
     min_volumes: int,
 ) -> tuple[Times, list[str]]:
     """A recording's times, and why it cannot have them (nothing: it can).
 
-    `n_volumes` has the raw run, `n_left` of them scrubbing left (None: all), `n_stored` are those
-    of the parcel series (None: as many as there must be). Reasons name the rule's numbers, so that
-    equal ones can be counted.
+    `n_volumes` has the raw run, `n_left` of them scrubbing left (None: all), with or without `gaps`
+    between them; `n_stored` are those of the parcel series (None: as many as there must be).
+    Reasons name the rule's numbers, so that equal ones can be counted.
     """
     if not (math.isfinite(source_tr) and source_tr > 0):
         return Times(source_tr, source_tr, False, 0), [
@@ -64,7 +65,7 @@ def harmonise(
     times = Times(source_tr, tr, True, n_resampled(n, source_tr, tr))
     if timing.other == "exclude":
         faults.append(f"TR {source_tr:g} s is not the {tr:g} s of timing.tr")
-    elif n_left is not None:
+    elif gaps:
         faults.append(
             f"TR {source_tr:g} s cannot be brought to the {tr:g} s of timing.tr, since scrubbing "
             "left volumes out: set denoise.scrub: interpolate"

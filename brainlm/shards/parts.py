@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -21,9 +21,9 @@ from ..errors import DataError, ResourceError
 from .brackets import POOLED_ROW, Brackets
 from .exact_sums import add_to, make_sums
 from .series import Series
-from .tensorfile import about_of, open_tensors, save_tensors
+from .tensorfile import about_of, open_tensors
 
-SCHEMA_VERSION = 1
+PART_SCHEMA_VERSION = 1
 ROWS = POOLED_ROW + 1
 _IN_MEMORY = 512_000_000  # bytes
 
@@ -197,20 +197,13 @@ def make_part(recordings: Iterable[Measured], parcels: int) -> Part:
     return Part(totals, tuple(values))
 
 
-def save_part(path: str | Path, part: Part, about: Mapping[str, Any]) -> None:
-    """Write a part as safetensors; equal content gives equal bytes."""
-    tensors = {field.name: getattr(part.totals, field.name) for field in fields(Totals)}
-    tensors |= {f"values_{row}": part.values[row][:] for row in range(ROWS)}
-    save_tensors(path, tensors, {**about, "schema_version": SCHEMA_VERSION})
-
-
 def load_part(path: str | Path) -> tuple[Part, dict[str, Any]]:
     """Read a part, whose values stay in the file, and what is said about it."""
     handle = open_tensors(path)
     about = about_of(handle, path)
     names = {field.name for field in fields(Totals)}
     keys = names | {f"values_{row}" for row in range(ROWS)}
-    if set(handle.keys()) != keys or about.get("schema_version") != SCHEMA_VERSION:
+    if set(handle.keys()) != keys or about.get("schema_version") != PART_SCHEMA_VERSION:
         raise DataError(
             "This file holds no partial statistics, or those of another version",
             file=path,
@@ -276,6 +269,6 @@ class Spool:
             raise ResourceError(
                 "There is no room for the values about the quartiles",
                 file=tempfile.gettempdir(),
-                fix="set TMPDIR to a larger disk, or let Snakemake make the parts",
+                fix="set TMPDIR to a larger disk; by hand, let Snakemake make the parts instead",
             ) from None
         return Part(part.totals, tuple(stored))

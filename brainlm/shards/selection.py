@@ -39,6 +39,7 @@ class Finished:
     share_parcels: float = float("nan")  # share of the parcels that have a series
     n_stored: int | None = None  # volumes of the parcel series
     n_left: int | None = None  # volumes left by scrubbing; None: as many as the raw run has
+    gaps: bool = False  # scrubbing left volumes out between them
     censored: tuple[int, ...] = ()  # volumes of the series that scrubbing marked or filled in
     timeseries: str = ""  # relative to the study
     timeseries_sha256: str = ""
@@ -97,6 +98,7 @@ def select(
             timing,
             n_stored=found.n_stored,
             n_left=found.n_left,
+            gaps=found.gaps,
             min_volumes=quality.min_volumes,
         )
         if reasons := [*_quality_reasons(found, quality), *faults]:

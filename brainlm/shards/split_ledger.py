@@ -68,11 +68,7 @@ def drawn_with(split: Mapping[str, Any]) -> dict[str, Any]:
 def read_ledger(path: Path, split: Mapping[str, Any]) -> Ledger | None:
     """The ledger, refused if it was drawn with other options; None where there is none yet."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        first, header, *lines = text.splitlines()
+        first, header, *lines = path.read_text(encoding="utf-8").splitlines()
         about = json.loads(first.removeprefix("# "))
         options, edges = about["drawn_with"], about["edges"]
         if header.split("\t") != _COLUMNS:
@@ -80,6 +76,8 @@ def read_ledger(path: Path, split: Mapping[str, Any]) -> Ledger | None:
         rows = [(subject, family, split) for subject, family, split in map(_cells, lines)]
         splits = {subject: split for subject, _, split in rows}
         families = {subject: None if name == "n/a" else name for subject, name, _ in rows}
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError):
         raise InputError(
             "The ledger of splits cannot be read", file=path, fix=f"restore it, or {_DELETE}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +16,13 @@ def read_split_table(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             return list(csv.DictReader(handle, delimiter="\t"))
-    except FileNotFoundError:
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"The table of splits is not text in UTF-8 ({error})",
+            file=path,
+            fix="save it as tab-separated text in UTF-8",
+        ) from None
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(
             "The table of splits does not exist",
             file=path,
@@ -47,7 +54,8 @@ def splits_from_table(
         )
     known = dict(sorted(pairs))
     if len(known) < len(pairs):
-        twice = sorted(name for name in known if sum(subject == name for subject, _ in pairs) > 1)
+        counts = Counter(subject for subject, _ in pairs)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         raise InputError(
             f"The table of splits puts a subject into two: {some(twice)}",
             file=source,

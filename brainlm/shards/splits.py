@@ -161,6 +161,8 @@ def working_salt(
 ) -> str | None:
     """The first of `salt`-1, `salt`-2, ... that leaves no `needed` split empty, for a fix."""
     needed = set(needed)
+    if needed - {split for split, share in _shares({"train": train, "val": val}).items() if share}:
+        return None
     for number in range(1, _MOST_SALTS_TRIED + 1):
         candidate = f"{salt}-{number}"
         drawn = draw_splits(families, train=train, val=val, salt=candidate)

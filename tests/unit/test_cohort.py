@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from brainlm.cli._parcel_series import parcel_names, read_recording
+from brainlm.cli._parcel_series import parcel_names, planned_shards, read_recording
+from brainlm.cli._stage import StageRun
 from brainlm.cli.cohort import cohort
 from brainlm.errors import DataError, InputError
 from brainlm.files import write_json
@@ -179,6 +180,36 @@ def test_files_that_cannot_be_used_are_left_out_with_file_and_fix(tmp_path) -> N
     assert len(pd.read_parquet(study.path("cohort"))) == 6
 
 
+def test_damaged_tables_and_sidecars_lose_their_recording_alone(tmp_path) -> None:
+    """Whatever bytes a disk left: the others go on."""
+    study = write_study(tmp_path / "study", {"train": 14, "val": 2, "test": 2})
+    ids = [f"sub-{number:02d}_task-rest_run-1" for number in range(1, 9)]
+
+    def file(name: str, kind: str) -> Path:
+        return study.path(kind, recording=name, folder=folder_of(name), **FIELDS)
+
+    file(ids[0], "coverage").write_bytes(b"\xff\xfe\x00x")
+    file(ids[1], "coverage").write_text("\n")
+    coverage = file(ids[2], "coverage")
+    coverage.write_text(coverage.read_text().replace("1.0", "x"))
+    file(ids[3], "motion").write_bytes(b"framewise_displacement\n\xff\xfe\n")
+    series_path(study, ids[4]).with_suffix(".json").write_bytes(b"\xff\xfe")
+    series_path(study, ids[5]).with_suffix(".json").write_text("[1, 2]")
+    _replace_in_sidecar(file(ids[6], "coverage"), Parameters={})
+    series_path(study, ids[7]).write_bytes(b"")
+    write_json(study.path("failure", recording=ids[7]), ["not a failure"])
+
+    cohort(study.root)
+
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
+    told = ["no usable column coverage"] * 3 + ["no usable column framewise_displacement"]
+    told += ["not valid JSON"] * 2 + ["what coverage was asked for", "qc/failures is missing"]
+    for name, why in zip(ids, told, strict=True):
+        assert why in lost.loc[name, "reason"], name
+    assert list(lost.index) == ids
+    assert lost.loc[ids[:7], ["file", "fix"]].notna().all(axis=None)
+
+
 def test_values_that_broke_later_are_told_when_they_are_read(tmp_path) -> None:
     """The stage that makes a series refuses them; whoever reads it looks at every value again."""
     study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
@@ -284,13 +315,37 @@ def test_what_scrubbing_shortened_cannot_be_resampled() -> None:
     recordings = _recordings(4).assign(tr=[2.0, 1.0, 1.0, None], n_volumes=[300, 300, 600, 300])
     recordings["tr"] = recordings["tr"].astype("Float64")
     finished = {
-        name: Finished(name, mean_fd=0.1, share_parcels=1, n_left=left)
+        name: Finished(name, mean_fd=0.1, share_parcels=1, n_left=left, gaps=left is not None)
         for name, left in zip(recordings["recording_id"], (250, 250, None, None), strict=True)
     }
     selection = select(recordings, finished, QUALITY, Timing(2.0, 0.01, "resample"))
     assert list(selection.included["n_timepoints"]) == [250, 300]
     reasons = list(selection.exclusions["reason"])
     assert "set denoise.scrub: interpolate" in reasons[0] and "TR is unknown" in reasons[1]
+
+
+def test_censored_volumes_are_those_of_the_stored_series(tmp_path) -> None:
+    """Sidecars count in the raw run; another program may have shortened it before."""
+    study = _study_of_many_trs(tmp_path / "study", {"tr": 2.0})
+    table = pd.read_parquet(study.path("recordings"))
+    ids = list(table["recording_id"])
+    table.loc[[4, 5, 6], "n_volumes"] = 66
+    table.loc[[5, 6], "tr"] = 4.0
+    write_recordings(study, table)
+    shortened = [*range(10), *range(16, 66)]
+    for name, kept, marked in (
+        (ids[4], shortened, [*range(10, 16), 20, 21]),  # cut there, then filled in here
+        (ids[5], list(range(3, 63)), [0, 1, 2, 63, 64, 65]),  # nothing is missing between
+        (ids[6], shortened, list(range(10, 16))),
+    ):
+        _replace_in_sidecar(series_path(study, name), KeptVolumes=kept, CensoredVolumes=marked)
+    cohort(study.root)
+    found = pd.read_parquet(study.path("cohort")).set_index("recording_id")
+    assert list(found.loc[ids[4], "censored"]) == [14, 15]
+    assert list(found.loc[ids[5], "censored"]) == []
+    assert found.loc[ids[5], "resampled"] and found.loc[ids[5], "n_timepoints"] == 119
+    lost = pd.read_csv(study.path("exclusions"), sep="\t").set_index("recording_id")
+    assert "since scrubbing left volumes out" in lost.loc[ids[6], "reason"]
 
 
 def test_strata_families_and_external_cohorts_through_the_command(tmp_path) -> None:
@@ -390,6 +445,30 @@ def test_parcels_are_counted_by_the_coverage_that_parcellation_asked_for(tmp_pat
     assert mean_fd(text, path) == pytest.approx(0.2)
     with pytest.raises(DataError, match="framewise_displacement"):
         mean_fd("trans_x\n0\n", path)
+
+
+def test_a_cohort_that_was_killed_between_its_plans_is_none(tmp_path, monkeypatch) -> None:
+    study = write_study(tmp_path / "study", {"train": 4, "val": 2, "test": 2})
+    cohort(study.root)
+    written = []
+
+    def killed(path: Path, rows: pd.DataFrame) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        path.write_bytes(b"x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brainlm.shards.plan.write_plan", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cohort(study.root)
+    assert not study.path("cohort").exists()
+    leftover = plans(study)[0].with_name(f".tmp-elsewhere-1-{plans(study)[0].name}")
+    leftover.write_bytes(b"x")
+    run = StageRun("scale", study.root, None)
+    assert planned_shards(run) == ["test-00000", "train-00000", "val-00000"]
+    cohort(study.root)
+    assert not leftover.exists()
 
 
 def test_an_empty_split_ends_with_a_salt_that_works(tmp_path) -> None:

@@ -28,6 +28,7 @@ from brainlm.shards.brackets import (
 from brainlm.shards.constants import AUTHORS_IMAGE_SD, constants_of
 from brainlm.shards.exact_sums import add_to, exact_values, make_sums
 from brainlm.shards.gather import Quantiles, fit_quantiles
+from brainlm.shards.part_file import save_part
 from brainlm.shards.parts import (
     Part,
     Spool,
@@ -35,7 +36,6 @@ from brainlm.shards.parts import (
     load_part,
     make_part,
     measure,
-    save_part,
 )
 from brainlm.shards.scaler import make_scaler
 from brainlm.shards.series import Series
@@ -306,6 +306,18 @@ def test_constants_follow_their_definitions() -> None:
     assert constants == constants_of(backwards, scaler)
 
 
+def test_parts_of_a_part_are_written_as_one(tmp_path) -> None:
+    cohort = _population(12, np.random.default_rng(4))
+    brackets = sample_brackets(cohort[:6], cohort)
+    spool = Spool(in_memory=0)
+    pieces = [spool.put(part) for part in parts_in([cohort[:5], [], cohort[5:]], brackets)]
+    save_part(tmp_path / "pieces", pieces, 3, {"a": 1})
+    save_part(tmp_path / "whole", parts_in([cohort], brackets), 3, {"a": 1})
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    save_part(tmp_path / "nothing", [], 3, {})
+    assert load_part(tmp_path / "nothing")[0].totals.n.tolist() == [0, 0, 0]
+
+
 def test_parts_in_files_and_in_scratch_say_the_same(tmp_path) -> None:
     rng = np.random.default_rng(4)
     cohort = _population(12, rng)
@@ -319,7 +331,7 @@ def test_parts_in_files_and_in_scratch_say_the_same(tmp_path) -> None:
     def stored(these: Brackets) -> list[Part]:
         parts = parts_in([cohort[:5], [], cohort[5:]], these)
         for number, part in enumerate(parts):
-            save_part(tmp_path / f"{number}.safetensors", part, {"number": number})
+            save_part(tmp_path / f"{number}.safetensors", [part], 3, {"number": number})
         return [spool.put(parts[0]), *(_read(tmp_path / f"{n}.safetensors", n) for n in (1, 2))]
 
     def _read(path, number: int) -> Part:

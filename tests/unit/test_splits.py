@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,26 @@ def test_a_wrong_table_is_refused(rows: list, told: str) -> None:
         splits_from_table(alone("12"), rows, "t.tsv")
 
 
+def test_a_subject_twice_among_many_is_found_at_once() -> None:
+    table = _lines(*((str(n), "train") for n in range(60_000)), ("5", "test"))
+    started = time.process_time()
+    with pytest.raises(InputError, match="into two: 5"):
+        splits_from_table({}, table, "t.tsv")
+    assert time.process_time() - started < 10
+
+
+def test_a_table_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    asked = options(table="t.tsv")
+    table.write_text("subject\tsplit\n1\ttrain\n", encoding="utf-16")
+    with pytest.raises(InputError, match="not text in UTF-8"):
+        assign(rows_of(("1", None)), asked, tmp_path)
+    table.unlink()
+    table.mkdir()
+    with pytest.raises(InputError, match="does not exist"):
+        assign(rows_of(("1", None)), asked, tmp_path)
+
+
 def test_a_table_goes_before_the_draw(tmp_path: Path) -> None:
     (tmp_path / "mine.tsv").write_text("subject\tsplit\n1\tval\n2\ttest\n", "utf-8-sig")
     rows = rows_of(("1", None), ("2", None))
@@ -183,6 +204,10 @@ def test_a_working_salt_leaves_no_split_empty() -> None:
     assert set(drawn.values()) == {"train", "val", "test"}
     assert working_salt(alone("12"), ["train", "val", "test"], **shares) is None
     assert working_salt(alone("12"), ["train", "val"], **shares) is not None
+    started = time.process_time()
+    without = {**shares, "val": 0.0}
+    assert working_salt(alone(map(str, range(60_000))), ["val"], **without) is None
+    assert time.process_time() - started < 10
 
 
 def test_only_the_splits_that_are_needed_must_hold_somebody() -> None:

@@ -216,6 +216,9 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path, damage, told: str) -> None:
     (tmp_path / LEDGER).write_text(damage((tmp_path / LEDGER).read_text()))
     with pytest.raises(InputError, match=told):
         assign(rows, options(stratify=["site"]), tmp_path)
+    (tmp_path / LEDGER).write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="cannot be read"):
+        assign(rows, options(stratify=["site"]), tmp_path)
 
 
 def test_a_label_that_became_text_is_refused(tmp_path: Path) -> None:
