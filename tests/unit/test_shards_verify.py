@@ -317,6 +317,29 @@ def test_reasons_are_counted_without_names():
     ]
 
 
+def test_files_called_by_subjects_are_not_named():
+    """As tables of parcel series are: the reason is then also one for all of them."""
+    reasons = [
+        "no TR: put RepetitionTime into 1234567_20227_2_0.json, or the column tr into "
+        "recordings.tsv",
+        "no TR: put RepetitionTime into anna.json, or the column tr into recordings.tsv",
+        "data/anna-2.csv is empty (0 bytes); fewer than 0.5 of 424",
+        "Anna B.csv: whose table this is cannot be told; list it in recordings.tsv",
+        "scrubbing leaves 12 volumes, fewer than 100",
+    ]
+    table = pd.DataFrame({"recording_id": "", "stage": "onboard", "reason": reasons})
+    assert count_reasons(table) == [
+        (
+            "onboard",
+            "no TR: put RepetitionTime into (a file), or the column tr into recordings.tsv",
+            2,
+        ),
+        ("onboard", "(a file) is empty (0 bytes); fewer than 0.5 of 424", 1),
+        ("onboard", "(a file): whose table this is cannot be told; list it in recordings.tsv", 1),
+        ("onboard", "scrubbing leaves 12 volumes, fewer than 100", 1),
+    ]
+
+
 def test_a_second_name_is_no_fault(folder):
     keep(folder / "val-00000.safetensors")
     assert faults(folder) == []
