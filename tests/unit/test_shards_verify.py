@@ -89,6 +89,12 @@ def test_whole_shards_are_called_whole(folder):
     assert faults(folder) == []
 
 
+def test_a_folder_that_does_not_hash_its_small_files_is_told(folder):
+    assert "croissant.json" not in run("verify", folder)
+    (folder / "croissant.json").unlink()
+    assert "Warning: croissant.json is not there" in run("verify", folder)
+
+
 def test_any_changed_byte_is_found(folder):
     """Wherever it falls: in the header, the tensors, the index, the scaler, the parcels."""
     drawn = random.Random(3)
