@@ -53,12 +53,19 @@ def export(
     array (time, parcels) per recording. Split, TR, motion and all labels go along, and so do the
     subjects' names as the shards have them: give the folder only to those who may see these.
     """
+    from ..errors import InputError
     from ..shards.export import export as write
     from ..shards.reader import ShardReader
 
     reader = ShardReader(folder)
     wanted = [entry.value for entry in Split if split is None or entry in split]
     splits = [name for name in wanted if len(reader.recordings(name))]
+    if not splits:
+        raise InputError(
+            f"There is no recording in {', '.join(wanted)}",
+            file=reader.index_path,
+            fix="choose another --split; `brainlm shards info` counts them",
+        )
     total = sum(len(reader.recordings(name)) for name in splits)
     done = write(
         reader, to.value, destination.resolve(), splits, overwrite=overwrite, max_mb=max_mb

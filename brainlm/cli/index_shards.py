@@ -138,13 +138,27 @@ def _source(run: StageRun) -> Source:
 
 
 def _remove_stale(folder: Path, current: set[str]) -> None:
-    """Drop what an earlier cohort left: shards and parts that the plan does not name any more."""
+    """Drop what an earlier cohort left: shards and parts that the plan does not name any more.
+
+    And what killed jobs left: on a cluster they are run again on other machines, which do not know
+    whether the writer of a temporary file still lives. That of one which is older than its finished
+    shard does not.
+    """
+    import re
+
+    from ..shards.plan import SHARD_REGEX
     from ..shards.splits import SPLITS
+
+    temporary = re.compile(rf"\.tmp-.+-[0-9]+-({SHARD_REGEX}\.(?:safetensors|parquet|json))")
+    for path in sorted([*folder.glob(".tmp-*"), *(folder / "parts").glob(".tmp-*")]):
+        final = path.with_name(found[1]) if (found := temporary.fullmatch(path.name)) else path
+        if final != path and final.exists() and final.stat().st_mtime > path.stat().st_mtime:
+            path.unlink()
 
     for split in SPLITS:
         for path in sorted(folder.glob(f"{split}-*.safetensors")):
             if path.stem not in current:
                 path.unlink()
     for path in sorted((folder / "parts").iterdir()):
-        if path.stem not in current:
+        if path.stem not in current and not path.name.startswith("."):
             path.unlink()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._console import progress, say
+from ._console import progress, say, warn
 from ._shards_export import export
 from ._stage import ThreadsOption
 
@@ -25,8 +25,8 @@ _MOST_TOLD = 50
 
 shards_app = typer.Typer(
     help="Look at shards, check and export them.\n\n"
-    "Each verb takes a folder of shards (default: ./shards) and needs nothing else of the study: "
-    "the folder may have been copied to another machine.",
+    "Each verb takes a folder of shards (default, but for export: ./shards) and needs nothing else "
+    "of the study: the folder may have been copied to another machine.",
     no_args_is_help=True,
 )
 
@@ -106,6 +106,7 @@ def verify(folder: FolderArg = DEFAULT, threads: ThreadsOption = 1) -> None:
     file that does not belong. Ends with 3 and every fault if there is any.
     """
     from ..errors import DataError
+    from ..shards.datasheet import CROISSANT_NAME
     from ..shards.verify import verify_all
 
     _check_is_whole(folder)
@@ -117,6 +118,11 @@ def verify(folder: FolderArg = DEFAULT, threads: ThreadsOption = 1) -> None:
             f"{len(faults)} fault{'s' * (len(faults) != 1)} in the shards"
             + (f", the first {_MOST_TOLD} above" if len(faults) > _MOST_TOLD else ", see above"),
             file=folder,
+        )
+    if not (folder / CROISSANT_NAME).exists():
+        warn(
+            f"{CROISSANT_NAME} is not there, which has the hashes of the index and the other small "
+            "files: a change in labels, say, would not have been noticed"
         )
     volumes = int(index["n_timepoints"].sum())
     say(

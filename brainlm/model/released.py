@@ -53,9 +53,12 @@ def read_released(folder: Path) -> tuple[Published, Path]:
 
 def _config(path: Path) -> Mapping[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"This is not JSON: {error}", file=path, fix=_ANEW) from None
+    if not isinstance(content, dict):
+        raise DataError("This is no JSON object", file=path, fix=_ANEW)
+    return content
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -68,6 +71,12 @@ def _weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         told = " ".join(str(error).split())[:200]
         raise DataError(f"The weights cannot be read: {told}", file=path, fix=_ANEW) from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(
+            "This file holds something else than weights by name",
+            file=path,
+            fix="of a checkpoint of a training save the model's `state_dict()` alone",
+        )
     return {name: value.float() for name, value in state.items()}
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ..errors import InputError, ResourceError
-from .labels import read_label
+from .labels import count_positive, read_label
 from .reader import ShardReader
 from .sampler import Window, batches, check_any_window, even_windows, random_windows
 
@@ -52,11 +52,13 @@ class _Epochs:
         `even` takes those of validation, evenly spread and always the same. `labels` are names of
         participants.tsv; one that has two classes needs its `positive` value.
         """
+        _check_drawing(window, per_recording, draw)
         self.reader, self.window, self.seed = reader, window, seed
         self.per_recording, self.draw = per_recording, draw
         self._lengths = reader.lengths(split)
         check_any_window(self._lengths, window, split)
         classes = dict(positive or {})
+        _check_classes(reader, labels, classes)
         rows = reader.recordings(split)
         self._labels = {
             name: read_label(
@@ -110,6 +112,34 @@ class _Epochs:
                 "start": window.start,
                 **{f"label_{k}": values[window.recording_id] for k, values in self._labels.items()},
             }
+
+
+def _check_drawing(window: int, per_recording: int, draw: str) -> None:
+    """Refuse what would silently give other windows than were meant, or none."""
+    if window < 1 or per_recording < 1:
+        raise InputError(
+            f"window ({window}) and per_recording ({per_recording}) must be at least 1"
+        )
+    if draw not in get_args(Draw):
+        raise InputError(f"draw must be one of {', '.join(get_args(Draw))}, not {draw!r}")
+
+
+def _check_classes(reader: ShardReader, labels: Sequence[str], positive: Mapping[str, str]) -> None:
+    """Refuse classes of labels that are not asked for, and values that no recording has."""
+    if isinstance(labels, str):
+        raise InputError(f"labels must be a list of names, not {labels!r}")
+    for name, value in positive.items():
+        if name not in labels:
+            raise InputError(
+                f"positive names {name!r}, which is not among the labels",
+                fix=f"add it: labels={[*labels, name]}",
+            )
+        if not count_positive(reader.table, name, value):
+            raise InputError(
+                f"No recording has the value {value!r} of the label {name}",
+                file=reader.index_path,
+                fix="write the value as participants.tsv has it",
+            )
 
 
 class ShardDataset(_Epochs, Dataset[dict[str, Any]]):

@@ -29,6 +29,12 @@ NOT_STATED = "not stated"
 
 #: A recording, a subject or a file of theirs, wherever a reason names one.
 _NAMES = re.compile(r"sub-[A-Za-z0-9+]+(?:[_/.][A-Za-z0-9+.-]+)*")
+#: Any other file, since people call their tables by subjects: 1234567_20227_2_0.dat.
+#: With blanks in it only where the reason begins with it: "Anna B.csv: whose table this is ...".
+_ENDING = r"\.(?:nii\.gz|nii|gii|json|tsv|csv|txt|dat|npy|mat|parquet|h5|hdf5)\b"
+_FILES = re.compile(rf"(?:^|(?<=; ))[^:;]*{_ENDING}(?=:)|(?<![\w.])[\w./+-]*{_ENDING}")
+#: Files of a whole study.
+_NO_NAMES = frozenset({"recordings.tsv", "participants.tsv", "dataset_description.json"})
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,19 @@ def describe(
 def count_reasons(exclusions: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Stage, reason and number of recordings, the most frequent first; names are taken out."""
     pairs = Counter(
-        (str(row.stage), _NAMES.sub("(a recording)", str(row.reason)))
-        for row in exclusions.itertuples()
+        (str(row.stage), _without_names(str(row.reason))) for row in exclusions.itertuples()
     )
     return sorted(
         ((stage, reason, count) for (stage, reason), count in pairs.items()),
         key=lambda found: (-found[2], found[0], found[1]),
+    )
+
+
+def _without_names(reason: str) -> str:
+    reason = _NAMES.sub("(a recording)", reason)
+    return _FILES.sub(
+        lambda found: found[0] if found[0] in _NO_NAMES else "(a file)",
+        reason,
     )
 
 

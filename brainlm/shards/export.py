@@ -125,7 +125,7 @@ class _WebDataset(_Writer):
     def write(self, name: str, values: NDArray[Any]) -> None:
         if self.tar is None:
             path = self.folder / f"{self.split}-{self.number:06d}.tar"
-            self.tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self.tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
         array = io.BytesIO()
         np.save(array, values)
         facts = json.dumps(self.facts[name], sort_keys=True)

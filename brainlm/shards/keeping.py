@@ -48,6 +48,8 @@ def recover(shard: Path, header: Mapping[str, Any]) -> dict[str, Any] | None:
         if path != shard:
             shard.unlink(missing_ok=True)
             shard.hardlink_to(path)
+        elif not (kept_path(shard).exists() and kept_path(shard).samefile(shard)):
+            keep(shard)  # .kept was deleted, or the job was killed before it gave a second name
         os.utime(shard)
         return about
     return None

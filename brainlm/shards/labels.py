@@ -51,6 +51,11 @@ def read_label(table: pd.DataFrame, name: str, kind: str, positive: str | None) 
     return numbers.rename(name)
 
 
+def count_positive(table: pd.DataFrame, name: str, positive: str) -> int:
+    """Recordings of which this label is `positive`."""
+    return int((read_label(table, name, "binary", positive) == 1).sum())
+
+
 def _equals(values: pd.Series, positive: str) -> pd.Series:
     """Where the values are `positive`; of numbers, `1` and `1.0` are the same."""
     if pd.api.types.is_numeric_dtype(values):

@@ -96,11 +96,7 @@ class ShardReader:
 
     def stored_window(self, recording_id: str, start: int, length: int) -> NDArray[Any]:
         """The same, neither cast nor copied: a slice of `view`."""
-        total = self._place_of(recording_id)[1].shape[0]
-        if start < 0 or length < 0 or start + length > total:
-            raise IndexError(
-                f"{recording_id} has {total} time points, not {start} to {start + length}"
-            )
+        self._check_inside(recording_id, start, length)
         return self.view(recording_id)[start : start + length]
 
     def stack(self, windows: Sequence[Window], length: int) -> NDArray[Any]:
@@ -109,6 +105,8 @@ class ShardReader:
         A GPU casts faster than a CPU, and half the bytes go there. Those that are still on the disk
         are read at the same time, not one after the other.
         """
+        for name, start in windows:
+            self._check_inside(name, start, length)
         self.fetch(windows, length)
         return np.stack([self.stored_window(w.recording_id, w.start, length) for w in windows])
 
@@ -124,6 +122,13 @@ class ShardReader:
     def series(self, recording_id: str) -> NDArray[np.float32]:
         """A whole recording, (time, parcels), scaled."""
         return as_float32(self.view(recording_id))
+
+    def _check_inside(self, recording_id: str, start: int, length: int) -> None:
+        total = self._place_of(recording_id)[1].shape[0]
+        if start < 0 or length < 0 or start + length > total:
+            raise IndexError(
+                f"{recording_id} has {total} time points, not {start} to {start + length}"
+            )
 
     def _file(self, shard: str) -> MappedFile:
         mapped = self._mapped.get(shard)

@@ -58,6 +58,25 @@ def test_an_epoch_has_its_windows_and_labels_their_names(reader) -> None:
         ShardDataset(reader, "train", labels=["age"], **options())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"draw": "Even"}, "one of random, even, not 'Even'"),
+        ({"window": 0}, "at least 1"),
+        ({"per_recording": 0}, "at least 1"),
+        ({"labels": "score"}, "a list of names"),
+        ({"positive": {"group": "patient"}}, "not among the labels"),
+        ({"labels": ["group"], "positive": {"group": "Patient"}}, "No recording has the value"),
+        ({"labels": ["score"], "positive": {"score": "high"}}, "No recording has the value"),
+    ],
+)
+def test_what_would_silently_give_something_else_is_refused(reader, wrong, told) -> None:
+    """E.g. a class whose value is misspelt: its label would be 0 for all."""
+    for kind in (ShardDataset, ShardStream):
+        with pytest.raises(InputError, match=told):
+            kind(reader, "train", **options(**wrong))
+
+
 def test_an_item_says_all(reader) -> None:
     data = ShardDataset(
         reader, "train", labels=["score", "group"], positive={"group": "patient"}, **options()

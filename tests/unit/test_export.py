@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from brainlm.cli._shards_export import Format, Split, export
 from brainlm.errors import InputError
+from brainlm.shards.export import _WebDataset
 from brainlm.shards.reader import ShardReader
 
 from .synthetic_cohort import PARCELS, make_shards, simulate, write_recording, write_study
@@ -98,6 +100,27 @@ def test_webdataset_reads_it(reader, tmp_path) -> None:
         row = reader.table.loc[item["__key__"]]
         assert item["json"]["label_score"] == row["label_score"]
         assert item["json"]["tr"] == row["tr"] and item["json"]["site"] is None
+
+
+def test_names_of_recordings_may_be_long(tmp_path) -> None:
+    """More than the hundred letters that the oldest kind of tar has room for."""
+    name = f"sub-1234567_ses-20230101_task-{'x' * 80}_acq-multiband_dir-AP_run-01"
+    writer = _WebDataset(tmp_path, 1e6)
+    writer.begin("train", pd.DataFrame({"recording_id": [name]}))
+    writer.add(name, np.zeros((3, 4), np.float16))
+    writer.end()
+    with tarfile.open(tmp_path / "train-000000.tar") as tar:
+        assert tar.getnames() == [f"{name}.npy", f"{name}.json"]
+
+
+def test_a_split_without_recordings_is_refused(reader, tmp_path) -> None:
+    folder = shutil.copytree(reader.folder, tmp_path / "shards")
+    table = pd.read_parquet(folder / "index.parquet")
+    table[table["split"] != "val"].to_parquet(folder / "index.parquet")
+    for to in Format:
+        with pytest.raises(InputError, match="no recording in val"):
+            export(folder, tmp_path / "out", to, [Split.val])
+        assert not (tmp_path / "out").exists()
 
 
 def test_plain_files_and_their_index(reader, tmp_path) -> None:

@@ -95,6 +95,14 @@ def test_what_is_missing_is_told(study: Study, released: Path, monkeypatch) -> N
     (released / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(DataError, match="cannot be read"):
         import_checkpoint(str(released), None, study.root)
+    (released / "model.safetensors").unlink()
+    for other in ([1, 2], {"model": state, "epoch": 3}):
+        torch.save(other, released / "pytorch_model.bin")
+        with pytest.raises(DataError, match="something else than weights"):
+            import_checkpoint(str(released), None, study.root)
+    (released / "config.json").write_text("[1]")
+    with pytest.raises(DataError, match="no JSON object"):
+        import_checkpoint(str(released), None, study.root)
     assert not study.path("model", run="released").exists()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="is no folder here"):

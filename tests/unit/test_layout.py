@@ -21,6 +21,7 @@ FIELDS = {
     "target": "age",
     "batch": "0000",
     "job": "sub-01",
+    "shard": "train-00000",
     **Config().labels,
 }
 

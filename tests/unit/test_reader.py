@@ -150,6 +150,9 @@ def test_views_windows_and_stacks_agree(index) -> None:
     windows = [Window(name, 3), Window("sub-05_task-rest_run-1", 0)]
     stack = reader.stack(windows, 20)
     assert stack.dtype == np.float16
+    for start in (-20, 41, 90):
+        with pytest.raises(IndexError, match="has 60 time points, not"):
+            reader.stack([windows[0], Window(windows[0].recording_id, start)], 20)
     for values, (recording, start) in zip(stack, windows, strict=True):
         found = reader.window(recording, start, 20)
         assert found.dtype == np.float32

@@ -423,6 +423,37 @@ def test_killed_at_any_point_and_run_again_the_bytes_are_the_same(copied):
         assert not list(folder.glob(".tmp-*"))
 
 
+def test_what_was_killed_on_another_machine_is_swept_away_by_the_index(copied):
+    """Else the folder would keep half shards for ever, and `verify` find fault with them."""
+    path = shard(copied, "train-00000")
+    left = path.with_name(f".tmp-node-7-4711-{path.name}")
+    part = copied.path("shard_part", shard="val-00000")
+    left_part = part.with_name(f".tmp-node-7-12-{part.name}")
+    running = path.with_name(f".tmp-node-8-13-{path.name}")
+    for half in (left, left_part, running):
+        half.write_bytes(b"half")
+    for half in (left, left_part):
+        os.utime(half, (0, 0))
+    later = path.stat().st_mtime + 1000
+    os.utime(running, (later, later))
+    index_shards(copied.root)
+    assert not left.exists() and not left_part.exists()
+    assert running.exists()
+
+
+def test_a_right_shard_without_a_second_name_gets_one_again(copied):
+    """After `.kept` was deleted, or the job killed just before."""
+    path = shard(copied, "train-00000")
+    second = path.parent / ".kept" / path.name
+    second.unlink()
+    second.write_bytes(b"of an earlier cohort")
+    write_shard("train-00000", copied.root)
+    assert second.samefile(path)
+    shutil.rmtree(second.parent)
+    write_shard("train-00000", copied.root)
+    assert second.samefile(path)
+
+
 def test_the_memory_held_is_that_of_one_recording(tmp_path):
     """Ten times the recordings, the same peak of what is allocated."""
     import tracemalloc

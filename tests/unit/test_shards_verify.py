@@ -89,6 +89,12 @@ def test_whole_shards_are_called_whole(folder):
     assert faults(folder) == []
 
 
+def test_a_folder_that_does_not_hash_its_small_files_is_told(folder):
+    assert "croissant.json" not in run("verify", folder)
+    (folder / "croissant.json").unlink()
+    assert "Warning: croissant.json is not there" in run("verify", folder)
+
+
 def test_any_changed_byte_is_found(folder):
     """Wherever it falls: in the header, the tensors, the index, the scaler, the parcels."""
     drawn = random.Random(3)
@@ -314,6 +320,29 @@ def test_reasons_are_counted_without_names():
     assert count_reasons(table) == [
         ("motion", "(a recording) holds NaN in 3 volumes", 2),
         ("cohort", "mean FD above 0.5 mm", 1),
+    ]
+
+
+def test_files_called_by_subjects_are_not_named():
+    """As tables of parcel series are: the reason is then also one for all of them."""
+    reasons = [
+        "no TR: put RepetitionTime into 1234567_20227_2_0.json, or the column tr into "
+        "recordings.tsv",
+        "no TR: put RepetitionTime into anna.json, or the column tr into recordings.tsv",
+        "data/anna-2.csv is empty (0 bytes); fewer than 0.5 of 424",
+        "Anna B.csv: whose table this is cannot be told; list it in recordings.tsv",
+        "scrubbing leaves 12 volumes, fewer than 100",
+    ]
+    table = pd.DataFrame({"recording_id": "", "stage": "onboard", "reason": reasons})
+    assert count_reasons(table) == [
+        (
+            "onboard",
+            "no TR: put RepetitionTime into (a file), or the column tr into recordings.tsv",
+            2,
+        ),
+        ("onboard", "(a file) is empty (0 bytes); fewer than 0.5 of 424", 1),
+        ("onboard", "(a file): whose table this is cannot be told; list it in recordings.tsv", 1),
+        ("onboard", "scrubbing leaves 12 volumes, fewer than 100", 1),
     ]
 
 

@@ -221,7 +221,7 @@ def _with_tr(root: Path, run: ReadyRun, default_tr: float | None) -> ReadyRun:
         elif tr is None and not fault:
             faults.append(
                 f"no TR: put RepetitionTime into {path.with_suffix('.json').name}, or the column "
-                f"tr into {INDEX}"
+                f"tr into {INDEX}, or one for all into derivatives.tr of the config"
             )
     if tr is not None and not _SHORTEST_TR <= tr <= _LONGEST_TR:
         faults.append(f"a TR of {tr:g} s is not believable; it is in seconds")
