@@ -115,12 +115,15 @@ def motion_of(
         return motion_from_confounds(confounds, radius), about
     path = take(run, ready, "motion")
     outliers = take(run, ready, "outliers")
-    kept, n_acquired = None, n_volumes
+    kept: list[int] | None = None
+    gone: list[int] = []
+    n_acquired = n_volumes
     if outliers is not None:
-        kept, n_acquired = kept_volumes(outliers, n_volumes)
+        kept, gone, n_acquired = kept_volumes(outliers, n_volumes)
     if kept is not None:
-        gone = sorted(set(range(n_acquired)) - set(kept))
         about |= {"Scrubbing": "censor", "KeptVolumes": kept, "CensoredVolumes": gone}
+    elif gone:  # filled in, so that no statistic may count them
+        about |= {"Scrubbing": "mark", "CensoredVolumes": gone}
     if path is None:
         return unknown_motion(n_acquired), about | {"MotionKnown": False}
     rms = take(run, ready, "rms")

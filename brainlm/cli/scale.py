@@ -29,13 +29,13 @@ def scale(
 ) -> None:
     """Fit the scaler on the train split.
 
-    Each recording loses its own mean over time; then the exact median and interquartile
-    range of each parcel are taken over all time points of all train recordings. Volumes that
-    scrubbing marked and parcels that a recording does not cover do not count; parcels without
-    data, or that never vary, are flagged and stay missing. Validation and test subjects are
-    never seen. Puts together what `brainlm scale-brackets` and `brainlm scale-part` made, and
-    makes itself what they did not. With scale.fitted, that scaler is checked and used instead.
-    Writes cohort/scaler.safetensors.
+    Each recording loses its own mean over time (unless scale.remove_mean is false); then the
+    exact median and interquartile range of each parcel are taken over all time points of all
+    train recordings. Volumes that scrubbing marked and parcels that a recording does not cover
+    do not count; parcels without data, or that never vary, are flagged and stay missing.
+    Validation and test subjects are never seen. Puts together what `brainlm scale-brackets` and
+    `brainlm scale-part` made, and makes itself what they did not. With scale.fitted, that scaler
+    is checked and copied instead. Writes cohort/scaler.safetensors.
     """
     import shutil
 

@@ -27,10 +27,16 @@ def scale_part(
     Needs cohort/scaler/brackets.safetensors (`brainlm scale-brackets`). Writes
     cohort/scaler/SHARD.safetensors for `brainlm scale`.
     """
-    from ..errors import DataError
+    from ..errors import DataError, InputError
     from ..shards.brackets import load_brackets
     from ..shards.part_file import save_part
+    from ..shards.plan import split_of
 
+    if split_of(shard) != "train":
+        raise InputError(
+            f"{shard} is no shard of the train split, and no other is ever looked at for scaling",
+            fix="name one of cohort/plan/train-*.parquet",
+        )
     run = StageRun("scale-part", study, params, software=("numpy", "pyarrow", "safetensors"))
     train = read_train(run, threads, [shard])
     path = run.path("scaler_brackets")

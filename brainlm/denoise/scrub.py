@@ -68,10 +68,14 @@ def in_the_raw_run(done: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[
     """What scrubbing says of its volumes, counted from 0 in the raw run.
 
     `done` counts in the series that was scrubbed. `earlier` says which volumes of the raw run that
-    series still had (`KeptVolumes`), where another pipeline had censored some before.
+    series still had (`KeptVolumes`), where another pipeline had censored some before; or which of
+    them it had filled in (`CensoredVolumes` alone).
     """
     if "KeptVolumes" not in earlier:
-        return dict(done)
+        if "CensoredVolumes" not in earlier:
+            return dict(done)
+        both = {*earlier["CensoredVolumes"], *done.get("CensoredVolumes", [])}
+        return {**earlier, **done, "CensoredVolumes": sorted(both)}
     rows = earlier["KeptVolumes"]
     gone = [rows[number] for number in done.get("CensoredVolumes", [])]
     kept = done.get("KeptVolumes", range(len(rows)))

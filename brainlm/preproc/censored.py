@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..errors import DataError
 
 
-def kept_volumes(outliers: Path, n_left: int) -> tuple[list[int] | None, int]:
-    """The volumes, counted from 0, that a series of `n_left` has; and how many the run had.
+def kept_volumes(outliers: Path, n_left: int) -> tuple[list[int] | None, list[int], int]:
+    """The volumes, counted from 0, that a series of `n_left` has; the censored; how many in all.
 
     `outliers` is XCP-D's table: a row for each volume of the run, 1 where it was censored. None
     where the series has them all (censored ones were filled, or there were none).
@@ -23,8 +24,9 @@ def kept_volumes(outliers: Path, n_left: int) -> tuple[list[int] | None, int]:
             file=outliers,
             fix="it needs a column of 0 and 1; make it anew with XCP-D, or exclude the run",
         ) from None
+    gone = np.flatnonzero(censored).tolist()
     if len(censored) == n_left:
-        return None, n_left
+        return None, gone, n_left
     kept = [number for number, gone in enumerate(censored) if not gone]
     if len(kept) != n_left:
         raise DataError(
@@ -33,4 +35,4 @@ def kept_volumes(outliers: Path, n_left: int) -> tuple[list[int] | None, int]:
             file=outliers,
             fix="series and table belong to different runs of XCP-D: make both anew",
         )
-    return kept, len(censored)
+    return kept, gone, len(censored)

@@ -22,6 +22,7 @@ from brainlm.cli.parcellate import parcellate
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.cli.qc_figure import qc_figure
 from brainlm.config import load_config
+from brainlm.denoise.scrub import in_the_raw_run
 from brainlm.errors import DataError, InputError
 from brainlm.images import write_image
 from brainlm.layout import Study, folder_of
@@ -108,7 +109,9 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     np.testing.assert_allclose(table["trans_x_derivative1"], change, atol=1e-6)
     np.testing.assert_allclose(table["trans_x_derivative1_power2"], change**2, atol=1e-6)
     about = taken.about("timeseries", XCPD)
-    assert about.get("CensoredVolumes", []) == ([] if filled else CENSORED)
+    assert about["CensoredVolumes"] == CENSORED
+    assert about["Scrubbing"] == ("mark" if filled else "censor")
+    assert ("KeptVolumes" in about) is not filled
     assert taken.about("denoised_bold", XCPD)["Denoising"] == "fix: passed on as given"
     assert taken.about("preproc_bold", XCPD)["ProcessedBy"]["denoising"] == "XCP-D 0.10.7"
     before = nib.load(taken.path("preproc_bold", XCPD)).get_fdata()
@@ -149,6 +152,14 @@ def test_scrubbing_of_a_censored_series_counts_in_the_raw_run(tmp_path: Path, sc
     adopt_to_parcels(XCPD, study)
     assert taken.about("timeseries", XCPD)["KeptVolumes"] == rows
     assert taken.about("carpet", XCPD)["CensoredVolumes"] == gone
+
+
+def test_volumes_that_were_filled_in_stay_marked() -> None:
+    filled = {"Scrubbing": "mark", "CensoredVolumes": CENSORED}
+    assert in_the_raw_run({}, filled) == filled
+    done = {"Scrubbing": "censor", "CensoredVolumes": [10], "KeptVolumes": [1, 2]}
+    assert in_the_raw_run(done, filled) == {**done, "CensoredVolumes": [3, 4, 10, 30]}
+    assert in_the_raw_run(done, {}) == done
 
 
 STRAIGHT = ("mni_mask", "mni_boldref", "motion", "confounds", "carpet", "timeseries", "coverage")

@@ -324,6 +324,13 @@ def test_parts_of_another_cohort_are_not_taken(
         scale_part(stale[0], study.root)
 
 
+def test_other_splits_have_no_part_in_scaling(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    scale_brackets(study.root)
+    with pytest.raises(InputError, match="val-00000 is no shard of the train split"):
+        scale_part("val-00000", study.root)
+
+
 def test_no_train_recording_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     study = _study(tmp_path)
     for shard in _train_shards(study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,23 @@ def _shards(study: Study) -> dict[str, tuple[int, bytes]]:
         path.stem: (path.stat().st_ino, path.read_bytes())
         for path in folder.glob("*-*.safetensors")
     }
+
+
+def test_a_study_can_freeze_its_own_scaler(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study", {"train": 2, "val": 1, "test": 1})
+    snakemake(study)
+    before = _shards(study)
+    config = json.loads(study.path("config").read_text())
+    config["scale"] = {"fitted": "shards/normalization.safetensors"}
+    study.path("config").write_text(json.dumps(config))
+    add_wave(study, ["train", "val"])
+    snakemake(study)
+    after = _shards(study)
+    assert {name: after[name] for name in before} == before
+    assert set(after) == {*before, "train-w1-00000", "val-w1-00000"}
+    snakemake(study)
+    assert _shards(study) == after
+    assert "Nothing to be done" in snakemake(study)
 
 
 def test_a_second_wave_keeps_the_first_ones_shards(tmp_path: Path) -> None:
