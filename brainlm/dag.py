@@ -154,7 +154,14 @@ class Dag(Memory):
 
     def fitted(self) -> list[str]:
         """The scaler that has been fitted elsewhere, if the config names one."""
-        return [str(self.config.scale.fitted)] if self.config.scale.fitted else []
+        path = self.config.scale.fitted
+        if path is not None and (self.study / path) == self.study / self.pattern("scaler"):
+            raise InputError(
+                "scale.fitted names the very file that `brainlm scale` makes",
+                file=self.study / path,
+                fix="copy it, e.g. to config/frozen.safetensors, and name the copy",
+            )
+        return [str(path)] if path else []
 
     def split_table(self) -> list[str]:
         """The user's own table of splits, if there is one: the cohort is stale when it changes."""

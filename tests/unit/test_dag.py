@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from brainlm.dag import Dag
+from brainlm.errors import InputError
 from brainlm.recordings import COLUMNS
 from brainlm.resources import share_dir
 
@@ -76,3 +77,11 @@ def test_an_atlas_that_changed_under_its_name_is_stale(
     table.write_text(table.read_text() + "2\tB\t1\t1\t1\n")
     seen += [content("own"), content("A424"), content("A424thin")]
     assert len(set(seen)) == len(seen)
+
+
+def test_a_scaler_cannot_be_fitted_from_itself(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    dag = Dag({"scale": {"fitted": "cohort/scaler.safetensors"}}, study)
+    with pytest.raises(InputError, match="the very file"):
+        dag.fitted()
+    assert Dag({"scale": {"fitted": "config/frozen.safetensors"}}, study).fit_shards == []
