@@ -98,6 +98,7 @@ class Dag(Memory):
         self.kind = _kind_of(self.rows.values(), self.config.engine, study)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         self.splits = assign_splits(self.rows.values(), split, study)
+        self._check_fitted()
         self.shards = self._shards()
         self.targets = [target.name for target in self.config.finetune.targets]
         self.reviewed = _reviewed(study)
@@ -154,6 +155,10 @@ class Dag(Memory):
 
     def fitted(self) -> list[str]:
         """The scaler that has been fitted elsewhere, if the config names one."""
+        return [str(self.config.scale.fitted)] if self.config.scale.fitted else []
+
+    def _check_fitted(self) -> None:
+        """Refuse a scaler that would be made from itself."""
         path = self.config.scale.fitted
         if path is not None and (self.study / path) == self.study / self.pattern("scaler"):
             raise InputError(
@@ -161,7 +166,6 @@ class Dag(Memory):
                 file=self.study / path,
                 fix="copy it, e.g. to config/frozen.safetensors, and name the copy",
             )
-        return [str(path)] if path else []
 
     def split_table(self) -> list[str]:
         """The user's own table of splits, if there is one: the cohort is stale when it changes."""

@@ -81,7 +81,6 @@ def test_an_atlas_that_changed_under_its_name_is_stale(
 
 def test_a_scaler_cannot_be_fitted_from_itself(tmp_path: Path) -> None:
     study = study_of(tmp_path)
-    dag = Dag({"scale": {"fitted": "cohort/scaler.safetensors"}}, study)
     with pytest.raises(InputError, match="the very file"):
-        dag.fitted()
+        Dag({"scale": {"fitted": "cohort/scaler.safetensors"}}, study)
     assert Dag({"scale": {"fitted": "config/frozen.safetensors"}}, study).fit_shards == []
