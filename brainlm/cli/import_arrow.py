@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +33,8 @@ def import_arrow(
         str, typer.Option(help="the column with the recordings, not yet scaled")
     ] = "Raw_Recording",
     tr: Annotated[
-        float | None, typer.Option(help="repetition time, s: these datasets do not say it", min=0)
+        float | None,
+        typer.Option(help="repetition time, s: these datasets do not say it", min=0.05),
     ] = None,
 ) -> None:
     """Take over parcel series from an Arrow dataset in the layout of BrainLM's authors.
@@ -59,12 +61,12 @@ def import_arrow(
         if splits:
             _write_tsv(folder / "splits.tsv", ["subject", "split"], list(splits.items()))
     _tell(people, len(index[1]), splits is not None)
-    command = f"brainlm onboard {destination} --study STUDY --engine derivatives"
+    command = f"brainlm onboard {quote(str(destination))} --study STUDY --engine derivatives"
     command += " --set derivatives.layout=tables"
     if tr is None:
         command += " --set derivatives.tr=SECONDS"
     if splits:
-        command += f" --set split.table={final / 'splits.tsv'}"
+        command += " --set " + quote(f"split.table={final / 'splits.tsv'}")
     say(f"Next:  {command}")
 
 

@@ -40,6 +40,7 @@ from brainlm.model.heads import LabelModel
 from brainlm.model.mask import count_visible, generator, random_mask
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import ShardReader
+from brainlm.shards.sampler import Window
 from brainlm.shards.scaler import load_scaler, save_scaler
 from brainlm.shards.tensorfile import load_tensors, save_tensors
 from brainlm.train.data import lengths_of, load_batch
@@ -284,6 +285,27 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
     np.testing.assert_allclose(table["constant"], train.astype(float).mean())
     evaluate_clinical(target, study.root)
     assert path.read_bytes() == before
+
+
+def test_no_guesser_is_shown_what_it_is_to_guess(study) -> None:
+    """What was hidden may be anything: no guess of it changes."""
+    reader = ShardReader(study.path("shards_index"))
+    model = load_model(study.path("model", run="brainlm").parent).model
+    window = Window(next(iter(lengths_of(reader, "test"))), 0)
+    seen = reconstruction._look(model, reader, window, 0.75, 0)
+    hidden = ~seen.truth.isnan()[0]
+
+    def changed(*arguments):
+        batch = load_batch(*arguments)
+        batch.signal[:, hidden] += 50.0
+        return batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconstruction, "load_batch", changed)
+        again = reconstruction._look(model, reader, window, 0.75, 0)
+    torch.testing.assert_close(again.truth, seen.truth + 50.0, equal_nan=True)
+    for name in reconstruction.GUESSERS:
+        torch.testing.assert_close(again.guesses[name], seen.guesses[name], equal_nan=True)
 
 
 def test_a_model_of_other_splits_is_refused(study, tmp_path) -> None:

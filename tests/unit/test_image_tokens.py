@@ -73,6 +73,19 @@ def test_what_is_cut_and_pasted_is_the_signal(parcels, timepoints, patch, paddin
     assert 0 < counted <= int(available[0].sum())
 
 
+@pytest.mark.parametrize("patch", [14, 16])
+def test_the_fewest_tokens_hold_wherever_parcels_are_missing(patch: int) -> None:
+    """The outermost squares hold fewer parcels than the others: fewer missing ones empty them."""
+    config, xyz = _config(patch=patch), _xyz(424)
+    tokenizer = ImageTokenizer(config, xyz)
+    for missing in (1, patch - 5, patch - 4, patch, 3 * patch - 4, 423):
+        covered = torch.ones(425 - missing, 424, dtype=torch.bool)
+        for start in range(425 - missing):
+            covered[start, tokenizer.order[start : start + missing]] = False
+        found = tokenizer.available(covered).sum(dim=1)
+        assert 0 < fewest_tokens(config, 424 - missing) <= int(found.min())
+
+
 def test_without_padding_the_same_tokens_are_there_but_the_empty_ones() -> None:
     xyz = _xyz(424)
     native = MaskedAutoencoder(_config(), xyz)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -59,16 +60,16 @@ def read(path) -> list[dict[str, str]]:
 
 
 def test_from_arrow_to_a_study(source, tmp_path, capsys) -> None:
-    import_arrow(source, tmp_path / "tables", tr=0.735)
+    import_arrow(source, tmp_path / "my tables", tr=0.735)
     told = capsys.readouterr()
     assert "3 recordings have no Patient ID" in told.err
     assert "Brain_Region_Coordinates: left out" in told.out
-    assert read(tmp_path / "tables/splits.tsv") == [
+    assert read(tmp_path / "my tables/splits.tsv") == [
         {"subject": "02", "split": "val"},
         {"subject": "1000011", "split": "train"},
         {"subject": "three", "split": "test"},
     ]
-    people = read(tmp_path / "tables/participants.tsv")
+    people = read(tmp_path / "my tables/participants.tsv")
     assert people[1] == {
         "participant_id": "sub-1000011",
         "AgeAtMHQ": "60.5",
@@ -78,7 +79,7 @@ def test_from_arrow_to_a_study(source, tmp_path, capsys) -> None:
     (line,) = [line for line in told.out.splitlines() if line.startswith("Next:")]
     command = line.removeprefix("Next:  brainlm ").replace("STUDY", str(tmp_path / "study"))
     done = subprocess.run(
-        [sys.executable, "-m", "brainlm", *command.split()],
+        [sys.executable, "-m", "brainlm", *shlex.split(command)],
         capture_output=True,
         text=True,
         check=False,
@@ -95,11 +96,11 @@ def test_from_arrow_to_a_study(source, tmp_path, capsys) -> None:
     assert table["label_AgeAtMHQ"].tolist() == [60.5] * 3
     assert table["label_upstream_split"].tolist() == ["val", "train", "test"]
     config = (tmp_path / "study/config/config.yaml").read_text()
-    assert str(tmp_path / "tables/splits.tsv") in config
+    assert str(tmp_path / "my tables/splits.tsv") in config
     names = read_table(find_atlas("A424").table)["name"].tolist()
     ordered = [SERIES["three.dat"], *list(SERIES.values())[:2]]  # test, train, val
-    for row, series in zip(read(tmp_path / "tables/recordings.tsv"), ordered, strict=True):
-        found = read_parcels(tmp_path / "tables" / row["file"], names)
+    for row, series in zip(read(tmp_path / "my tables/recordings.tsv"), ordered, strict=True):
+        found = read_parcels(tmp_path / "my tables" / row["file"], names)
         expected = np.where((series == 0).all(axis=1)[:, None], np.nan, series).T
         np.testing.assert_array_equal(found.series, expected)
 

@@ -321,6 +321,17 @@ def test_while_the_index_is_made_there_is_none(copied, monkeypatch):
     assert not copied.path("shards_index").exists()
 
 
+def test_no_index_stands_over_a_shard_that_is_being_replaced(copied):
+    index = copied.path("shards_index")
+    write_shard("val-00000", copied.root)
+    assert index.exists()  # the shard was right: nothing has changed
+    path = shard(copied, "val-00000")
+    shutil.rmtree(path.parent / ".kept")
+    path.write_bytes(b"broken")
+    write_shard("val-00000", copied.root)
+    assert not index.exists()
+
+
 def test_a_recording_twice_is_refused(copied):
     plan = copied.path("shard_plan", shard="val-00000")
     table = pd.read_parquet(plan)

@@ -255,6 +255,17 @@ def test_the_summary_is_of_the_index(study):
     assert [found[split]["recordings"] for split in SPLITS] == [2, 2, 2]
 
 
+def test_the_error_of_all_is_that_of_all_values_together(study):
+    """Recordings count by their values, not each alike."""
+    index = pd.read_parquet(study.path("shards_index"))[:2]
+    index["n_timepoints"], index["n_parcels"] = [100, 300], [8, 4]
+    index["error_rms"], index["error_max"] = [0.1, 0.3], [0.5, 0.9]
+    storage = summarise(index, parcels=8, dtype="float16")["storage"]
+    pooled = ((800 * 0.1**2 + 1200 * 0.3**2) / 2000) ** 0.5
+    assert storage["error_rms"] == pytest.approx(pooled, rel=1e-3)
+    assert storage["error_max"] == 0.9
+
+
 def test_readme_and_croissant_describe_the_folder_and_name_nobody(study, folder):
     text = (folder / "README.md").read_text()
     assert "| 1 | onboard | (a recording) is empty |" in text
