@@ -16,12 +16,12 @@ from typing import Any
 
 from .atlas.registry import find_atlas
 from .config import Config, parse_config
+from .dag_cohort import Cohort
 from .dag_memory import Memory
 from .errors import InputError
 from .layout import TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
 from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
-from .shards.plan import plan_shards, split_of
 from .shards.splits import assign_splits
 from .shards.subjects import columns_asked
 from .stages import code_digest, params_to_json, stage_params
@@ -79,7 +79,7 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag(Memory):
+class Dag(Cohort, Memory):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):
@@ -123,54 +123,6 @@ class Dag(Memory):
     def each_target(self, kind: str) -> list[str]:
         """The path of a kind of file for every label to predict."""
         return [self.pattern(kind).format(target=target) for target in self.targets]
-
-    def _shards(self) -> list[str]:
-        """The names of all shards: each is a job of its own."""
-        config = self.config
-        return list(
-            plan_shards(
-                self.rows.values(),
-                self.splits,
-                parcels=find_atlas(config.atlas.name).n_labels,
-                options=config.shards.model_dump(mode="json"),
-                tr=config.timing.tr,
-            )
-        )
-
-    @property
-    def fit_shards(self) -> list[str]:
-        """The shards that the scaler is fitted on: none, where it has been fitted elsewhere."""
-        return [name for name in self.shards if split_of(name) == "train" and not self.fitted()]
-
-    def each_shard(self, kind: str, names: Iterable[str] | None = None) -> list[str]:
-        """The path of a kind of file for these shards, or for every one."""
-        chosen = self.shards if names is None else names
-        return [self.pattern(kind).format(shard=name) for name in chosen]
-
-    def scaler_parts(self) -> list[str]:
-        """What the scaler is put together from; one shard alone needs no parts."""
-        if len(self.fit_shards) < 2:
-            return []
-        return [self.pattern("scaler_brackets"), *self.each_shard("scaler_part", self.fit_shards)]
-
-    def fitted(self) -> list[str]:
-        """The scaler that has been fitted elsewhere, if the config names one."""
-        return [str(self.config.scale.fitted)] if self.config.scale.fitted else []
-
-    def _check_fitted(self) -> None:
-        """Refuse a scaler that would be made from itself."""
-        path = self.config.scale.fitted
-        if path is not None and (self.study / path) == self.study / self.pattern("scaler"):
-            raise InputError(
-                "scale.fitted names the very file that `brainlm scale` makes",
-                file=self.study / path,
-                fix="copy it, e.g. to config/frozen.safetensors, and name the copy",
-            )
-
-    def split_table(self) -> list[str]:
-        """The user's own table of splits, if there is one: the cohort is stale when it changes."""
-        table = self.config.split.table
-        return [str(table)] if table else []
 
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""
@@ -312,10 +264,6 @@ class Dag(Memory):
         """A digest of what onboarding knows of this T1w."""
         row = self.anats.get(wildcards.anat, {})
         return sha256_json([row.get("t1w"), row.get("t1w_sha256")])[:16]
-
-    def split_content(self) -> str:
-        """A digest of who is in which split: labels, families or the ledger may change it."""
-        return sha256_json(sorted(self.splits.items()))[:16]
 
     def classifier_content(self) -> str:
         """A digest of the files of the study that ica.classifier names; none: empty."""

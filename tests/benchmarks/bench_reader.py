@@ -36,10 +36,11 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
-from brainlm.shards.dataset import ShardDataset, covered_of, device_resident
+from brainlm.shards.dataset import ShardDataset, covered_of
 from brainlm.shards.export import export
 from brainlm.shards.mapped import read_header
 from brainlm.shards.reader import ShardReader
+from brainlm.shards.resident import device_resident
 from brainlm.shards.sampler import Window, batches, random_windows
 from brainlm.train.data import load_batch
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from brainlm.errors import DataError, InputError, ResourceError
-from brainlm.shards import dataset as module
-from brainlm.shards.dataset import ShardDataset, ShardStream, bytes_needed, device_resident
+from brainlm.shards import resident as module
+from brainlm.shards.dataset import ShardDataset, ShardStream
 from brainlm.shards.reader import ShardReader
+from brainlm.shards.resident import bytes_needed, device_resident
 from brainlm.shards.sampler import Window, even_windows, random_windows
 from brainlm.train.data import load_batch
 
