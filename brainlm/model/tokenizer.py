@@ -95,10 +95,8 @@ class ImageTokenizer(nn.Module):
         super().__init__()
         side, self.scale, self.timepoints = config.patch, config.input_scale, config.timepoints
         self.side, self.entries = side, side * side
-        height = -(-max(config.parcels, config.timepoints) // side) * side
         self.square = config.padding == "square"
-        self.rows = _Axis.of(config.parcels, height, side, whole=self.square)
-        self.columns = _Axis.of(config.timepoints, height, side, whole=self.square)
+        self.rows, self.columns = _axes(config)
         self.tokens = self.rows.count * self.columns.count
         order = torch.argsort(xyz_mm[:, 1], stable=True)
         self.register_buffer("order", order, persistent=False)
@@ -109,12 +107,7 @@ class ImageTokenizer(nn.Module):
     @classmethod
     def place_of(cls, config: ModelConfig, xyz_mm: Tensor, width: int) -> ImagePlace:
         """Embedding of the tokens' places, `width` wide."""
-        height = -(-max(config.parcels, config.timepoints) // config.patch) * config.patch
-        whole = config.padding == "square"
-        rows, columns = (
-            _Axis.of(size, height, config.patch, whole=whole)
-            for size in (config.parcels, config.timepoints)
-        )
+        rows, columns = _axes(config)
         grid = torch.meshgrid(
             rows.first + torch.arange(rows.count),
             columns.first + torch.arange(columns.count),
@@ -198,15 +191,21 @@ class _Axis:
         )
 
 
+def _axes(config: ModelConfig) -> tuple[_Axis, _Axis]:
+    """Rows and columns of the image: the square's, or those of them with data."""
+    height = -(-max(config.parcels, config.timepoints) // config.patch) * config.patch
+    whole = config.padding == "square"
+    return (
+        _Axis.of(config.parcels, height, config.patch, whole=whole),
+        _Axis.of(config.timepoints, height, config.patch, whole=whole),
+    )
+
+
 def fewest_tokens(config: ModelConfig, parcels: int) -> int:
     """Tokens that a window with so many `parcels` with data has at least, whichever they are."""
     if config.tokenizer == "parcels":
         return parcels * (config.timepoints // config.patch)
-    height = -(-max(config.parcels, config.timepoints) // config.patch) * config.patch
-    rows, columns = (
-        _Axis.of(size, height, config.patch, whole=config.padding == "square")
-        for size in (config.parcels, config.timepoints)
-    )
+    rows, columns = _axes(config)
     if config.padding == "square":
         return rows.count * columns.count
     thinnest = config.patch - max(rows.before, rows.after)
