@@ -78,10 +78,9 @@ def pretrain(
 
 def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:
     from ..shards.sampler import too_short
-    from ..train.data import lengths_of
 
     for split in ("train", "val"):
-        if short := too_short(lengths_of(reader, split), window):
+        if short := too_short(reader.lengths(split), window):
             warn(
                 f"{len(short)} {split} recordings are shorter than the model's {window} volumes "
                 f"and are not used, e.g. {short[0]}"

@@ -16,7 +16,7 @@ from ..model.mae import MaskedAutoencoder
 from ..model.mask import count_visible, generator, random_mask
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, check_any_window, even_windows
-from ..train.data import fewest_parcels, lengths_of, load_batch
+from ..train.data import fewest_parcels, load_batch
 from ..train.validation import N_SUMS, Sums, masked_sums, reconstruct, scores
 from .baselines.interpolation import interpolate_hidden
 from .statistics import scores_with_ci
@@ -47,7 +47,7 @@ def evaluate_reconstruction(
 ) -> ReconstructionResult:
     """Score the test split on fixed windows with fixed masks, one per (seed, recording)."""
     config = model.config
-    lengths = lengths_of(reader, "test")
+    lengths = reader.lengths("test")
     check_any_window(lengths, config.timepoints, "test")
     windows = even_windows(lengths, config.timepoints)
     fewest_parcels(reader, ("test",))  # refuses a recording without data, by its name

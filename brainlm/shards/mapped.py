@@ -58,17 +58,6 @@ class Header:
     metadata: dict[str, str]
     sha256: str  # of the header's bytes
 
-    def about(self, path: Path) -> dict[str, Any]:
-        """What `tensorfile.save_tensors` noted."""
-        try:
-            return dict(json.loads(self.metadata["brainlm"]))
-        except (KeyError, ValueError, TypeError):
-            raise DataError(
-                "This safetensors file was not written by brainlm: its header lacks our metadata",
-                file=path,
-                fix="rerun the stage that makes it",
-            ) from None
-
 
 def read_header(path: Path) -> Header:
     """Read and check the header alone."""

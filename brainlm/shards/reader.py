@@ -17,6 +17,7 @@ from .mapped import Header, MappedFile, Place, read_header
 from .sampler import Window
 from .scaler import Scaler, load_scaler
 from .splits import SPLITS, check_leakage
+from .tensorfile import read_about
 from .writer import SCHEMA_VERSION
 
 #: The shards' folder is whole in itself: these three stand in it.
@@ -152,7 +153,7 @@ class ShardReader:
         for name in sorted(set(self.table["shard"].astype(str))):
             path = self.folder / name
             headers[name] = read_header(path)
-            about = headers[name].about(path)
+            about = read_about(headers[name].metadata, path)
             if about["schema_version"] not in READABLE:
                 raise DataError(
                     f"The shard has schema {about['schema_version']}, this program reads "

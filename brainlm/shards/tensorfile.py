@@ -53,14 +53,19 @@ def open_tensors(path: str | Path) -> Any:
 
 def about_of(handle: Any, path: str | Path) -> dict[str, Any]:
     """What `save_tensors` noted in the header."""
-    metadata = handle.metadata() or {}
-    if METADATA_KEY not in metadata:
+    return read_about(handle.metadata() or {}, path)
+
+
+def read_about(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
+    """What `save_tensors` noted, of the texts in a file's header."""
+    try:
+        return dict(json.loads(metadata[METADATA_KEY]))
+    except (KeyError, ValueError, TypeError):
         raise DataError(
             "This safetensors file was not written by brainlm: its header lacks our metadata",
             file=path,
             fix="rerun the stage that makes it",
-        )
-    return dict(json.loads(metadata[METADATA_KEY]))
+        ) from None
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

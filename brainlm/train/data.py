@@ -32,11 +32,6 @@ def load_batch(
     return Batch(signal, covered_of(signal), names)
 
 
-def lengths_of(reader: ShardReader, split: str) -> dict[str, int]:
-    """Recording -> time points, of one split."""
-    return reader.lengths(split)
-
-
 def fewest_parcels(reader: ShardReader, splits: Sequence[str]) -> int:
     """Parcels with data in the poorest recording of these splits."""
     rows = reader.table[reader.table["split"].isin(splits)]

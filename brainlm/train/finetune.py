@@ -24,7 +24,7 @@ from ..model.tokenizer import fewest_tokens
 from ..shards.labels import LabelScale, read_label
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, even_windows, random_windows
-from .data import fewest_parcels, lengths_of, load_batch
+from .data import fewest_parcels, load_batch
 from .optim import clip, learning_rate_at, make_optimizer, set_learning_rate
 from .settings import FinetuneSettings, TargetSettings
 
@@ -52,7 +52,7 @@ def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> L
     lengths = {
         split: {
             name: length
-            for name, length in lengths_of(reader, split).items()
+            for name, length in reader.lengths(split).items()
             if name in values and length >= window
         }
         for split in ("train", "val", "test")

@@ -22,7 +22,7 @@ from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
 from .checkpointing import Checkpoints
-from .data import Batch, fewest_parcels, lengths_of, load_batch
+from .data import Batch, fewest_parcels, load_batch
 from .optim import clip, learning_rate_at, make_optimizer, set_learning_rate
 from .runtime import InterruptedTrainingError, StopRequest
 from .settings import PretrainSettings
@@ -44,7 +44,7 @@ class Plan:
 
 def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettings) -> Plan:
     """Count windows and steps; refuse data that cannot be trained on."""
-    train, val = lengths_of(reader, "train"), lengths_of(reader, "val")
+    train, val = reader.lengths("train"), reader.lengths("val")
     for split, lengths in (("train", train), ("val", val)):
         check_any_window(lengths, config.timepoints, split)
     long_enough = sum(length >= config.timepoints for length in train.values())

@@ -43,7 +43,7 @@ from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import Window
 from brainlm.shards.scaler import load_scaler, save_scaler
 from brainlm.shards.tensorfile import load_tensors, save_tensors
-from brainlm.train.data import lengths_of, load_batch
+from brainlm.train.data import load_batch
 from brainlm.train.finetune import predict
 from brainlm.train.validation import masked_sums, scores
 
@@ -291,7 +291,7 @@ def test_no_guesser_is_shown_what_it_is_to_guess(study) -> None:
     """What was hidden may be anything: no guess of it changes."""
     reader = ShardReader(study.path("shards_index"))
     model = load_model(study.path("model", run="brainlm").parent).model
-    window = Window(next(iter(lengths_of(reader, "test"))), 0)
+    window = Window(next(iter(reader.lengths("test"))), 0)
     seen = reconstruction._look(model, reader, window, 0.75, 0)
     hidden = ~seen.truth.isnan()[0]
 
@@ -400,7 +400,7 @@ def test_test_recordings_that_are_all_too_short_are_refused(study, tmp_path) -> 
 
 def test_a_poor_recording_does_not_change_what_is_hidden_of_others(study, monkeypatch) -> None:
     reader = ShardReader(study.path("shards_index"))
-    poor = sorted(lengths_of(reader, "test"))[0]
+    poor = sorted(reader.lengths("test"))[0]
     hidden_share: dict[str, float] = {}
 
     def load_without_half(*arguments):
@@ -433,7 +433,7 @@ def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:
     outputs = predict(
         loaded.model,
         reader,
-        lengths_of(reader, "test"),
+        reader.lengths("test"),
         n_visible=count_visible(
             loaded.card.mask_ratio, 8 * loaded.config.timepoints // loaded.config.patch
         ),

@@ -20,6 +20,7 @@ from brainlm.errors import DataError
 from brainlm.shards.mapped import MappedFile, read_header
 from brainlm.shards.reader import ShardReader, as_float32
 from brainlm.shards.sampler import Window
+from brainlm.shards.tensorfile import read_about
 
 from .synthetic_cohort import PARCELS, make_shards, simulate, write_recording, write_study
 
@@ -48,7 +49,7 @@ def test_tensors_are_those_of_safetensors_and_no_copies(tmp_path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(save(ARRAYS, metadata={"brainlm": '{"x":1}'}))
     header = read_header(path)
-    assert header.about(path) == {"x": 1}
+    assert read_about(header.metadata, path) == {"x": 1}
     mapped = MappedFile(path, header)
     with safe_open(path, framework="numpy") as theirs:
         assert set(header.places) == set(theirs.keys())
