@@ -13,6 +13,22 @@ from .tokenizer import count_tokens
 #: Forward passes that a step of training counts for.
 STEP = 3
 
+#: Dense bfloat16 rate, with float32 sums, that makers publish, by part of the name PyTorch gives.
+_PEAK = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A40": 150e12,
+    "A10": 125e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
 
 def forward_flops(config: ModelConfig, n_visible: int) -> float:
     """Floating-point operations of one window, of which the encoder sees `n_visible` tokens.
@@ -43,3 +59,13 @@ def _block(n: int, m: int, width: int, mlp: int) -> float:
 
 def _linear(n: int, width_in: int, width_out: int) -> float:
     return 2.0 * n * width_in * width_out
+
+
+def peak_flops(card: str) -> float | None:
+    """Operations per second that a graphics card called `card` could do; None if not known."""
+    words = card.split()
+    for name, rate in _PEAK.items():
+        parts = name.split()
+        if all(any(word.split("-")[0] == part for word in words) for part in parts):
+            return rate
+    return None

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from brainlm.model.config import ModelConfig
-from brainlm.model.flops import STEP, forward_flops
+from brainlm.model.flops import STEP, forward_flops, peak_flops
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator, random_mask
 from brainlm.model.tokenizer import count_tokens
@@ -70,3 +70,20 @@ def _setting(config: ModelConfig, n_visible: int):
     available = torch.ones(1, count_tokens(config), dtype=torch.bool)
     mask = random_mask(available, n_visible, generator(0))
     return model, mask, torch.randn(1, config.parcels, config.timepoints)
+
+
+@pytest.mark.parametrize(
+    ("card", "rate"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("Tesla T4", None),
+    ],
+)
+def test_rates_of_cards(card: str, rate: float | None) -> None:
+    assert peak_flops(card) == rate
