@@ -111,8 +111,9 @@ def _nystrom(
     All in float32, autocast or not: the pseudo-inverse multiplies the errors of 16 bits.
     """
     with torch.autocast(query.device.type, enabled=False):
-        parts = (part.float() for part in (query, key, value))
-        return _through_landmarks(*parts, dropout, landmarks, weights).to(value.dtype)
+        query, key, single = query.float(), key.float(), value.float()
+        mixed = _through_landmarks(query, key, single, dropout, landmarks, weights)
+    return mixed.to(value.dtype)
 
 
 def _through_landmarks(
