@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from brainlm.config import Model, load_preset
+from brainlm.errors import InputError
 from brainlm.model.config import ModelConfig
-from brainlm.model.export import export_encoder, save_encoder
+from brainlm.model.export import EncoderForExport, export_encoder, save_encoder, save_onnx
 from brainlm.model.mae import MaskedAutoencoder, build_on_meta, give_weights
 from brainlm.model.mask import TokenMask, generator, make_mask
 
@@ -173,6 +175,25 @@ def test_the_encoder_is_exported_for_batches_of_any_size(kind: str, tmp_path: Pa
         save_encoder(tmp_path / "encoder.pt2", model)
         again = torch.export.load(tmp_path / "encoder.pt2").module()
         torch.testing.assert_close(again(signal), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_encoder_is_written_as_onnx(tmp_path: Path) -> None:
+    path, model = tmp_path / "encoder.onnx", small_network("image")
+    if importlib.util.find_spec("onnxscript") is None:
+        with pytest.raises(InputError, match="is needed, which is not installed"):
+            save_onnx(path, model)
+        assert not list(tmp_path.iterdir())
+        return
+    runtime = pytest.importorskip("onnxruntime")
+    save_onnx(path, model)
+    session = runtime.InferenceSession(path)
+    for batch in (1, 3):
+        signal = window(model.config, batch)
+        with torch.no_grad():
+            expected = EncoderForExport(model)(signal)
+        (found,) = session.run(["latents"], {"signal": signal.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-5)
+    assert [each.name for each in tmp_path.iterdir()] == ["encoder.onnx"]
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae"])
