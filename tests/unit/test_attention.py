@@ -12,6 +12,7 @@ from transformers import NystromformerConfig
 from transformers.models.nystromformer.modeling_nystromformer import NystromformerSelfAttention
 
 from brainlm.errors import InputError
+from brainlm.model import kernels
 from brainlm.model.attention import attend
 from brainlm.model.config import ModelConfig
 from brainlm.model.kernels import CANDIDATES, Shape, attention_shapes, fastest_kernels, ranked
@@ -227,6 +228,31 @@ def test_without_a_gpu_no_kernel_is_preferred() -> None:
     cross = attention_shapes(small_network("parcels").config, 32, batch=2, n_visible=8)
     assert [(s.queries, s.keys) for s in cross] == [(9, 9), (24, 9)]
     with fastest_kernels(shapes, torch.float32, torch.device("cpu")) as order:
+        assert order == ()
+
+
+def test_kernels_are_timed_once_and_not_when_told_to_be_deterministic(monkeypatch) -> None:
+    """The clock is a stand-in: cuDNN is told to be the fastest."""
+    cudnn = CANDIDATES[0]
+    timed = []
+
+    def seconds(kernel, shape, dtype, device) -> float:
+        timed.append(kernel)
+        return 1.0 if kernel == cudnn else 2.0
+
+    monkeypatch.setattr(kernels, "_seconds", seconds)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "stand-in")
+    shapes = [Shape(1, 3, 11, 7, 8, layers=2)]
+    before = torch._C._get_sdp_priority_order()
+    for _ in range(2):
+        with fastest_kernels(shapes, torch.bfloat16, torch.device("cuda")) as order:
+            assert order[0] == cudnn
+            assert torch._C._get_sdp_priority_order()[0] == cudnn.value
+            torch.testing.assert_close(attend(*_parts()), attend(*_parts(), backend="eager"))
+    assert timed == list(CANDIDATES)
+    assert torch._C._get_sdp_priority_order() == before
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with fastest_kernels(shapes, torch.bfloat16, torch.device("cuda")) as order:
         assert order == ()
 
 

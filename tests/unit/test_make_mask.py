@@ -186,6 +186,10 @@ def test_whole_networks_are_hidden() -> None:
     assert len(sets) > 2
     with pytest.raises(InputError, match="No network is small enough"):
         _make("parcels", covered, "networks", 0.2, (1,))
+    gone = covered.clone()
+    gone[:, [2, 4, 5, 7]] = False  # of what is left, hiding the one network shows too little
+    with pytest.raises(InputError, match="No network is small enough"):
+        _make("parcels", gone, "networks", 0.5, (1,))
     tokenizer = NETWORKS["parcels"].tokenizer
     with pytest.raises(InputError, match="need networks"):
         make_mask(tokenizer, covered, "networks", 0.75, generator(1))
