@@ -19,7 +19,7 @@ from .decoder import build_decoder
 from .mask import TokenMask
 from .place import RawParcelPlace
 from .tokenizer import ImageTokenizer, ParcelTokenizer
-from .transformer import Attention, SelfBlock, run_block
+from .transformer import Attention, SelfBlock, run_block, tokens_at
 
 _INIT_STD = 0.02
 _LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"mse": torch.square, "mae": torch.abs}
@@ -101,7 +101,7 @@ class MaskedAutoencoder(nn.Module):
         self, patches: Tensor, visible: Tensor, weights: list[Tensor] | None = None
     ) -> Tensor:
         """`encode`, of a signal that is cut already (batch, tokens, entries)."""
-        tokens = self.tokenizer(_take(patches, visible), visible)
+        tokens = self.tokenizer(tokens_at(patches, visible), visible)
         x = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         for block in self.encoder:
             x = run_block(block, self.recompute and weights is None, x, weights)
@@ -144,7 +144,9 @@ class MaskedAutoencoder(nn.Module):
         patches = self.tokenizer.cut(signal)
         latents = self.encode_patches(patches, mask.visible)
         predicted = self.decode(latents, mask.visible, mask.hidden)
-        truth = torch.where(mask.target[..., None], _take(patches, mask.hidden), torch.nan).float()
+        truth = torch.where(
+            mask.target[..., None], tokens_at(patches, mask.hidden), torch.nan
+        ).float()
         counted = ~truth.isnan()
         error = torch.where(counted, predicted.float() - truth, 0.0)
         total = _LOSSES[loss](error).sum()
@@ -170,8 +172,3 @@ def give_weights(
     """
     model.load_state_dict(dict(state), strict=True, assign=True)
     model.to(device)
-
-
-def _take(patches: Tensor, index: Tensor) -> Tensor:
-    """Choose patches (batch, k, entries) by `index` (batch, k)."""
-    return patches.gather(1, index[..., None].expand(-1, -1, patches.shape[-1]))
