@@ -73,6 +73,36 @@ def _saved_bytes(model: MaskedAutoencoder) -> int:
     return sum(sizes.values())
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if small_config(kind).decoder == "full"])
+def test_the_full_decoder_is_what_its_blocks_make_of_all_tokens(kind: str) -> None:
+    """Written out: the tokens in the window's order, every block for all, then the hidden ones."""
+    model = small_network(kind)
+    signal, mask = _sample(model)
+    with torch.no_grad():
+        latents = model.encode(signal, mask.visible)
+        decoder = model.decoder
+        seen = decoder.bridge(latents)
+        everything = torch.arange(model.tokenizer.tokens).expand(2, -1)
+        shown = torch.zeros_like(everything, dtype=torch.bool).scatter(1, mask.visible, True)
+        x = decoder.mask_token.expand(*everything.shape, -1).clone()
+        x[shown] = (
+            seen[:, 1:]
+            .gather(1, mask.visible.argsort(1)[..., None].expand_as(seen[:, 1:]))
+            .flatten(0, 1)
+        )
+        x = torch.cat([seen[:, :1], x + decoder.place(everything)], dim=1)
+        for block in decoder.blocks:
+            x = block(x)
+        guessed = decoder.guess(decoder.norm(x[:, 1:]))
+        expected = guessed.gather(1, mask.hidden[..., None].expand(-1, -1, guessed.shape[2]))
+        split = (latents, mask.visible, mask.hidden)
+        torch.testing.assert_close(model.decode(*split), expected, rtol=1e-4, atol=1e-5)
+        turned = model.decode(*split, mask.hidden.flip(1))
+        torch.testing.assert_close(turned.flip(1), expected, rtol=1e-4, atol=1e-5)
+        whole = model.decode(*split, everything)
+        torch.testing.assert_close(whole, guessed, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_compiles_whole_and_once(kind: str) -> None:
     """No graph breaks, and no second graph for other masks of the same shape."""
@@ -141,6 +171,7 @@ def test_a_network_built_on_meta_is_filled_from_a_file(kind: str, tmp_path: Path
     save_file(real.state_dict(), tmp_path / "w.safetensors")
     model = build_on_meta(real.config, places(real.config.parcels)).eval()
     assert all(parameter.is_meta for parameter in model.parameters())
+    assert not any(buffer.is_meta for buffer in model.buffers())
     give_weights(model, load_file(tmp_path / "w.safetensors"))
     for (name, a), (_, b) in zip(model.named_buffers(), real.named_buffers(), strict=True):
         assert torch.equal(a, b), name
