@@ -12,7 +12,6 @@ longer is approximated, whatever the backend, and one that is not is attended to
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 
 import torch
@@ -88,9 +87,10 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
             f"The attention backend flash takes 16-bit floats, not {query.dtype}",
             fix="train in bfloat16, or choose the backend sdpa",
         )
-    call = importlib.import_module("flash_attn").flash_attn_func
+    from flash_attn import flash_attn_func
+
     parts = (part.transpose(1, 2) for part in (query, key, value))
-    mixed: Tensor = call(*parts, dropout_p=dropout)
+    mixed: Tensor = flash_attn_func(*parts, dropout_p=dropout)
     return mixed.transpose(1, 2)
 
 

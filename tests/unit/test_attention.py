@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import ModuleType
 
@@ -65,30 +66,27 @@ def test_weights_are_handed_back_and_dropped_in_training_alone() -> None:
         torch.testing.assert_close(mean, mixed, rtol=0, atol=0.1)
 
 
-class _StandIn(ModuleType):
+def _flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
     """flash-attn's call with plain torch: (batch, n, heads, d) in and out, 16 bits."""
-
-    asked: list
-
-    @classmethod
-    def flash_attn_func(cls, q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
-        assert softmax_scale is None and not causal
-        assert q.shape[2] == k.shape[2] == v.shape[2] == 3 and k.shape == v.shape
-        cls.asked.append(dropout_p)
-        likeness = torch.einsum("bnhd,bmhd->bhnm", q.float(), k.float()) * q.shape[-1] ** -0.5
-        mixed = torch.einsum("bhnm,bmhd->bnhd", likeness.softmax(-1), v.float())
-        return mixed.to(q.dtype)
+    assert softmax_scale is None and not causal
+    assert q.shape[2] == k.shape[2] == v.shape[2] == 3 and k.shape == v.shape
+    likeness = torch.einsum("bnhd,bmhd->bhnm", q.float(), k.float()) * q.shape[-1] ** -0.5
+    shares = torch.nn.functional.dropout(likeness.softmax(-1), dropout_p)
+    return torch.einsum("bhnm,bmhd->bnhd", shares, v.float()).to(q.dtype)
 
 
 def test_the_flash_package_is_called_in_its_own_layout(monkeypatch) -> None:
     """The package needs a GPU; a stand-in with its signature shows that the layout is right."""
-    _StandIn.asked = []
-    monkeypatch.setitem(sys.modules, "flash_attn", _StandIn("flash_attn"))
+    package = ModuleType("flash_attn")
+    package.flash_attn_func = _flash_attn_func
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
     parts = _parts(dtype=torch.bfloat16)
-    found = attend(*parts, backend="flash", dropout=0.25)
     expected = attend(*parts, backend="eager")
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-    assert _StandIn.asked == [0.25]
+    flash = functools.partial(attend, backend="flash")
+    compiled = torch.compile(flash, fullgraph=True, backend="aot_eager")
+    for call in (flash, compiled):
+        torch.testing.assert_close(call(*parts), expected, rtol=2e-2, atol=2e-2)
+    assert not torch.allclose(flash(*parts, dropout=0.5), expected, atol=0.1)
     with pytest.raises(InputError, match="16-bit floats"):
         attend(*_parts(), backend="flash")
 
