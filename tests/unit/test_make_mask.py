@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from brainlm.errors import InputError
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import KINDS, TokenMask, generator, make_mask
+from brainlm.model.mask import KINDS, TokenMask, generator, given_mask, make_mask
 from brainlm.model.published import read_published
 from brainlm.model.tokenizer import count_shown
 
@@ -202,3 +202,17 @@ def test_counts_are_known_from_the_configuration() -> None:
     assert [count_shown(config, kind, 0.75, 8) for kind in KINDS] == [8, 8, 8, 8]
     assert count_shown(config, "parcels", 0.5, 7) == 4 * 4  # 3.5 parcels, to even
     assert count_shown(config, "future", 15 / 40, 7) == 7 * 2
+
+
+def test_a_mask_can_be_given_from_outside() -> None:
+    available = torch.ones(2, 6, dtype=torch.bool)
+    available[1, 0] = False
+    mask = given_mask(available, torch.tensor([[4, 1], [5, 2]]))
+    assert mask.visible.tolist() == [[4, 1], [5, 2]]
+    assert mask.hidden.tolist() == [[0, 2, 3, 5], [0, 1, 3, 4]]
+    assert mask.target.tolist() == [[True] * 4, [False, True, True, True]]
+    for wrong, told in (([4, 4], "twice"), ([4, 6], "not there"), ([-1, 4], "not there")):
+        with pytest.raises(InputError, match=told):
+            given_mask(available, torch.tensor([[1, 2], wrong]))
+    with pytest.raises(InputError, match="fewer than 2 tokens left"):
+        given_mask(available, torch.tensor([[1, 2], [0, 2]]))

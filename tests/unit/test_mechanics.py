@@ -172,7 +172,9 @@ def test_a_network_built_on_meta_is_filled_from_a_file(kind: str, tmp_path: Path
     model = build_on_meta(real.config, places(real.config.parcels)).eval()
     assert all(parameter.is_meta for parameter in model.parameters())
     assert not any(buffer.is_meta for buffer in model.buffers())
-    give_weights(model, load_file(tmp_path / "w.safetensors"))
+    state = load_file(tmp_path / "w.safetensors")
+    give_weights(model, state)
+    assert all(p.data_ptr() == state[name].data_ptr() for name, p in model.named_parameters())
     for (name, a), (_, b) in zip(model.named_buffers(), real.named_buffers(), strict=True):
         assert torch.equal(a, b), name
     with torch.no_grad():
