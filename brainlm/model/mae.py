@@ -123,13 +123,19 @@ class MaskedAutoencoder(nn.Module):
 
         (batch, parcels, timepoints), scaled. Tokens of the future alone are hidden; in one that
         reaches into it the future is set to 0, so that not one entry too many is withheld
-        (`predict_last_pixel` of the authors). All parcels must have data.
+        (`predict_last_pixel` of the authors). Parcels without data are not shown; there is a guess
+        for them as well.
         """
+        covered = ~signal.isnan().any(dim=2)
+        if not (covered == covered[0]).all():  # then not all show equally many tokens
+            return torch.cat([self.forecast(one, timepoints) for one in signal.split(1)])
         tokens = torch.arange(self.tokenizer.tokens, device=signal.device)
-        tokens = tokens.expand(signal.shape[0], -1)
-        gone = self.tokenizer.last(timepoints, wholly=True)
-        visible, hidden = tokens[:, ~gone], tokens[:, gone]
-        asked = tokens[:, self.tokenizer.last(timepoints)]
+        shown = self.tokenizer.available(covered[:1])[0]
+        shown = shown & ~self.tokenizer.last(timepoints, wholly=True).to(signal.device)
+        asked = self.tokenizer.last(timepoints).to(signal.device)
+        visible, hidden, asked = (
+            tokens[chosen].expand(signal.shape[0], -1) for chosen in (shown, ~shown, asked)
+        )
         patches = self.tokenizer.blank(self.tokenizer.cut(signal), timepoints)
         guessed = self.decode(self.encode_patches(patches, visible), visible, hidden, asked)
         return self.tokenizer.paste(guessed, asked)[:, :, -timepoints:]

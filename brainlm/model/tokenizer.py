@@ -176,11 +176,23 @@ class ImageTokenizer(nn.Module):
         return rows.unflatten(1, (-1, self.side)).any(2).repeat_interleave(self.columns.count, 1)
 
     def blank(self, patches: Tensor, timepoints: int) -> Tensor:
-        """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0."""
+        """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0.
+
+        So is the padding above and below them, as published; a parcel without data is not.
+        """
         time = torch.arange(self.columns.count * self.side) - self.columns.before
         future = (time >= self.timepoints - timepoints) & (time < self.timepoints)
-        squares = future.reshape(-1, 1, self.side).expand(-1, self.side, -1).flatten(1)
-        return patches.masked_fill(squares.repeat(self.rows.count, 1).to(patches.device), 0.0)
+        parcel = torch.arange(self.rows.count * self.side) - self.rows.before
+        padding = (parcel < 0) | (parcel >= len(self.order))
+        future, padding = (
+            image.expand(len(parcel), len(time))
+            .reshape(self.rows.count, self.side, self.columns.count, self.side)
+            .transpose(1, 2)
+            .reshape(self.tokens, self.entries)
+            .to(patches.device)
+            for image in (future, padding[:, None])
+        )
+        return patches.masked_fill(future & (padding | ~patches.isnan()), 0.0)
 
 
 class _Axis:

@@ -110,3 +110,37 @@ def test_the_mark_of_a_gap_is_learned() -> None:
     assert model.tokenizer.no_data.grad.abs().sum() > 0
     names = dict(MaskedAutoencoder(small_config("square"), places(21)).named_parameters())
     assert "tokenizer.no_data" not in names  # the released ones' is fixed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_future_is_guessed_without_the_missing(kind: str) -> None:
+    """By recordings with the same gaps, with others, and with none."""
+    model = NETWORKS[kind]
+    steps = 13  # ends within a token
+    signal = window(model.config, batch=3)
+    gaps = signal.clone()
+    gaps[:2, [1, 4]] = torch.nan
+    with torch.no_grad():
+        mixed = model.forecast(gaps, steps)
+        both = model.forecast(gaps[:2], steps)
+        whole = model.forecast(signal, steps)
+        later = gaps.clone()
+        later[:, :, -steps:] += 1.0
+        blind = model.forecast(later, steps)
+    assert mixed.shape == (3, model.config.parcels, steps) and mixed.isfinite().all()
+    torch.testing.assert_close(mixed[:2], both, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mixed[2:], whole[2:], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(both, whole[:2], atol=1e-3)
+    assert torch.equal(blind, mixed)
+
+
+@pytest.mark.parametrize("kind", ["image", "square"])
+def test_a_gap_stays_a_gap_where_the_future_is_blanked(kind: str) -> None:
+    tokenizer = NETWORKS[kind].tokenizer
+    signal, _ = _with_gaps(kind, {1, 4})
+    everything = torch.arange(tokenizer.tokens).expand(2, -1)
+    blanked = tokenizer.paste(tokenizer.blank(tokenizer.cut(signal), 13), everything)
+    expected = signal.clone()
+    expected[:, :, -13:] = 0.0
+    expected[0, [1, 4]] = torch.nan
+    torch.testing.assert_close(blanked, expected, equal_nan=True)
