@@ -23,6 +23,7 @@ from brainlm.model.mask import TokenMask, generator, make_mask
 from .small_networks import KINDS, places, small_config, small_network, window
 
 ROOT = Path(__file__).parents[2]
+PRESETS = ("parcels", "convolution", "image")  # tiny; 13m; 111m and 650m
 
 
 def _sample(model: MaskedAutoencoder, step: int = 0) -> tuple[torch.Tensor, TokenMask]:
@@ -103,7 +104,7 @@ def test_the_full_decoder_is_what_its_blocks_make_of_all_tokens(kind: str) -> No
         torch.testing.assert_close(whole, guessed, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PRESETS)
 def test_a_step_compiles_whole_and_once(kind: str) -> None:
     """No graph breaks, and no second graph for other masks of the same shape."""
     torch._dynamo.reset()
@@ -128,6 +129,17 @@ def test_a_compiled_step_may_recompute_its_activations() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["image", pytest.param("landmarks", marks=pytest.mark.slow)])
+def test_a_compiled_step_may_run_in_bfloat16(kind: str) -> None:
+    torch._dynamo.reset()
+    model = small_network(kind).train()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found = (call(*_sample(model)).loss for call in (model, compiled))
+    found.backward()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_compiles_with_the_default_compiler(kind: str) -> None:
@@ -148,21 +160,17 @@ for kind in KINDS:
         _loss_and_gradients(small_network(kind, dropout=0.1).train()) for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), kind
-    print(kind, float(first[0]).hex())
+    print(kind)
 """
 
 
 def test_deterministic_mode_runs_and_repeats_every_bit() -> None:
-    """In processes of their own, for the mode is the process's."""
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", _TWICE], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        for _ in range(2)
-    ]
-    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-2000:]
-    assert runs[0].stdout == runs[1].stdout
-    assert runs[0].stdout.count("\n") == len(KINDS)
+    """In a process of its own, for the mode is the process's."""
+    run = subprocess.run(
+        [sys.executable, "-c", _TWICE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == list(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +202,7 @@ def test_the_largest_preset_takes_no_memory_on_meta() -> None:
     assert grown < 100e6  # weights would be 2.6 GB
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*PRESETS, "landmarks"])
 def test_the_encoder_is_exported_for_batches_of_any_size(kind: str, tmp_path: Path) -> None:
     model = small_network(kind, dropout=0.1)
     tokens = model.tokenizer.tokens
