@@ -51,6 +51,9 @@ class Published:
     state: State  # of `MaskedAutoencoder`
     head: State | None  # of `MlpHead`, where it has been fine-tuned
     unused: tuple[str, ...]  # weights that their own code does not use either
+    head_loss: str = "mse"  # what the head was trained with; bce: two classes
+    head_mean: bool = False  # whether it reads the mean over all tokens, or CLS
+    head_sigmoid: bool = False  # whether a sigmoid followed it
 
 
 def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Published:
@@ -71,7 +74,15 @@ def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Pu
         found |= _block(given, theirs, name, names)
     found |= _parcel_ends(given) if nystrom else _image_ends(given, ours)
     head = _head(given)
-    return Published(ours, found, head, tuple(sorted(given.left)))
+    return Published(
+        ours,
+        found,
+        head,
+        tuple(sorted(given.left)),
+        head_loss=str(config.get("loss_fn", "mse")),
+        head_mean=bool(config.get("use_mean_pooling")),
+        head_sigmoid=bool(config.get("sigmoid_outputs")),
+    )
 
 
 def folded_parameters(config: ModelConfig) -> int:
