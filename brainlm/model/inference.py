@@ -151,24 +151,33 @@ def forecast(model: MaskedAutoencoder, past: Tensor, timepoints: int) -> Tensor:
     As `MaskedAutoencoder.forecast`, of recordings that lack parcels, too: of the future 0 is shown
     where a token reaches into it, and tokens of the future alone are hidden.
     """
-    future = past[:, :1].isnan().float().masked_fill(past[:, :1].isnan(), torch.nan)
-    window = torch.cat([past, future.expand(-1, timepoints)], dim=1)
+    tokenizer = model.tokenizer
+    window = torch.cat([past, past[:, :1].expand(-1, timepoints)], dim=1)  # of NaN as the past is
     (whole,) = _windows(model, window, [0])
-    tokenizer, device = model.tokenizer, past.device
-    gone = tokenizer.last(timepoints, wholly=True).to(device)
+    missing = tokenizer.cut(torch.where(window.isnan(), torch.nan, 0.0)[None]).isnan()
+    missing &= ~tokenizer.cut(torch.zeros_like(window)[None]).isnan()  # that is padding, not data
+    patches = tokenizer.blank(tokenizer.cut(window[None]), timepoints)
+    patches = patches.masked_fill(missing, torch.nan)
+    gone = tokenizer.last(timepoints, wholly=True).to(past.device)
     look = replace(whole, visible=(whole.available & ~gone).nonzero()[:, 0])
-    asked = tokenizer.last(timepoints).to(device) & whole.available
-    return _guess(model, look, asked)[:, -timepoints:]
+    asked = tokenizer.last(timepoints).to(past.device) & whole.available
+    return _guess(model, look, asked, patches)[:, -timepoints:]
 
 
 @torch.no_grad()
-def _guess(model: MaskedAutoencoder, look: Look, asked: Tensor) -> Tensor:
-    """Guesses of the tokens `asked` (tokens,) bool, (parcels, time) scaled, NaN elsewhere."""
+def _guess(
+    model: MaskedAutoencoder, look: Look, asked: Tensor, patches: Tensor | None = None
+) -> Tensor:
+    """Guesses of the tokens `asked` (tokens,) bool, (parcels, time) scaled, NaN elsewhere.
+
+    `patches` (1, tokens, entries) are those of the look's signal, cut, unless told otherwise.
+    """
     shown = torch.zeros_like(look.available)
     shown[look.visible] = True
     hidden, wanted = (~shown).nonzero().T, asked.nonzero().T
     visible = look.visible[None]
-    guessed = model.decode(model.encode(look.signal[None], visible), visible, hidden, wanted)
+    cut = model.tokenizer.cut(look.signal[None]) if patches is None else patches
+    guessed = model.decode(model.encode_patches(cut, visible), visible, hidden, wanted)
     out = model.tokenizer.paste(guessed, wanted)[0]
     return out.masked_fill(~covered_of(look.signal)[:, None], torch.nan)
 

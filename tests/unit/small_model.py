@@ -18,7 +18,7 @@ from brainlm.shards.scaler import make_scaler, save_scaler
 from .synthetic_cohort import NETWORK, parcel_table, simulate
 
 TR = 2.0
-IMAGE = {"tokenizer": "image", "patch": 8, "decoder": "full", "input_scale": 2.0}
+IMAGE = {"tokenizer": "image", "patch": 4, "decoder": "full", "input_scale": 2.0}
 AGE = HeadCard("age", "regression", None, mean=50.0, sd=10.0, dropout=0.1).to_dict()
 
 

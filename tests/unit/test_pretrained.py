@@ -97,13 +97,14 @@ def test_looks_at_a_part_show_all_tokens_once_and_are_repeatable(model: BrainLM)
     first, again = (model.latents(raw, mask_ratio=0.75, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.tokens, again.tokens)
     assert np.isnan(first.tokens).mean() < 0.3  # what the sets do not fill is left over
-    assert not np.allclose(first.cls, model.latents(raw, mask_ratio=0.75, seed=4).cls)
-    assert not np.allclose(first.cls, model.latents(raw).cls, rtol=1e-3)
+    other = model.latents(raw, mask_ratio=0.75, seed=4)
+    assert not np.allclose(np.nan_to_num(first.tokens), np.nan_to_num(other.tokens))
+    assert not np.allclose(np.nan_to_num(first.tokens), np.nan_to_num(model.latents(raw).tokens))
 
 
 def test_tokens_may_be_chosen(model: BrainLM) -> None:
     raw = series()
-    signal, visible = _scaled(model, raw), [5, 0, 3]
+    signal, visible = _scaled(model, raw), [4, 0, 3]
     with torch.no_grad():
         latents = model.autoencoder.encode(signal, torch.tensor([visible]))[0]
     np.testing.assert_allclose(model.embed(raw, visible=visible), latents[0], rtol=1e-5, atol=1e-6)
