@@ -10,6 +10,7 @@ README.md                   the model card
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +20,19 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..files import atomic_path, read_json, write_json, write_text
 from ..provenance import sha256_file
-from ..shards.scaler import Scaler, load_scaler
+from ..shards.scaler import Scaler, load_scaler, save_scaler
 from ..shards.tensorfile import load_tensors, save_tensors
 from .config import ModelConfig
 from .heads import LabelModel
+from .label_unit import HeadCard
 from .mae import MaskedAutoencoder
 
 FORMAT = 1
+#: What config.json must hold beside its format; more may stand there, for other programs.
+_KEYS = {"model", "mask_ratio", "split_sha256", "head", "sha256"}
 _RETRAIN = "train it again, or copy the whole folder anew"
 
 
@@ -38,7 +42,7 @@ class ModelCard:
 
     mask_ratio: float
     split_sha256: str | None  # of the subjects' splits it was trained on; None: on none of them
-    head: Mapping[str, Any] | None  # name, kind, positive, mean, sd, dropout; None: no head
+    head: Mapping[str, Any] | None  # as `HeadCard` has it; None: no head
     released: Mapping[str, Any] | None = None  # which weights of BrainLM's authors it comes from
 
 
@@ -49,8 +53,10 @@ class LoadedModel:
     model: MaskedAutoencoder | LabelModel
     config: ModelConfig
     card: ModelCard
-    scaler: Scaler
+    scaler: Scaler | None  # None: as BrainLM's authors released it
     parcels: pd.DataFrame
+    parcels_tsv: bytes  # the table as it stands in the file: its hash ties shards to models
+    readme: str
 
     @property
     def autoencoder(self) -> MaskedAutoencoder:
@@ -69,7 +75,10 @@ def build_model(
         )
     places = parcels[["x", "y", "z"]].to_numpy(dtype=float)
     autoencoder = MaskedAutoencoder(config, torch.tensor(places))
-    return LabelModel(autoencoder, float(head["dropout"])) if head else autoencoder
+    if not head:
+        return autoencoder
+    options = {key: head[key] for key in ("pool", "layers", "outputs") if key in head}
+    return LabelModel(autoencoder, float(head["dropout"]), **options)
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -108,6 +117,28 @@ def save_surroundings(
     write_text(folder / "README.md", readme)
 
 
+def save_model(folder: Path, loaded: LoadedModel) -> None:
+    """Write the whole folder of a model that is in memory."""
+    if loaded.scaler is None:
+        raise InputError(
+            "This model has no scaler, so nobody could use the folder",
+            fix="give it one first: model.with_scaler(...)",
+        )
+    (folder / "model.safetensors").unlink(missing_ok=True)  # no older ones beside a new config.json
+    with tempfile.TemporaryDirectory() as data:
+        (Path(data) / "parcels.tsv").write_bytes(loaded.parcels_tsv)
+        save_scaler(Path(data) / "normalization.safetensors", loaded.scaler)
+        save_surroundings(
+            folder,
+            config=loaded.config,
+            card=loaded.card,
+            data_folder=Path(data),
+            readme=loaded.readme,
+        )
+    with atomic_path(folder / "model.safetensors") as path:
+        save_weights(path, loaded.model)
+
+
 def load_model(folder: str | Path) -> LoadedModel:
     """Read a model's folder and check that its parts belong together."""
     folder = Path(folder)
@@ -119,10 +150,15 @@ def load_model(folder: str | Path) -> LoadedModel:
                 file=folder / name,
                 fix=_RETRAIN,
             )
-    config = ModelConfig.from_dict(content["model"])
+    try:
+        config = ModelConfig.from_dict(content["model"])
+        if content["head"]:
+            HeadCard.from_dict(content["head"])
+    except InputError as error:
+        raise DataError(error.what, file=folder / "config.json", fix=error.fix) from None
     parcels = pd.read_csv(folder / "parcels.tsv", sep="\t")
     model = build_model(config, parcels, content["head"])
-    path = folder / "model.safetensors"
+    path, readme = folder / "model.safetensors", folder / "README.md"
     fill(model, {key: torch.from_numpy(v) for key, v in load_tensors(path)[0].items()}, path)
     return LoadedModel(
         model=model.eval(),
@@ -135,6 +171,8 @@ def load_model(folder: str | Path) -> LoadedModel:
         ),
         scaler=load_scaler(folder / "normalization.safetensors"),
         parcels=parcels,
+        parcels_tsv=(folder / "parcels.tsv").read_bytes(),
+        readme=readme.read_text(encoding="utf-8") if readme.exists() else "",
     )
 
 
@@ -154,6 +192,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             file=path,
             fix=_RETRAIN,
         )
+    if missing := sorted(_KEYS - set(content)):
+        raise DataError(f"config.json lacks {', '.join(missing)}", file=path, fix=_RETRAIN)
     return content
 
 

@@ -51,6 +51,9 @@ class Published:
     state: State  # of `MaskedAutoencoder`
     head: State | None  # of `MlpHead`, where it has been fine-tuned
     unused: tuple[str, ...]  # weights that their own code does not use either
+    head_loss: str = "mse"  # what the head was trained with; bce: two classes
+    head_mean: bool = False  # whether it reads the mean over all tokens, or CLS
+    head_sigmoid: bool = False  # whether a sigmoid followed it
 
 
 def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Published:
@@ -71,7 +74,15 @@ def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Pu
         found |= _block(given, theirs, name, names)
     found |= _parcel_ends(given) if nystrom else _image_ends(given, ours)
     head = _head(given)
-    return Published(ours, found, head, tuple(sorted(given.left)))
+    return Published(
+        ours,
+        found,
+        head,
+        tuple(sorted(given.left)),
+        head_loss=str(config.get("loss_fn", "mse")),
+        head_mean=bool(config.get("use_mean_pooling")),
+        head_sigmoid=bool(config.get("sigmoid_outputs")),
+    )
 
 
 def folded_parameters(config: ModelConfig) -> int:
@@ -125,18 +136,17 @@ def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
         "decoder": "full",
     }
     if nystrom:
-        if config["num_landmarks"] != config["segment_means_seq_len"]:
-            raise DataError(
-                "This model's attention is an approximation (fewer landmarks than segments)",
-                fix="the released 13M has as many, for which attention is exact",
-            )
+        # With as many landmarks as their sequence is meant to be long, as the released 13M has
+        # it, their attention is the exact one, however long it is.
+        exact = config["num_landmarks"] == config["segment_means_seq_len"]
         return ModelConfig(
             parcels=config["num_brain_voxels"],
             timepoints=config["num_timepoints_per_voxel"],
             patch=config["timepoint_patching_size"],
             place="linear",
             norm="post",
-            conv=config["conv_kernel_size"],
+            conv=config["conv_kernel_size"] or 0,
+            landmarks=0 if exact else config["num_landmarks"],
             head="mlp",
             **shared,
         )

@@ -1,76 +1,63 @@
-"""A model's folder with random weights."""
+"""A model's folder as training leaves it, with drawn weights, in a moment."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+import torch
 
 from brainlm.model.checkpoint import ModelCard, build_model, save_surroundings, save_weights
 from brainlm.model.config import ModelConfig
-from brainlm.model.heads import LabelModel
+from brainlm.model.label_unit import HeadCard
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator
 from brainlm.shards.scaler import make_scaler, save_scaler
 
-SIZES = {
-    "parcels": 8,
-    "timepoints": 40,
-    "patch": 10,
-    "hidden": 32,
-    "layers": 2,
-    "heads": 2,
-    "mlp": 32,
-    "decoder_hidden": 32,
-    "decoder_layers": 1,
-    "decoder_heads": 1,
-    "decoder_mlp": 32,
-    "dropout": 0.1,
-}
-HEAD = {
-    "name": "age",
-    "kind": "regression",
-    "positive": None,
-    "mean": 50.0,
-    "sd": 9.0,
-    "dropout": 0.1,
-}
+from .synthetic_cohort import NETWORK, parcel_table, simulate
 
-
-def places(parcels: int) -> pd.DataFrame:
-    """Parcels anywhere in the head."""
-    xyz = np.random.default_rng(1).uniform(-70, 70, (parcels, 3)).round()
-    table = pd.DataFrame(xyz, columns=["x", "y", "z"])
-    table.insert(0, "name", [f"P{number}" for number in range(parcels)])
-    return table
-
-
-def network(seed: int = 0, **sizes: object) -> MaskedAutoencoder:
-    """An autoencoder with random weights, ready to be used."""
-    config = ModelConfig.from_dict({**SIZES, **sizes})
-    model = build_model(config, places(config.parcels))
-    assert isinstance(model, MaskedAutoencoder)
-    model.initialize(generator(seed))
-    return model.eval()
+TR = 2.0
+IMAGE = {"tokenizer": "image", "patch": 4, "decoder": "full", "input_scale": 2.0}
+AGE = HeadCard("age", "regression", None, mean=50.0, sd=10.0, dropout=0.1).to_dict()
 
 
 def write_model(
-    folder: Path, *, head: bool = False, released: dict | None = None, readme: str = "# small\n"
+    folder: Path,
+    head: dict[str, Any] | None = None,
+    tr: float | None = TR,
+    released: dict[str, Any] | None = None,
+    **sizes: Any,
 ) -> Path:
-    """A model's folder."""
-    model = network()
-    data = folder.parent / f"data-of-{folder.name}"
+    """Eight parcels and windows of 40, as in `synthetic_cohort`; `sizes` change the network."""
+    config = ModelConfig.from_dict(
+        {**NETWORK, "layers": 2, "heads": 2, "decoder_layers": 1, "dropout": 0.0, **sizes}
+    )
+    parcels = parcel_table()
+    parcels["y"] = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not the atlas's
+    data = folder.parent / f"{folder.name}-data"
     data.mkdir(parents=True)
-    places(SIZES["parcels"]).to_csv(data / "parcels.tsv", sep="\t", index=False)
-    statistics = np.random.default_rng(2).uniform(1, 2, (2, SIZES["parcels"]))
-    save_scaler(data / "normalization.safetensors", make_scaler(*statistics, {"tr": 0.8}))
+    parcels.to_csv(data / "parcels.tsv", sep="\t", index=False)
+    spread = np.linspace(10, 16, len(parcels))
+    scaler = make_scaler(np.linspace(-1, 1, len(parcels)), spread, {"tr": tr})
+    save_scaler(data / "normalization.safetensors", scaler)
+    model = build_model(config, parcels, head)
+    autoencoder = model if isinstance(model, MaskedAutoencoder) else model.autoencoder
+    autoencoder.initialize(generator(1))
+    with torch.no_grad():  # nothing is 0: each weight must count
+        for name, weight in model.named_parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator("small", name))
     save_surroundings(
         folder,
-        config=model.config,
-        card=ModelCard(0.75, "0" * 64, HEAD if head else None, released),
+        config=config,
+        card=ModelCard(0.5, None, head, released),
         data_folder=data,
-        readme=readme,
+        readme="# small\n",
     )
-    save_weights(folder / "model.safetensors", LabelModel(model, 0.1) if head else model)
+    save_weights(folder / "model.safetensors", model)
     return folder
+
+
+def series(volumes: int = 40, seed: int = 0) -> np.ndarray:
+    """A raw recording (volumes, parcels), float32."""
+    return simulate(0.4, volumes, np.random.default_rng(seed))

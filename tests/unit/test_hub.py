@@ -20,7 +20,7 @@ from brainlm.errors import DataError, InputError, ResourceError
 from brainlm.model.checkpoint import load_model
 
 from . import hub_server
-from .small_model import write_model
+from .small_model import AGE, write_model
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 transformers = pytest.importorskip("transformers")
@@ -75,8 +75,8 @@ def _forget_connections() -> None:
         reset()
 
 
-@pytest.mark.parametrize("head", [False, True])
-def test_auto_model_gives_our_numbers(tmp_path: Path, head: bool) -> None:
+@pytest.mark.parametrize("head", [None, AGE])
+def test_auto_model_gives_our_numbers(tmp_path: Path, head: dict | None) -> None:
     folder = write_model(tmp_path / "model", head=head)
     config = AutoConfig.from_pretrained(folder)
     assert config.model_type == "brainlm" and config.model["hidden"] == 32
@@ -149,8 +149,8 @@ def test_what_cannot_be_done_is_refused(folder: Path) -> None:
         AutoModel.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("head", [False, True])
-def test_saved_again_it_is_the_same_folder(tmp_path: Path, head: bool) -> None:
+@pytest.mark.parametrize("head", [None, AGE])
+def test_saved_again_it_is_the_same_folder(tmp_path: Path, head: dict | None) -> None:
     folder = write_model(tmp_path / "model", head=head)
     model = AutoModel.from_pretrained(folder)
     model.save_pretrained(tmp_path / "again")
