@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
+from brainlm.cli.finetune import finetune
 from brainlm.cli.import_checkpoint import import_checkpoint
 from brainlm.errors import DataError, InputError
 from brainlm.layout import Study
@@ -40,7 +41,14 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         tmp_path / "study",
         {"train": 3, "val": 1, "test": 2},
         volumes=200,
-        options={"pretrain": {"run": "released"}},
+        options={
+            "pretrain": {"run": "released"},
+            "finetune": {
+                "targets": [{"name": "score", "kind": "regression"}],
+                "epochs": 1,
+                "freeze_encoder": True,
+            },
+        },
     )
     synthetic_cohort.make_shards(study)
     return study
@@ -62,6 +70,16 @@ def test_it_is_loaded_as_any_other_model(study: Study, released: Path) -> None:
     evaluate_reconstruction(study.root)
     scores = json.loads(study.path("reconstruction", run="released").read_text())
     assert scores["n_subjects"] == 2 and scores["metrics"]["mse"]["value"] > 0
+
+
+def test_where_it_comes_from_stays_with_what_is_made_of_it(study: Study, released: Path) -> None:
+    import_checkpoint(str(released.parent), "vitmae_tiny", study.root)
+    finetune("score", study.root)
+    for kind, fields in (("model", {}), ("finetuned", {"target": "score"})):
+        folder = study.path(kind, run="released", **fields).parent
+        about = load_model(folder).card.released
+        assert about is not None and about["subfolder"] == "vitmae_tiny"
+        assert 'license: "cc-by-nc-nd-4.0"' in (folder / "README.md").read_text()
 
 
 def test_a_torch_file_gives_the_same_and_runs_no_code(study: Study, released: Path) -> None:
