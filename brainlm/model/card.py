@@ -74,8 +74,8 @@ def model_card(
         "motion and site can drive its predictions, so compare with the baselines that see nothing "
         "else.",
         "",
-        "Provenance (sources with hashes, options, software) is in `model.json`, which stays in the "
-        "study.",
+        "Provenance (sources with hashes, options, software) is in `model.json`, which stays in "
+        "the study.",
     ]
     return "\n".join(lines) + "\n"
 

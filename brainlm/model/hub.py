@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from .repository import MODEL_FILES, fetch_model, is_released, upload_model
+from .repository import fetch_model, is_released, upload_model
 
-__all__ = ["MODEL_FILES", "fetch_model", "is_released", "upload_model"]
+__all__ = ["fetch_model", "is_released", "upload_model"]
 
 if find_spec("transformers"):
     from .auto import BrainLMConfig, BrainLMModel, BrainLMOutput

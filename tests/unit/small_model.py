@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from brainlm.model.checkpoint import ModelCard, build_model, save_surroundings, save_weights
@@ -27,14 +28,21 @@ def write_model(
     head: dict[str, Any] | None = None,
     tr: float | None = TR,
     released: dict[str, Any] | None = None,
+    table: Path | None = None,
     **sizes: Any,
 ) -> Path:
-    """Eight parcels and windows of 40, as in `synthetic_cohort`; `sizes` change the network."""
+    """Eight parcels (or those of `table`) and windows of 40, as in `synthetic_cohort`.
+
+    `sizes` change the network.
+    """
     config = ModelConfig.from_dict(
         {**NETWORK, "layers": 2, "heads": 2, "decoder_layers": 1, "dropout": 0.0, **sizes}
     )
-    parcels = parcel_table()
-    parcels["y"] = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not the atlas's
+    if table:
+        parcels = pd.read_csv(table, sep="\t")
+    else:
+        parcels = parcel_table()
+        parcels["y"] = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not the atlas's
     data = folder.parent / f"{folder.name}-data"
     data.mkdir(parents=True)
     parcels.to_csv(data / "parcels.tsv", sep="\t", index=False)

@@ -17,10 +17,13 @@ import pytest
 import torch
 
 from brainlm.errors import DataError, InputError, ResourceError
+from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
+from brainlm.model.repository import MODEL_FILES
+from brainlm.model.transformer import Attention
 
 from . import hub_server
-from .small_model import AGE, write_model
+from .small_model import AGE, series, write_model
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 transformers = pytest.importorskip("transformers")
@@ -117,6 +120,17 @@ def test_parcels_without_data_are_left_out(folder: Path) -> None:
         assert model(signal, visible=torch.tensor([[0, 1]] * 3)).last_hidden_state.shape[1] == 3
 
 
+def test_who_computes_attention(folder: Path) -> None:
+    backends = [
+        {module.backend for module in model.modules() if isinstance(module, Attention)}
+        for model in (
+            AutoModel.from_pretrained(folder),
+            AutoModel.from_pretrained(folder, attn_implementation="eager"),
+        )
+    ]
+    assert backends == [{"sdpa"}, {"eager"}]
+
+
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize("kind", ["bfloat16", torch.float16])
 def test_half_precision(folder: Path, name: str, kind: object) -> None:
@@ -171,7 +185,7 @@ def test_there_and_back(hub, folder: Path) -> None:
     (folder / "checkpoints/last.safetensors").write_bytes(b"x")
     url = hub_module.upload_model(folder, REPO, message="first")
     assert url.startswith(f"{hub.address}/{REPO}/commit/") and hub.commits[0]["summary"] == "first"
-    assert set(hub.files(REPO)) == set(hub_module.MODEL_FILES)
+    assert set(hub.files(REPO)) == set(MODEL_FILES)
     fetched = hub_module.fetch_model(REPO)
     assert _bytes(fetched) == hub.files(REPO)
     signal = _windows()
@@ -192,6 +206,14 @@ def test_push_to_hub_of_a_transformers_model(hub, folder: Path) -> None:
     assert _bytes(hub_module.fetch_model(REPO, revision="trial")) == _bytes(folder)
     with pytest.raises(InputError, match=r"no config\.json"):
         hub_module.fetch_model(REPO)
+
+
+def test_the_class_for_users_goes_there_and_back(hub, folder: Path) -> None:
+    model = BrainLM.from_pretrained(folder)
+    model.push_to_hub(REPO, message="mine")
+    assert hub.commits[0]["summary"] == "mine" and set(hub.files(REPO)) == set(MODEL_FILES)
+    again = BrainLM.from_pretrained(REPO)
+    assert (again.embed(series(40)) == model.embed(series(40))).all()
 
 
 def test_a_subfolder_and_released_weights(hub) -> None:
