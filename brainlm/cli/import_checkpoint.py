@@ -97,7 +97,7 @@ def _save_surroundings(
     save_surroundings(
         run.path("model").parent,
         config=published.config,
-        card=ModelCard(_MASK_RATIO, split_sha256=None, head=None),
+        card=ModelCard(_MASK_RATIO, split_sha256=None, head=None, released=released),
         data_folder=data_folder,
         readme=released_card(run.params["pretrain"]["run"], published.config, released),
     )

@@ -43,6 +43,7 @@ class ModelCard:
     mask_ratio: float
     split_sha256: str | None  # of the subjects' splits it was trained on; None: on none of them
     head: Mapping[str, Any] | None  # as `HeadCard` has it; None: no head
+    released: Mapping[str, Any] | None = None  # which weights of BrainLM's authors it comes from
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,12 @@ def build_model(
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights as safetensors, with equal bytes for equal weights."""
-    tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    save_state(path, model.state_dict())
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """`save_weights`, of weights by name."""
+    tensors = {name: value.detach().cpu().numpy() for name, value in state.items()}
     save_tensors(path, tensors, {"format": FORMAT})
 
 
@@ -102,6 +108,9 @@ def save_surroundings(
             "mask_ratio": card.mask_ratio,
             "split_sha256": card.split_sha256,
             "head": dict(card.head) if card.head else None,
+            "released": dict(card.released) if card.released else None,
+            "model_type": "brainlm",  # this and the next are for the transformers library
+            "architectures": ["BrainLMModel"],
             "sha256": {name: sha256_file(source) for name, source in copies.items()},
         },
     )
@@ -154,7 +163,12 @@ def load_model(folder: str | Path) -> LoadedModel:
     return LoadedModel(
         model=model.eval(),
         config=config,
-        card=ModelCard(content["mask_ratio"], content["split_sha256"], content["head"]),
+        card=ModelCard(
+            mask_ratio=content["mask_ratio"],
+            split_sha256=content["split_sha256"],
+            head=content["head"],
+            released=content.get("released"),
+        ),
         scaler=load_scaler(folder / "normalization.safetensors"),
         parcels=parcels,
         parcels_tsv=(folder / "parcels.tsv").read_bytes(),

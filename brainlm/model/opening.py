@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..errors import DataError, InputError
 from ..files import read_json
+from ..provenance import sha256_file
 from ..resources import share_dir
 from .card import released_card
 from .checkpoint import LoadedModel, ModelCard, build_model, fill, load_model
@@ -95,11 +96,11 @@ def _released_model(folder: Path) -> LoadedModel:
         )
     head = head_card(published) if published.head is not None else None
     model = released_network(published, parcels, weights, head)
-    about = {"source": folder.name}
+    about = {"source": folder.name, "sha256": sha256_file(weights)}
     return LoadedModel(
         model=model.eval(),
         config=published.config,
-        card=ModelCard(RELEASED_MASK_RATIO, None, head.to_dict() if head else None),
+        card=ModelCard(RELEASED_MASK_RATIO, None, head.to_dict() if head else None, about),
         scaler=None,
         parcels=parcels,
         parcels_tsv=table,
