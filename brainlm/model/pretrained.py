@@ -282,6 +282,7 @@ class BrainLM:
         series: Given,
         *,
         mask_ratio: float | None = None,
+        visible: Sequence[int] | None = None,
         seed: int = 0,
         batch_size: int = 8,
         **about: Unpack[About],
@@ -300,7 +301,7 @@ class BrainLM:
             )
         values, _ = self._take(series, **about)
         ratio = self.loaded.card.mask_ratio if mask_ratio is None else mask_ratio
-        looks = self._looks(values, ratio, None, seed)
+        looks = self._looks(values, ratio, visible, seed)
         outputs: list[NDArray[np.float64]] = []
         with torch.no_grad():
             for _, latents in inference.encode(self.autoencoder, looks, batch_size):
