@@ -74,8 +74,8 @@ def import_checkpoint(
     predictions stay as released.
     """
     from ..errors import InputError
-    from ..model.opening import head_card
-    from ..model.released import find_released, read_released
+    from ..model.opening import find_folder, head_card
+    from ..model.released import read_released
     from ..provenance import sha256_file
     from ._training import open_shards
 
@@ -88,7 +88,7 @@ def import_checkpoint(
             "Which model?", fix="name a folder or a repository, or set released.source"
         )
     reader = open_shards(run)
-    folder = find_released(source, subfolder)
+    folder = find_folder(source, subfolder)
     published, weights = read_released(folder)
     if published.unused:
         say(f"not used, nor by the authors' code: {', '.join(published.unused)}")

@@ -33,6 +33,7 @@ from .inference import Look
 from .label_unit import HeadCard
 from .mae import MaskedAutoencoder
 from .opening import open_model
+from .repository import upload_model
 
 Array = NDArray[np.float32]
 
@@ -315,8 +316,6 @@ class BrainLM:
 
     def push_to_hub(self, repo: str, **options: Any) -> str:
         """Upload the model's folder; options as `brainlm.model.hub.upload_model` has them."""
-        from .hub import upload_model
-
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(folder, repo, **options)

@@ -306,3 +306,6 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path) -> None:
         load_model(folder)
     with pytest.raises(InputError, match="no such folder"):
         BrainLM.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"no config\.json") as told:
+        BrainLM.from_pretrained(tmp_path)
+    assert "choose a subfolder: broken, model" in str(told.value)
