@@ -38,7 +38,7 @@ from .repository import upload_model
 Array = NDArray[np.float32]
 
 #: What `embed` may make of the tokens.
-POOLS = ("cls", "mean", "parcels")
+POOLS = ("mean", "cls", "parcels")
 
 
 class Latents(NamedTuple):
@@ -153,7 +153,7 @@ class BrainLM:
     def embed(
         self,
         series: Given,
-        pool: str = "cls",
+        pool: str = "mean",
         *,
         mask_ratio: float = 0.0,
         visible: Sequence[int] | None = None,
@@ -163,9 +163,10 @@ class BrainLM:
     ) -> Array:
         """One vector for the recording, (hidden,), averaged over its windows.
 
-        `pool`: cls; mean over CLS and all tokens; parcels: the mean over each parcel's tokens,
-        (parcels, hidden), NaN without data. Whole windows are shown; with `mask_ratio` (in training
-        it was `model.loaded.card.mask_ratio`) several looks that each hide so much are averaged.
+        `pool`: the mean over CLS and all tokens; cls alone, of which pretraining asks little (the
+        released models' heads read it); parcels, the mean over each parcel's tokens, (parcels,
+        hidden), NaN without data. Whole windows are shown; with `mask_ratio` (that of training is
+        `loaded.card.mask_ratio`) several looks that each hide so much are averaged.
         """
         _choose("pool", pool, POOLS)
         values, _ = self._take(series, **about)
@@ -320,17 +321,30 @@ class BrainLM:
             self.save_pretrained(folder)
             return upload_model(folder, repo, **options)
 
-    def _take(
+    def take(
         self, series: Given, *, fewest: int | None = None, **about: Unpack[About]
-    ) -> tuple[Tensor, TakenSeries]:
-        """Check and scale; values (parcels, time) on the device."""
-        taken = take_series(
+    ) -> TakenSeries:
+        """Check a series as all methods do, and scale it; `fewest` time points, else a window."""
+        return take_series(
             series,
             [str(name) for name in self.parcels["name"]],
             self.scaler,
             fewest=fewest or self.config.timepoints,
             **about,
         )
+
+    def weights_sha256(self) -> str:
+        """Hash of all weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _take(
+        self, series: Given, *, fewest: int | None = None, **about: Unpack[About]
+    ) -> tuple[Tensor, TakenSeries]:
+        """Check and scale; values (parcels, time) on the device."""
+        taken = self.take(series, fewest=fewest, **about)
         return torch.from_numpy(taken.values).to(self.device), taken
 
     def _lengths(self, values: Tensor) -> tuple[int, int]:
