@@ -33,6 +33,7 @@ from .mae import MaskedAutoencoder
 FORMAT = 1
 #: What config.json must hold beside its format; more may stand there, for other programs.
 _KEYS = {"model", "mask_ratio", "split_sha256", "head", "sha256"}
+_NAMED = 10
 _RETRAIN = "train it again, or copy the whole folder anew"
 
 
@@ -201,11 +202,19 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Give a network its weights, by name, all of them; `path` is where they are from."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
-    if wrong:
-        raise DataError(
-            f"The weights do not fit config.json: {len(wrong)} differ, e.g. {', '.join(wrong[:3])}",
-            file=path,
-            fix=_RETRAIN,
-        )
+    shapes = [n for n in own.keys() & found.keys() if own[n] != found[n]]
+    wrong = {
+        "missing": sorted(own.keys() - found.keys()),
+        "unknown": sorted(found.keys() - own.keys()),
+        "of another shape": [f"{n} {found[n]}, expected {own[n]}" for n in sorted(shapes)],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {_some(names)}" for what, names in wrong.items() if names)
+        raise DataError(f"The weights do not fit config.json: {told}", file=path, fix=_RETRAIN)
     model.load_state_dict(dict(tensors))
+
+
+def _some(names: list[str]) -> str:
+    """The names, or the first few and how many more."""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..errors import DataError, InputError
 from ..files import read_json
+from ..provenance import sha256_file
 from ..resources import share_dir
 from .card import released_card
 from .checkpoint import LoadedModel, ModelCard, build_model, fill, load_model
@@ -16,6 +17,7 @@ from .heads import LabelModel
 from .label_unit import HeadCard
 from .published import Published
 from .released import read_released
+from .repository import fetch_model
 
 #: Share of the tokens that was hidden when the released models were trained.
 RELEASED_MASK_RATIO = 0.75
@@ -25,16 +27,28 @@ def open_model(
     path_or_repo: str | Path, subfolder: str | None = None, revision: str | None = None
 ) -> LoadedModel:
     """Read a model from a folder, or else from the repository of that name on the Hub."""
-    folder = Path(path_or_repo)
-    if folder.is_dir():
-        folder = folder / subfolder if subfolder else folder
-    elif folder.is_absolute() or str(path_or_repo).startswith(".") or folder.exists():
-        raise InputError("There is no such folder", file=folder, fix="give a model's folder")
-    else:
-        from .hub import fetch_model
-
-        folder = fetch_model(str(path_or_repo), subfolder, revision)
+    folder = find_folder(path_or_repo, subfolder, revision)
     return _released_model(folder) if _is_released(folder) else load_model(folder)
+
+
+def find_folder(
+    path_or_repo: str | Path, subfolder: str | None = None, revision: str | None = None
+) -> Path:
+    """The folder of a model: one on this disk, else of the repository of that name, fetched."""
+    folder = Path(path_or_repo)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(path_or_repo).startswith(".") or folder.exists():
+            raise InputError("There is no such folder", file=folder, fix="give a model's folder")
+        return fetch_model(str(path_or_repo), subfolder, revision)
+    folder = folder / subfolder if subfolder else folder
+    if not (folder / "config.json").is_file():
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        raise InputError(
+            "There is no config.json in this folder",
+            file=folder,
+            fix=f"choose a subfolder: {', '.join(inside)}" if inside else "is it a model's folder?",
+        )
+    return folder
 
 
 def read_parcels(path: Path) -> tuple[pd.DataFrame, bytes]:
@@ -95,7 +109,7 @@ def _released_model(folder: Path) -> LoadedModel:
         )
     head = head_card(published) if published.head is not None else None
     model = released_network(published, parcels, weights, head)
-    about = {"source": folder.name}
+    about = {"source": folder.name, "sha256": sha256_file(weights)}
     return LoadedModel(
         model=model.eval(),
         config=published.config,

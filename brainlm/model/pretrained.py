@@ -33,11 +33,12 @@ from .inference import Look
 from .label_unit import HeadCard
 from .mae import MaskedAutoencoder
 from .opening import open_model
+from .repository import upload_model
 
 Array = NDArray[np.float32]
 
 #: What `embed` may make of the tokens.
-POOLS = ("cls", "mean", "parcels")
+POOLS = ("mean", "cls", "parcels")
 
 
 class Latents(NamedTuple):
@@ -152,7 +153,7 @@ class BrainLM:
     def embed(
         self,
         series: Given,
-        pool: str = "cls",
+        pool: str = "mean",
         *,
         mask_ratio: float = 0.0,
         visible: Sequence[int] | None = None,
@@ -162,9 +163,10 @@ class BrainLM:
     ) -> Array:
         """One vector for the recording, (hidden,), averaged over its windows.
 
-        `pool`: cls; mean over CLS and all tokens; parcels: the mean over each parcel's tokens,
-        (parcels, hidden), NaN without data. Whole windows are shown; with `mask_ratio` (in training
-        it was `model.loaded.card.mask_ratio`) several looks that each hide so much are averaged.
+        `pool`: the mean over CLS and all tokens; cls alone, of which pretraining asks little (the
+        released models' heads read it); parcels, the mean over each parcel's tokens, (parcels,
+        hidden), NaN without data. Whole windows are shown; with `mask_ratio` (that of training is
+        `loaded.card.mask_ratio`) several looks that each hide so much are averaged.
         """
         _choose("pool", pool, POOLS)
         values, _ = self._take(series, **about)
@@ -282,6 +284,7 @@ class BrainLM:
         series: Given,
         *,
         mask_ratio: float | None = None,
+        visible: Sequence[int] | None = None,
         seed: int = 0,
         batch_size: int = 8,
         **about: Unpack[About],
@@ -300,7 +303,7 @@ class BrainLM:
             )
         values, _ = self._take(series, **about)
         ratio = self.loaded.card.mask_ratio if mask_ratio is None else mask_ratio
-        looks = self._looks(values, ratio, None, seed)
+        looks = self._looks(values, ratio, visible, seed)
         outputs: list[NDArray[np.float64]] = []
         with torch.no_grad():
             for _, latents in inference.encode(self.autoencoder, looks, batch_size):
@@ -314,23 +317,34 @@ class BrainLM:
 
     def push_to_hub(self, repo: str, **options: Any) -> str:
         """Upload the model's folder; options as `brainlm.model.hub.upload_model` has them."""
-        from .hub import upload_model
-
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(folder, repo, **options)
 
-    def _take(
+    def take(
         self, series: Given, *, fewest: int | None = None, **about: Unpack[About]
-    ) -> tuple[Tensor, TakenSeries]:
-        """Check and scale; values (parcels, time) on the device."""
-        taken = take_series(
+    ) -> TakenSeries:
+        """Check a series as all methods do, and scale it; `fewest` time points, else a window."""
+        return take_series(
             series,
             [str(name) for name in self.parcels["name"]],
             self.scaler,
             fewest=fewest or self.config.timepoints,
             **about,
         )
+
+    def weights_sha256(self) -> str:
+        """Hash of all weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _take(
+        self, series: Given, *, fewest: int | None = None, **about: Unpack[About]
+    ) -> tuple[Tensor, TakenSeries]:
+        """Check and scale; values (parcels, time) on the device."""
+        taken = self.take(series, fewest=fewest, **about)
         return torch.from_numpy(taken.values).to(self.device), taken
 
     def _lengths(self, values: Tensor) -> tuple[int, int]:

@@ -60,9 +60,9 @@ def test_an_embedding_is_what_the_encoder_gives(model: BrainLM) -> None:
     signal = _scaled(model, raw)
     with torch.no_grad():
         latents = model.autoencoder.encode(signal, _whole(model, signal))[0].numpy()
-    np.testing.assert_allclose(model.embed(raw, tr=2.0), latents[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.embed(raw, "cls", tr=2.0), latents[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.embed(raw, "mean"), latents.mean(0), rtol=1e-5, atol=1e-6)
-    scaled = model.embed(signal[0].T, scaled=True)
+    scaled = model.embed(signal[0].T, "cls", scaled=True)
     np.testing.assert_allclose(scaled, latents[0], rtol=1e-5, atol=1e-6)
     whole = model.latents(raw)
     assert whole.starts == (0,)
@@ -107,7 +107,9 @@ def test_tokens_may_be_chosen(model: BrainLM) -> None:
     signal, visible = _scaled(model, raw), [4, 0, 3]
     with torch.no_grad():
         latents = model.autoencoder.encode(signal, torch.tensor([visible]))[0]
-    np.testing.assert_allclose(model.embed(raw, visible=visible), latents[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.embed(raw, "cls", visible=visible), latents[0], rtol=1e-5, atol=1e-6
+    )
     for wrong in ([0, 0], [], [-1], [10_000]):
         with pytest.raises(InputError, match="visible must be"):
             model.embed(raw, visible=wrong)
@@ -229,7 +231,7 @@ def test_without_a_head_there_is_no_label(plain: BrainLM) -> None:
 
 
 def test_options_with_few_values_are_checked(plain: BrainLM) -> None:
-    with pytest.raises(InputError, match="pool must be one of cls, mean, parcels"):
+    with pytest.raises(InputError, match="pool must be one of mean, cls, parcels"):
         plain.embed(series(), "max")
     with pytest.raises(InputError, match="of must be one of cls"):
         plain.attention(series(), "tokens")
@@ -306,3 +308,6 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path) -> None:
         load_model(folder)
     with pytest.raises(InputError, match="no such folder"):
         BrainLM.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"no config\.json") as told:
+        BrainLM.from_pretrained(tmp_path)
+    assert "choose a subfolder: broken, model" in str(told.value)
