@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -178,6 +179,18 @@ def test_the_encoder_sees_each_recording_alone(loaded: LoadedModel) -> None:
     torch.testing.assert_close(tokens[1, 8:12], mean, atol=1e-5, rtol=1e-5)
 
 
+def test_it_can_be_fine_tuned_as_a_whole(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "model"))
+    encoder = SeriesEncoder(model.autoencoder)
+    assert not any(weight.requires_grad for weight in encoder.parameters())
+    encoder.requires_grad_(True)
+    signal = torch.stack([_transform(model)(_sample(_raw(55)))["signal"]])
+    cls, _, tokens = encoder({"signal": signal})
+    (cls.square().sum() + tokens.square().sum()).backward()
+    for part in (encoder.autoencoder.cls, encoder.autoencoder.encoder[0].mlp[0].weight):
+        assert part.grad is not None and part.grad.abs().sum() > 0
+
+
 def test_how_short_a_recording_may_be(any_model: LoadedModel) -> None:
     wanted = {"parcels": 10, "image": 4}[any_model.config.tokenizer]
     assert shortest(any_model.autoencoder.tokenizer, 40) == wanted
@@ -228,14 +241,29 @@ def run(tmp_path: Path):
     return run
 
 
+_ITS_TESTS = ("-m", "brainmarks.models.test_models", "brainlm_pipeline")
+
+
 @pytest.mark.slow
 def test_its_own_model_tests_pass(run, tmp_path: Path) -> None:
-    test = ("-m", "brainmarks.models.test_models", "brainlm_pipeline")
     for kind, sizes in {"parcels": {"patch": 20}, "image": {**SQUARE, "patch": 14}}.items():
         folder = write_model(tmp_path / kind, parcels=424, timepoints=200, table=TABLE, **sizes)
-        done = run(*test, BRAINLM_MODEL=str(folder))
+        done = run(*_ITS_TESTS, BRAINLM_MODEL=str(folder))
         assert "2 passed" in done.stdout, done.stdout + done.stderr
-    assert "Which model?" in run(*test).stdout
+    assert "Which model?" in run(*_ITS_TESTS).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["13m_tiny", "111m_tiny"])
+def test_they_pass_with_models_as_released(run, tmp_path, shared_data: Path, name: str) -> None:
+    source = shared_data / "parity" / name
+    config = json.loads((source / "meta.json").read_text())["config"]
+    folder = tmp_path / "released"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes((source / "state_dict.safetensors").read_bytes())
+    done = run(*_ITS_TESTS, BRAINLM_MODEL=str(folder))
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
