@@ -21,6 +21,7 @@ GIVEN: dict[str, Any] = {
     "training": {"epochs": 3},
     "results": {"epoch": 3, "val_loss": 0.51234567, "val_r2": 0.4},
 }
+RUN = 'r:un "1" #it\'s'  # nothing of it may end the YAML
 RELEASED = {"source": "vandijklab/brainlm", "subfolder": "old_13M"}
 
 
@@ -30,11 +31,11 @@ def _front_matter(card: str) -> dict[str, Any]:
 
 
 def test_what_the_hub_reads() -> None:
-    about = _front_matter(model_card("r:un #1", CONFIG, **GIVEN))
+    about = _front_matter(model_card(RUN, CONFIG, **GIVEN))
     assert about["library_name"] == "brainlm" and about["pipeline_tag"] == "feature-extraction"
     assert "fmri" in about["tags"] and "license" not in about
     (index,) = about["model-index"]
-    assert index["name"] == "r:un #1"
+    assert index["name"] == RUN
     metrics = {one["type"]: one["value"] for one in index["results"][0]["metrics"]}
     assert metrics == {"val_loss": 0.51234567, "val_r2": 0.4}
     bare = _front_matter(model_card("run", CONFIG, **{**GIVEN, "results": {}}))
