@@ -371,7 +371,7 @@ def _mean(parts: Sequence[Tensor]) -> Array:
 
 def _as_mask(mask: NDArray[np.bool_], values: Tensor) -> Tensor:
     """A mask (time, parcels) as (parcels, time), on the device."""
-    found = torch.as_tensor(np.asarray(mask))
+    found = torch.from_numpy(np.array(mask))
     if found.dtype != torch.bool or found.T.shape != values.shape:
         raise InputError(
             f"The mask must be bool and as large as the series, {tuple(values.T.shape)}; it is "

@@ -22,6 +22,9 @@ IMAGE = {"tokenizer": "image", "patch": 4, "decoder": "full", "input_scale": 2.0
 AGE = HeadCard("age", "regression", None, mean=50.0, sd=10.0, dropout=0.1).to_dict()
 
 
+_Y = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not in the atlas's order
+
+
 def write_model(
     folder: Path, head: dict[str, Any] | None = None, tr: float | None = TR, **sizes: Any
 ) -> Path:
@@ -30,7 +33,8 @@ def write_model(
         {**NETWORK, "layers": 2, "heads": 2, "decoder_layers": 1, "dropout": 0.0, **sizes}
     )
     parcels = parcel_table()
-    parcels["y"] = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not the atlas's
+    if len(parcels) == len(_Y):
+        parcels["y"] = _Y
     data = folder.parent / f"{folder.name}-data"
     data.mkdir(parents=True)
     parcels.to_csv(data / "parcels.tsv", sep="\t", index=False)
