@@ -131,6 +131,8 @@ def _save_surroundings(
         counts={split: len(data.lengths[split]) for split in ("train", "val")},
         training={**training, "label": head["name"], "seed": run.params["seed"]},
         results={"epoch": best["epoch"], "val_loss": best["val_loss"]},
+        head=head,
+        released=pretrained.released,
     )
     save_surroundings(
         run.path("finetuned").parent,

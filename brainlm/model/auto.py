@@ -118,6 +118,8 @@ class BrainLMModel(PreTrainedModel):
             )
         _refuse_unknown("from_pretrained", kwargs)
         model = cls(config, load_model(folder))
+        if config._attn_implementation == "eager":
+            model.autoencoder.set_attention("eager")
         model._files = {name: (folder / name).read_bytes() for name in _SURROUNDINGS}
         nn.Module.to(model, device=_device(device_map), dtype=_dtype(dtype or torch_dtype))
         return model.eval()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from .mae import MaskedAutoencoder
 from .tokenizer import ImageTokenizer, ParcelTokenizer
 
@@ -48,7 +49,6 @@ def shortest(tokenizer: ParcelTokenizer | ImageTokenizer, timepoints: int) -> in
     return timepoints
 
 
-@torch.no_grad()
 def encode_available(autoencoder: MaskedAutoencoder, signal: Tensor) -> Latents:
     """Encode windows (batch, parcels, time), each by all of its tokens that hold data.
 
@@ -56,6 +56,8 @@ def encode_available(autoencoder: MaskedAutoencoder, signal: Tensor) -> Latents:
     """
     seen = tokens_with_data(autoencoder.tokenizer, signal)
     width = autoencoder.config.hidden
+    if not seen.any(dim=1).all():
+        raise DataError("A window has no token with data: no parcel of it has any")
     cls = signal.new_zeros(len(signal), width)
     tokens = signal.new_zeros(*seen.shape, width)
     patterns, group = seen.unique(dim=0, return_inverse=True)

@@ -26,8 +26,6 @@ MODEL_FILES = (
 )
 #: Weights as some released models have them, fetched where there are no safetensors.
 _TORCH_WEIGHTS = "pytorch_model.bin"
-#: Name of the licence of the weights that BrainLM's authors released, as the Hub spells it.
-RELEASED_LICENSE = "cc-by-nc-nd-4.0"
 
 
 def fetch_model(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from brainlm.model.checkpoint import ModelCard, build_model, save_surroundings, save_weights
@@ -22,19 +23,26 @@ IMAGE = {"tokenizer": "image", "patch": 4, "decoder": "full", "input_scale": 2.0
 AGE = HeadCard("age", "regression", None, mean=50.0, sd=10.0, dropout=0.1).to_dict()
 
 
-_Y = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not in the atlas's order
-
-
 def write_model(
-    folder: Path, head: dict[str, Any] | None = None, tr: float | None = TR, **sizes: Any
+    folder: Path,
+    head: dict[str, Any] | None = None,
+    tr: float | None = TR,
+    released: dict[str, Any] | None = None,
+    table: Path | None = None,
+    **sizes: Any,
 ) -> Path:
-    """Eight parcels and windows of 40, as in `synthetic_cohort`; `sizes` change the network."""
+    """Eight parcels (or those of `table`) and windows of 40, as in `synthetic_cohort`.
+
+    `sizes` change the network.
+    """
     config = ModelConfig.from_dict(
         {**NETWORK, "layers": 2, "heads": 2, "decoder_layers": 1, "dropout": 0.0, **sizes}
     )
-    parcels = parcel_table()
-    if len(parcels) == len(_Y):
-        parcels["y"] = _Y
+    if table:
+        parcels = pd.read_csv(table, sep="\t")
+    else:
+        parcels = parcel_table()
+        parcels["y"] = [30, -20, 10, -20, 0, 50, -60, 5]  # an image's rows are not the atlas's
     data = folder.parent / f"{folder.name}-data"
     data.mkdir(parents=True)
     parcels.to_csv(data / "parcels.tsv", sep="\t", index=False)
@@ -50,7 +58,7 @@ def write_model(
     save_surroundings(
         folder,
         config=config,
-        card=ModelCard(0.5, None, head),
+        card=ModelCard(0.5, None, head, released),
         data_folder=data,
         readme="# small\n",
     )

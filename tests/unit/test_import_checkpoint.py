@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
+from brainlm.cli.finetune import finetune
 from brainlm.cli.import_checkpoint import import_checkpoint
 from brainlm.errors import DataError, InputError
 from brainlm.layout import Study
-from brainlm.model import BrainLM
+from brainlm.model import BrainLM, fit_scaler
 from brainlm.model.checkpoint import load_model
 from brainlm.provenance import sidecar_path
 
@@ -42,7 +43,14 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         tmp_path / "study",
         {"train": 3, "val": 1, "test": 2},
         volumes=200,
-        options={"pretrain": {"run": "released"}},
+        options={
+            "pretrain": {"run": "released"},
+            "finetune": {
+                "targets": [{"name": "score", "kind": "regression"}],
+                "epochs": 1,
+                "freeze_encoder": True,
+            },
+        },
     )
     synthetic_cohort.make_shards(study)
     return study
@@ -81,6 +89,16 @@ def test_it_is_loaded_as_any_other_model(study: Study, released: Path) -> None:
     evaluate_reconstruction(study.root)
     scores = json.loads(study.path("reconstruction", run="released").read_text())
     assert scores["n_subjects"] == 2 and scores["metrics"]["mse"]["value"] > 0
+
+
+def test_where_it_comes_from_stays_with_what_is_made_of_it(study: Study, released: Path) -> None:
+    import_checkpoint(str(released.parent), "vitmae_tiny", study.root)
+    finetune("score", study.root)
+    for kind, fields in (("model", {}), ("finetuned", {"target": "score"})):
+        folder = study.path(kind, run="released", **fields).parent
+        about = load_model(folder).card.released
+        assert about is not None and about["subfolder"] == "vitmae_tiny"
+        assert 'license: "cc-by-nc-nd-4.0"' in (folder / "README.md").read_text()
 
 
 def test_a_torch_file_gives_the_same_and_runs_no_code(study: Study, released: Path) -> None:
@@ -155,6 +173,21 @@ def test_a_released_folder_predicts_as_its_authors_do(
         model.predict(series.numpy() * 100)
     with pytest.raises(InputError, match="has no scaler"):
         model.save_pretrained(finetuned.parent / "copy")
+
+
+def test_a_released_model_with_ones_own_scaler_is_whole_but_not_to_be_passed_on(
+    study: Study, finetuned: Path, tmp_path: Path
+) -> None:
+    raw = synthetic_cohort.simulate(0.3, 200, np.random.default_rng(3))
+    model = BrainLM.from_pretrained(finetuned)
+    own = model.with_scaler(fit_scaler([raw, raw[::-1]], list(model.parcels["name"])))
+    own.save_pretrained(tmp_path / "own")
+    again = BrainLM.from_pretrained(tmp_path / "own")
+    assert again.predict(raw) == own.predict(raw) and again.head == model.head
+    with pytest.raises(InputError, match="must not be passed on"):
+        again.push_to_hub("somebody/own")
+    with pytest.raises(InputError, match="fitted on other parcels"):  # this study's atlas is none
+        model.with_scaler(study.path("scaler"))
 
 
 def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, capsys) -> None:

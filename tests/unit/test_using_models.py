@@ -21,13 +21,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "using-models.md"
 
 def test_every_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_cohort, "PARCELS", 424)
-    atlas = pd.read_csv(share_dir() / "atlases/A424/parcels.tsv", sep="\t")
-    monkeypatch.setattr(small_model, "parcel_table", lambda: atlas.copy())
+    atlas = share_dir() / "atlases/A424/parcels.tsv"
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
     sizes = {"parcels": 424, "timepoints": 200, "patch": 50}
     for name, head in (("brainlm", None), ("brainlm-age", AGE)):
-        write_model(Path("models") / name, head, **sizes)
+        write_model(Path("models") / name, head, table=atlas, **sizes)
     for seed, name in enumerate(("series", "second")):
         raw = small_model.series(210, seed)
         pd.DataFrame(raw, columns=load_table()["name"]).to_parquet(f"{name}.parquet")
