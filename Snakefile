@@ -3,7 +3,7 @@
 #   snakemake --profile slurm                        everything, on a cluster
 #   snakemake --profile config/profiles/local        everything, on this machine
 #   snakemake --profile ... parcellations            up to one stage: parcellations, shards,
-#                                                    pretrain, finetune, evaluate, report
+#                                                    pretrain, finetune, embed, evaluate, report
 #
 # Run it in a study folder made by `brainlm onboard` (or add --directory STUDY).
 from snakemake.utils import min_version

@@ -52,6 +52,7 @@ def embed_files(
     from ..errors import InputError
     from ..evaluate.embeddings import write_embeddings
     from ..files import atomic_path
+    from ..model.checkpoint import weights_sha256
     from ..model.pretrained import BrainLM
     from ..provenance import sha256_file, software_versions, write_sidecar
     from ..stages import module_digest
@@ -72,7 +73,7 @@ def embed_files(
             sources={f"series::{one.name}": sha256_file(one) for one in series},
             parameters={"model": model, "subfolder": subfolder, "tr": tr, "scaled": scaled},
             software=software_versions(("numpy", "pyarrow", "safetensors", "torch")),
-            fields={"ModelWeightsSHA256": opened.weights_sha256()},
+            fields={"ModelWeightsSHA256": weights_sha256(opened.network)},
         )
     say(f"{len(series)} series: {output}")
 

@@ -107,14 +107,31 @@ def _nystrom(
     softmax(Q K~') softmax(Q~ K~')^+ softmax(Q~ K'), Q~ and K~ the landmarks: two narrow matrices
     and the pseudo-inverse of a small one. Like the convolution beside it, it depends on the order
     of tokens. Dropout is for the left factor, since the whole is never made.
+
+    All in float32, autocast or not: the pseudo-inverse multiplies the errors of 16 bits.
     """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, single = query.float(), key.float(), value.float()
+        mixed = _through_landmarks(query, key, single, dropout, landmarks, weights)
+    return mixed.to(value.dtype)
+
+
+def _through_landmarks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float,
+    landmarks: int,
+    weights: list[Tensor] | None,
+) -> Tensor:
+    """`_nystrom`, of float32."""
     scale = query.shape[-1] ** -0.25
     query, key = query * scale, key * scale
     query_marks, key_marks = (_segment_means(part, landmarks) for part in (query, key))
     left = _softmax(query @ key_marks.transpose(-1, -2))
     middle = _softmax(query_marks @ key_marks.transpose(-1, -2))
     right = _softmax(query_marks @ key.transpose(-1, -2))
-    left = left @ _pseudo_inverse(middle.float()).to(left.dtype)
+    left = left @ _pseudo_inverse(middle)
     if weights is not None:
         weights.append(left @ right)
     return F.dropout(left, dropout) @ (right @ value)

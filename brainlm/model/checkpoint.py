@@ -9,6 +9,7 @@ README.md                   the model card
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -80,6 +81,14 @@ def build_model(
         return autoencoder
     options = {key: head[key] for key in ("pool", "layers", "outputs") if key in head}
     return LabelModel(autoencoder, float(head["dropout"]), **options)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -223,7 +223,8 @@ class BrainLM:
         guess never sees its own entry. Of long recordings windows are stitched together.
         """
         values, taken = self._take(series, **about)
-        model, starts = self.autoencoder, inference.covering_starts(*self._lengths(values))
+        model = self.autoencoder
+        starts = inference.covering_starts(values.shape[1], self.config.timepoints)
         if mask is None:
             ratio = self.loaded.card.mask_ratio if mask_ratio is None else mask_ratio
             looks = inference.turns(model, values, starts, ratio, seed)
@@ -333,13 +334,6 @@ class BrainLM:
             **about,
         )
 
-    def weights_sha256(self) -> str:
-        """Hash of all weights, whatever file they came from."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     def _take(
         self, series: Given, *, fewest: int | None = None, **about: Unpack[About]
     ) -> tuple[Tensor, TakenSeries]:
@@ -347,13 +341,10 @@ class BrainLM:
         taken = self.take(series, fewest=fewest, **about)
         return torch.from_numpy(taken.values).to(self.device), taken
 
-    def _lengths(self, values: Tensor) -> tuple[int, int]:
-        return values.shape[1], self.config.timepoints
-
     def _looks(
         self, values: Tensor, mask_ratio: float, visible: Sequence[int] | None, seed: int
     ) -> list[Look]:
-        starts = inference.even_starts(*self._lengths(values))
+        starts = inference.even_starts(values.shape[1], self.config.timepoints)
         if visible is not None:
             return inference.chosen(self.autoencoder, values, starts, visible)
         return inference.looks(self.autoencoder, values, starts, mask_ratio, seed)
@@ -371,7 +362,7 @@ def _mean(parts: Sequence[Tensor]) -> Array:
 
 def _as_mask(mask: NDArray[np.bool_], values: Tensor) -> Tensor:
     """A mask (time, parcels) as (parcels, time), on the device."""
-    found = torch.as_tensor(np.asarray(mask))
+    found = torch.from_numpy(np.array(mask))
     if found.dtype != torch.bool or found.T.shape != values.shape:
         raise InputError(
             f"The mask must be bool and as large as the series, {tuple(values.T.shape)}; it is "

@@ -47,14 +47,14 @@ class ParcelTokenizer(nn.Module):
 
     def cut(self, signal: Tensor) -> Tensor:
         """Cut (batch, parcels, time) into patches (batch, tokens, entries)."""
-        return signal.reshape(len(signal), -1, self.entries)
+        return signal.reshape(signal.shape[0], -1, self.entries)
 
     def paste(self, patches: Tensor, index: Tensor) -> Tensor:
         """Patches (batch, k, entries) of the tokens `index` in place, (batch, parcels, time).
 
         NaN elsewhere.
         """
-        return _scatter(patches, index, self.tokens).reshape(len(patches), self.parcels, -1)
+        return _scatter(patches, index, self.tokens).reshape(patches.shape[0], self.parcels, -1)
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
         """Tokens (batch, k, hidden) of chosen patches (batch, k, entries) at `index` (batch, k)."""
@@ -253,5 +253,5 @@ def last_of_row(config: ModelConfig, timepoints: int, *, wholly: bool = False) -
 def _scatter(patches: Tensor, index: Tensor, tokens: int) -> Tensor:
     """(batch, k, entries) -> (batch, tokens, entries), NaN where nothing is."""
     place = index[..., None].expand_as(patches)
-    empty = patches.new_full((len(patches), tokens, patches.shape[2]), torch.nan)
+    empty = patches.new_full((patches.shape[0], tokens, patches.shape[2]), torch.nan)
     return empty.scatter(1, place, patches)

@@ -17,6 +17,7 @@ from brainlm.errors import DataError, InputError
 from brainlm.evaluate.embeddings import read_embeddings
 from brainlm.layout import Study
 from brainlm.model import BrainLM
+from brainlm.model.checkpoint import weights_sha256
 from brainlm.provenance import read_sidecar
 from brainlm.shards.reader import ShardReader
 
@@ -77,7 +78,7 @@ def test_loose_files_are_embedded_as_the_class_does(tmp_path: Path) -> None:
         np.testing.assert_allclose(vector, model.embed(one, "cls"), rtol=1e-4, atol=1e-5)
     about = read_sidecar(out)
     assert set(about["Sources"]) == {"series::a.npy", "series::b.tsv", "series::c.npy"}
-    assert about["ModelWeightsSHA256"] == model.weights_sha256()
+    assert about["ModelWeightsSHA256"] == weights_sha256(model.network)
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:

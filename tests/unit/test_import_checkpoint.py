@@ -16,7 +16,7 @@ from brainlm.cli.finetune import finetune
 from brainlm.cli.import_checkpoint import import_checkpoint
 from brainlm.errors import DataError, InputError
 from brainlm.layout import Study
-from brainlm.model import BrainLM
+from brainlm.model import BrainLM, fit_scaler
 from brainlm.model.checkpoint import load_model
 from brainlm.provenance import sidecar_path
 
@@ -173,6 +173,21 @@ def test_a_released_folder_predicts_as_its_authors_do(
         model.predict(series.numpy() * 100)
     with pytest.raises(InputError, match="has no scaler"):
         model.save_pretrained(finetuned.parent / "copy")
+
+
+def test_a_released_model_with_ones_own_scaler_is_whole_but_not_to_be_passed_on(
+    study: Study, finetuned: Path, tmp_path: Path
+) -> None:
+    raw = synthetic_cohort.simulate(0.3, 200, np.random.default_rng(3))
+    model = BrainLM.from_pretrained(finetuned)
+    own = model.with_scaler(fit_scaler([raw, raw[::-1]], list(model.parcels["name"])))
+    own.save_pretrained(tmp_path / "own")
+    again = BrainLM.from_pretrained(tmp_path / "own")
+    assert again.predict(raw) == own.predict(raw) and again.head == model.head
+    with pytest.raises(InputError, match="must not be passed on"):
+        again.push_to_hub("somebody/own")
+    with pytest.raises(InputError, match="fitted on other parcels"):  # this study's atlas is none
+        model.with_scaler(study.path("scaler"))
 
 
 def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, capsys) -> None:
