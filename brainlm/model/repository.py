@@ -24,6 +24,8 @@ MODEL_FILES = (
     "normalization.safetensors",
     "parcels.tsv",
 )
+#: Answers that trying again would not change, beside those of missing rights.
+_REFUSED = (400, 409, 413, 422)
 #: Weights as some released models have them, fetched where there are no safetensors.
 _TORCH_WEIGHTS = "pytorch_model.bin"
 
@@ -47,7 +49,7 @@ def fetch_model(
     """
 
     def snapshot(*patterns: str) -> Path:
-        with _told(repo, "fetched"):
+        with _told(f"{repo} is no folder here and cannot be fetched"):
             from huggingface_hub import snapshot_download
 
             folder = snapshot_download(
@@ -102,7 +104,7 @@ def upload_model(
             fix="for your own use alone: private=True; others can fetch the authors' repository "
             "themselves",
         )
-    with _told(repo, "written"):
+    with _told(f"The repository {repo} cannot be written"):
         from huggingface_hub import HfApi
 
         api = HfApi(library_name="brainlm")
@@ -162,55 +164,62 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def _told(repo: str, done: str) -> Iterator[None]:
+def _told(failed: str) -> Iterator[None]:
     """Turn what the Hub's client raises into what happened and how to mend it.
 
-    Its own messages are left out of ours: they are long, and repeat addresses.
+    Its own messages are left out of ours where we know better: they are long.
     """
     try:
         yield
     except ImportError:
         raise InputError(
-            f"{repo} is no folder here, and huggingface_hub is not installed",
+            f"{failed}: huggingface_hub is not installed",
             fix="`pip install huggingface_hub`, or give the folder of a model",
         ) from None
     except BrainLMError:
         raise
     except Exception as error:
-        raise _explain(error, repo, done) from error
+        ours = _explain(error, failed)
+        if ours is None:
+            raise
+        raise ours from error
 
 
-def _explain(error: Exception, repo: str, done: str) -> Exception:
-    """Our error for one of the Hub's client; others (a full disk, a fault of ours) stay."""
+def _explain(error: Exception, failed: str) -> BrainLMError | None:
+    """Our error for one of the Hub's client; None for others (a full disk, a fault of ours)."""
     from huggingface_hub import errors
 
-    said = f"{repo} is no folder here and cannot be {done}: "
     if isinstance(error, errors.RevisionNotFoundError):
-        return InputError(f"{said}the Hub knows no such revision", fix="check the revision")
+        return InputError(f"{failed}: the Hub knows no such revision", fix="check the revision")
     if isinstance(error, errors.GatedRepoError):
-        return InputError(f"{said}its owners grant access", fix="ask for it on its page")
+        return InputError(f"{failed}: its owners grant access", fix="ask for it on its page")
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return InputError(
-            f"{said}the Hugging Face Hub shows no such repository to you",
+            f"{failed}: the Hugging Face Hub shows no such repository to you",
             fix="check the name; for a private one, or to upload, log in: `hf auth login`",
         )
     if isinstance(error, errors.LocalTokenNotFoundError) or _status(error) in (401, 403):
         return InputError(
-            f"{said}the Hugging Face Hub does not let you",
+            f"{failed}: the Hugging Face Hub does not let you",
             fix="log in with a token that may do so: `hf auth login`",
+        )
+    if _status(error) in _REFUSED or (isinstance(error, ValueError) and "README.md" in str(error)):
+        return InputError(
+            f"{failed}: the Hugging Face Hub refuses it ({' '.join(str(error).split())[:200]})",
+            fix="mend what it names",
         )
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return InputError(
-            f"{said}HF_HUB_OFFLINE is set, and it is not in the Hub's cache",
+            f"{failed}: HF_HUB_OFFLINE is set, and it is not in the Hub's cache",
             fix="check the name; or unset it; or download the model elsewhere and give its folder",
         )
     unreachable = isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError)
     if unreachable or _is_network(error):
         return ResourceError(
-            f"{said}the Hugging Face Hub does not answer ({type(error).__name__})",
+            f"{failed}: the Hugging Face Hub does not answer ({type(error).__name__})",
             fix="check the name and the network; or download it elsewhere and give its folder",
         )
-    return error
+    return None
 
 
 def _status(error: Exception) -> int | None:

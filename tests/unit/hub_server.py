@@ -194,7 +194,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._send(200, {"success": True, "commitOid": "0" * 40, "commitUrl": url})
 
     def check_card(self, body: bytes) -> None:
-        self._send(200, {"errors": [], "warnings": []})
+        if "library_name" in json.loads(body)["content"]:
+            return self._send(200, {"errors": [], "warnings": []})
+        return self._send(400, {"errors": [{"message": "no library"}], "warnings": []})
 
 
 _NAME = r"([^/]+/[^/]+)"

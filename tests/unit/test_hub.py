@@ -18,6 +18,7 @@ import torch
 
 from brainlm.errors import DataError, InputError, ResourceError
 from brainlm.model import BrainLM
+from brainlm.model.card import model_card
 from brainlm.model.checkpoint import load_model
 from brainlm.model.repository import MODEL_FILES
 from brainlm.model.transformer import Attention
@@ -54,7 +55,14 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "model")
+    return _with_card(write_model(tmp_path / "model"))
+
+
+def _with_card(folder: Path) -> Path:
+    config = load_model(folder).config
+    card = model_card("small", config, n_parameters=1, counts={}, training={}, results={})
+    (folder / "README.md").write_text(card)
+    return folder
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -240,6 +248,11 @@ def test_what_the_hub_refuses_is_told(hub, folder: Path, monkeypatch) -> None:
     with pytest.raises(InputError, match="hf auth login") as told:
         hub_module.upload_model(folder, "lab/new")
     assert "hf_wrong" not in str(told.value)
+    monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+    (folder / "README.md").write_text("---\nlicense: mine\n---\n")
+    with pytest.raises(InputError, match=r"refuses it .*no library"):
+        hub_module.upload_model(folder, "lab/new")
+    assert not hub.commits
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ResourceError, match="does not answer"):
         hub_module.fetch_model("lab/elsewhere")
@@ -264,7 +277,7 @@ def test_without_network_the_cache_serves(hub, folder: Path, monkeypatch) -> Non
 
 def test_released_weights_are_not_passed_on(hub, tmp_path: Path) -> None:
     about = {"source": "vandijklab/brainlm"}
-    folder = write_model(tmp_path / "released", released=about)
+    folder = _with_card(write_model(tmp_path / "released", released=about))
     older = write_model(tmp_path / "older")
     (older / "model.json").write_text(json.dumps({"Released": about}))
     for one in (folder, older):
