@@ -11,12 +11,16 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-slow lint bench lock clean
+# Packages that some slow tests put before those of $(VENV).
+HF4 := .venv-hf4
+BRAINMARKS := .venv-brainmarks
+
+.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
 	@echo "make test       unit, workflow and end-to-end tests"
-	@echo "make test-slow  the tests that take minutes each"
+	@echo "make test-slow  the tests that take minutes each, or packages of their own"
 	@echo "make lint       formatting, style, types, layers, workflow"
 	@echo "make bench      performance, as ratios measured side by side"
 	@echo "make lock       resolve requirements.lock and environment.yml anew"
@@ -40,8 +44,18 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
 
-test-slow: $(STAMP)
+test-slow: $(STAMP) hf4 brainmarks-env
 	$(BIN)/python -m pytest -n $(CORES) -m slow
+
+hf4: $(HF4)/.installed
+brainmarks-env: $(BRAINMARKS)/.installed
+
+$(HF4)/.installed: tests/environments/transformers-4.txt | $(STAMP)
+$(BRAINMARKS)/.installed: tests/environments/brainmarks.txt | $(STAMP)
+$(HF4)/.installed $(BRAINMARKS)/.installed:
+	rm -rf $(@D)
+	$(BIN)/pip install --quiet --no-deps --target $(@D) --requirement $<
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 #   snakemake --profile slurm                        everything, on a cluster
 #   snakemake --profile config/profiles/local        everything, on this machine
 #   snakemake --profile ... parcellations            up to one stage: parcellations, shards,
-#                                                    pretrain, finetune, evaluate, report
+#                                                    pretrain, finetune, embed, evaluate, report
 #
 # Run it in a study folder made by `brainlm onboard` (or add --directory STUDY).
 from snakemake.utils import min_version
@@ -65,6 +65,7 @@ else:
 
 
 include: "workflow/rules/finetune.smk"
+include: "workflow/rules/embed.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
@@ -75,6 +76,7 @@ localrules:
     shards,
     pretrain,
     finetune,
+    embed,
     evaluate,
     report,
     audit_recordings,
@@ -118,6 +120,12 @@ rule pretrain:
 rule finetune:
     input:
         study.each_target("finetuned"),
+        AUDIT,
+
+
+rule embed:
+    input:
+        study.pattern("embeddings"),
         AUDIT,
 
 

@@ -77,6 +77,7 @@ TEMPLATES: dict[str, str] = {
     "model": "models/{run}/model.safetensors",
     "model_log": "models/{run}/metrics.jsonl",
     "finetuned": "models/{run}-{target}/model.safetensors",
+    "embeddings": "embeddings/{run}.parquet",
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
     "clinical": "evaluation/{run}/clinical-{target}/metrics.json",

@@ -125,6 +125,7 @@ STAGES: dict[str, Stage] = {
         Stage("pretrain", ("model", "pretrain"), takes_seed=True),
         Stage("import-checkpoint", ("released", "pretrain")),
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
+        Stage("embed", ("pretrain",)),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),

@@ -44,6 +44,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "pretrain",
         "import-checkpoint",
         "finetune",
+        "embed",
+        "embed-files",
         "evaluate-reconstruction",
         "evaluate-clinical",
     ),

@@ -11,6 +11,7 @@ from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ..model.checkpoint import ModelCard
     from ..model.heads import LabelModel
     from ..shards.reader import ShardReader
     from ..train.finetune import LabelledData
@@ -85,7 +86,7 @@ def finetune(
     )
     machine = describe(device, threads)
     run.path("finetuned").unlink(missing_ok=True)  # no older weights beside the new config.json
-    _save_surroundings(run, reader, model, head, data, rows, pretrained.card.mask_ratio)
+    _save_surroundings(run, reader, model, head, data, rows, pretrained.card)
     write_text(
         run.path("finetuned").with_name("metrics.jsonl"),
         "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows),
@@ -114,7 +115,7 @@ def _save_surroundings(
     head: dict[str, Any],
     data: LabelledData,
     rows: list[dict[str, Any]],
-    mask_ratio: float,
+    pretrained: ModelCard,
 ) -> None:
     from ..model.card import model_card
     from ..model.checkpoint import ModelCard, save_surroundings
@@ -130,11 +131,15 @@ def _save_surroundings(
         counts={split: len(data.lengths[split]) for split in ("train", "val")},
         training={**training, "label": head["name"], "seed": run.params["seed"]},
         results={"epoch": best["epoch"], "val_loss": best["val_loss"]},
+        head=head,
+        released=pretrained.released,
     )
     save_surroundings(
         run.path("finetuned").parent,
         config=config,
-        card=ModelCard(mask_ratio, split_sha256(reader.table), head),
+        card=ModelCard(
+            pretrained.mask_ratio, split_sha256(reader.table), head, pretrained.released
+        ),
         data_folder=reader.folder,
         readme=readme,
     )

@@ -10,17 +10,13 @@ from ._console import say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
-    import pandas as pd
-    from torch import nn
-
+    from ..model.label_unit import HeadCard
     from ..model.published import Published
-
-#: Share of the tokens that was hidden when these were trained.
-_MASK_RATIO = 0.75
+    from ..shards.reader import ShardReader
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +37,29 @@ def import_checkpoint(
     ] = None,
     study: StudyOption = HERE,
     params: ParamsOption = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="fine-tuned models: name of the label that the head predicts, e.g. age"),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="of that label: regression or binary; default: as the model's loss was"),
+    ] = None,
+    mean: Annotated[
+        float | None, typer.Option(help="of a z-scored label: mean of the authors' train data")
+    ] = None,
+    sd: Annotated[float | None, typer.Option(help="and its standard deviation")] = None,
+    smallest: Annotated[
+        float | None, typer.Option("--min", help="of a min-max scaled label: the smallest one")
+    ] = None,
+    largest: Annotated[float | None, typer.Option("--max", help="and the largest one")] = None,
+    log: Annotated[
+        str,
+        typer.Option(
+            help="log or log1p: the label's logarithm was taken before; --mean and --sd are then "
+            "those of the logarithm, --min and --max those of the label"
+        ),
+    ] = "none",
 ) -> None:
     """Take over a model that BrainLM's authors released (13M, 111M, 650M).
 
@@ -49,13 +68,18 @@ def import_checkpoint(
     release theirs, and scaled each cohort by itself. Its numbers are the authors' to 1e-5. With
     released.source in the config, the workflow does this instead of pretraining. The weights are
     licensed CC BY-NC-ND 4.0.
+
+    A fine-tuned model is written twice: without its head as models/RUN, with it as
+    models/RUN-TARGET. The file does not tell the label's unit; say how it was scaled, or its
+    predictions stay as released.
     """
     from ..errors import InputError
-    from ..model.checkpoint import save_weights
-    from ..model.released import find_released, read_released
+    from ..model.opening import find_folder, head_card
+    from ..model.released import read_released
     from ..provenance import sha256_file
     from ._training import open_shards
 
+    label = _label(target, kind, (mean, sd), (smallest, largest), log)
     run = StageRun("import-checkpoint", study, params, software=("safetensors", "torch"))
     options = run.params["released"]
     source, subfolder = source or options["source"], subfolder or options["subfolder"]
@@ -64,40 +88,107 @@ def import_checkpoint(
             "Which model?", fix="name a folder or a repository, or set released.source"
         )
     reader = open_shards(run)
-    folder = find_released(source, subfolder)
+    folder = find_folder(source, subfolder)
     published, weights = read_released(folder)
-    model = _build(published, reader.parcels, weights)
     if published.unused:
         say(f"not used, nor by the authors' code: {', '.join(published.unused)}")
-    if published.head is not None:
-        warn("its head was left out: it predicts a label in a unit that the file does not tell")
-    run.path("model").unlink(missing_ok=True)  # no older weights beside the new config.json
-    about = {"Released": {"source": source, "subfolder": subfolder, "sha256": sha256_file(weights)}}
-    _save_surroundings(run, published, about["Released"], reader.folder)
-    with run.output("model", about=about) as path:
-        save_weights(path, model)
+    if published.unknown:
+        warn(f"not known, and not used: {', '.join(published.unknown)}")
+    if label and published.head is None:
+        raise InputError(
+            "This model has no head, so there is no label to tell about",
+            file=weights,
+            fix="leave --target and what goes with it out; `brainlm finetune` trains a head",
+        )
+    released = {"source": source, "subfolder": subfolder, "sha256": sha256_file(weights)}
+    _write(run, "model", published, reader, weights, released, None)
     say(f"imported {weights.name} of {source}: {run.study.relative(run.path('model'))}")
+    if published.head is not None:
+        head = head_card(published, **label)
+        run.fields["target"] = head.name
+        _write(run, "finetuned", published, reader, weights, released, head)
+        say(f"with its head: {run.study.relative(run.path('finetuned'))}")
+        if head.unit == "as released":
+            warn(
+                "nobody knows the unit of what the head predicts; say how the label was scaled: "
+                "--target NAME, and --mean and --sd or --min and --max (and --log)"
+            )
 
 
-def _build(published: Published, parcels: pd.DataFrame, weights: Path) -> nn.Module:
-    """The network with its weights, every one of them; refuses what does not fit."""
-    from ..model.checkpoint import build_model, fill
+def _label(
+    target: str | None,
+    kind: str | None,
+    z_score: tuple[float | None, float | None],
+    min_max: tuple[float | None, float | None],
+    log: str,
+) -> dict[str, Any]:
+    """What the options tell of the head's label, in the words of `HeadCard`."""
+    import math
 
-    model = build_model(published.config, parcels)
-    fill(model, published.state, weights)
-    return model
+    from ..errors import InputError
+
+    undo: dict[str, Callable[[float], float]] = {
+        "none": float,
+        "log": math.log,
+        "log1p": math.log1p,
+    }
+    if log not in undo:
+        raise InputError(f"--log must be one of {', '.join(undo)}, not {log!r}")
+    for pair, names in ((z_score, "--mean and --sd"), (min_max, "--min and --max")):
+        if (pair[0] is None) != (pair[1] is None):
+            raise InputError(f"{names} go together", fix="give both or none")
+    scaled = [pair for pair in (z_score, min_max) if pair[0] is not None]
+    if len(scaled) > 1 or (log != "none" and not scaled) or (scaled and target is None):
+        raise InputError(
+            "The label's scale is --target NAME with either --mean and --sd or --min and --max, "
+            "and --log if its logarithm was taken before"
+        )
+    if kind is not None and target is None:
+        raise InputError("--kind goes with --target")
+    if target is None:
+        return {}
+    if not target.isalnum():
+        raise InputError(f"--target must be letters and digits, not {target!r}")
+    if kind == "binary" and scaled:
+        raise InputError("A binary label has no scale: leave --mean, --sd, --min, --max out")
+    label: dict[str, Any] = {"name": target} | ({"kind": kind} if kind else {})
+    if kind == "binary":
+        return label | {"unit": "label"}
+    if scaled == [z_score]:
+        return label | {"mean": z_score[0], "sd": z_score[1], "log": log, "unit": "label"}
+    if scaled:
+        try:
+            low, high = (undo[log](bound) for bound in min_max if bound is not None)
+        except ValueError:
+            raise InputError(f"--min {min_max[0]:g} has no {log}") from None
+        return label | {"mean": low, "sd": high - low, "log": log, "unit": "label"}
+    return label
 
 
-def _save_surroundings(
-    run: StageRun, published: Published, released: Mapping[str, Any], data_folder: Path
+def _write(
+    run: StageRun,
+    kind: str,
+    published: Published,
+    reader: ShardReader,
+    weights: Path,
+    released: Mapping[str, Any],
+    head: HeadCard | None,
 ) -> None:
+    """One model's folder: its network with every one of the weights, refused where one is off."""
     from ..model.card import released_card
-    from ..model.checkpoint import ModelCard, save_surroundings
+    from ..model.checkpoint import ModelCard, save_surroundings, save_weights
+    from ..model.opening import RELEASED_MASK_RATIO, released_network
 
+    model = released_network(published, reader.parcels, weights, head)
+    run.path(kind).unlink(missing_ok=True)  # no older weights beside the new config.json
+    card = head.to_dict() if head else None
     save_surroundings(
-        run.path("model").parent,
+        run.path(kind).parent,
         config=published.config,
-        card=ModelCard(_MASK_RATIO, split_sha256=None, head=None),
-        data_folder=data_folder,
-        readme=released_card(run.params["pretrain"]["run"], published.config, released),
+        card=ModelCard(RELEASED_MASK_RATIO, split_sha256=None, head=card, released=released),
+        data_folder=reader.folder,
+        readme=released_card(run.path(kind).parent.name, published.config, released),
     )
+    about = {"Released": released} | ({"Head": card} if card else {})
+    with run.output(kind, about=about) as path:
+        save_weights(path, model)

@@ -9,7 +9,9 @@ README.md                   the model card
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +21,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..files import atomic_path, read_json, write_json, write_text
 from ..provenance import sha256_file
-from ..shards.scaler import Scaler, load_scaler
+from ..shards.scaler import Scaler, load_scaler, save_scaler
 from ..shards.tensorfile import load_tensors, save_tensors
 from .config import ModelConfig
 from .heads import LabelModel
+from .label_unit import HeadCard
 from .mae import MaskedAutoencoder
 
 FORMAT = 1
+#: What config.json must hold beside its format; more may stand there, for other programs.
+_KEYS = {"model", "mask_ratio", "split_sha256", "head", "sha256"}
+_NAMED = 10
 _RETRAIN = "train it again, or copy the whole folder anew"
 
 
@@ -38,7 +44,8 @@ class ModelCard:
 
     mask_ratio: float
     split_sha256: str | None  # of the subjects' splits it was trained on; None: on none of them
-    head: Mapping[str, Any] | None  # name, kind, positive, mean, sd, dropout; None: no head
+    head: Mapping[str, Any] | None  # as `HeadCard` has it; None: no head
+    released: Mapping[str, Any] | None = None  # which weights of BrainLM's authors it comes from
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,10 @@ class LoadedModel:
     model: MaskedAutoencoder | LabelModel
     config: ModelConfig
     card: ModelCard
-    scaler: Scaler
+    scaler: Scaler | None  # None: as BrainLM's authors released it
     parcels: pd.DataFrame
+    parcels_tsv: bytes  # the table as it stands in the file: its hash ties shards to models
+    readme: str
 
     @property
     def autoencoder(self) -> MaskedAutoencoder:
@@ -68,12 +77,28 @@ def build_model(
         )
     places = parcels[["x", "y", "z"]].to_numpy(dtype=float)
     autoencoder = MaskedAutoencoder(config, torch.tensor(places))
-    return LabelModel(autoencoder, float(head["dropout"])) if head else autoencoder
+    if not head:
+        return autoencoder
+    options = {key: head[key] for key in ("pool", "layers", "outputs") if key in head}
+    return LabelModel(autoencoder, float(head["dropout"]), **options)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights as safetensors, with equal bytes for equal weights."""
-    tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    save_state(path, model.state_dict())
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """`save_weights`, of weights by name."""
+    tensors = {name: value.detach().cpu().numpy() for name, value in state.items()}
     save_tensors(path, tensors, {"format": FORMAT})
 
 
@@ -93,10 +118,35 @@ def save_surroundings(
             "mask_ratio": card.mask_ratio,
             "split_sha256": card.split_sha256,
             "head": dict(card.head) if card.head else None,
+            "released": dict(card.released) if card.released else None,
+            "model_type": "brainlm",  # this and the next are for the transformers library
+            "architectures": ["BrainLMModel"],
             "sha256": {name: sha256_file(source) for name, source in copies.items()},
         },
     )
     write_text(folder / "README.md", readme)
+
+
+def save_model(folder: Path, loaded: LoadedModel) -> None:
+    """Write the whole folder of a model that is in memory."""
+    if loaded.scaler is None:
+        raise InputError(
+            "This model has no scaler, so nobody could use the folder",
+            fix="give it one first: model.with_scaler(...)",
+        )
+    (folder / "model.safetensors").unlink(missing_ok=True)  # no older ones beside a new config.json
+    with tempfile.TemporaryDirectory() as data:
+        (Path(data) / "parcels.tsv").write_bytes(loaded.parcels_tsv)
+        save_scaler(Path(data) / "normalization.safetensors", loaded.scaler)
+        save_surroundings(
+            folder,
+            config=loaded.config,
+            card=loaded.card,
+            data_folder=Path(data),
+            readme=loaded.readme,
+        )
+    with atomic_path(folder / "model.safetensors") as path:
+        save_weights(path, loaded.model)
 
 
 def load_model(folder: str | Path) -> LoadedModel:
@@ -110,17 +160,29 @@ def load_model(folder: str | Path) -> LoadedModel:
                 file=folder / name,
                 fix=_RETRAIN,
             )
-    config = ModelConfig.from_dict(content["model"])
+    try:
+        config = ModelConfig.from_dict(content["model"])
+        if content["head"]:
+            HeadCard.from_dict(content["head"])
+    except InputError as error:
+        raise DataError(error.what, file=folder / "config.json", fix=error.fix) from None
     parcels = pd.read_csv(folder / "parcels.tsv", sep="\t")
     model = build_model(config, parcels, content["head"])
-    path = folder / "model.safetensors"
+    path, readme = folder / "model.safetensors", folder / "README.md"
     fill(model, {key: torch.from_numpy(v) for key, v in load_tensors(path)[0].items()}, path)
     return LoadedModel(
         model=model.eval(),
         config=config,
-        card=ModelCard(content["mask_ratio"], content["split_sha256"], content["head"]),
+        card=ModelCard(
+            mask_ratio=content["mask_ratio"],
+            split_sha256=content["split_sha256"],
+            head=content["head"],
+            released=content.get("released"),
+        ),
         scaler=load_scaler(folder / "normalization.safetensors"),
         parcels=parcels,
+        parcels_tsv=(folder / "parcels.tsv").read_bytes(),
+        readme=readme.read_text(encoding="utf-8") if readme.exists() else "",
     )
 
 
@@ -140,6 +202,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             file=path,
             fix=_RETRAIN,
         )
+    if missing := sorted(_KEYS - set(content)):
+        raise DataError(f"config.json lacks {', '.join(missing)}", file=path, fix=_RETRAIN)
     return content
 
 
@@ -147,11 +211,19 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Give a network its weights, by name, all of them; `path` is where they are from."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
-    if wrong:
-        raise DataError(
-            f"The weights do not fit config.json: {len(wrong)} differ, e.g. {', '.join(wrong[:3])}",
-            file=path,
-            fix=_RETRAIN,
-        )
+    shapes = [n for n in own.keys() & found.keys() if own[n] != found[n]]
+    wrong = {
+        "missing": sorted(own.keys() - found.keys()),
+        "unknown": sorted(found.keys() - own.keys()),
+        "of another shape": [f"{n} {found[n]}, expected {own[n]}" for n in sorted(shapes)],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {_some(names)}" for what, names in wrong.items() if names)
+        raise DataError(f"The weights do not fit config.json: {told}", file=path, fix=_RETRAIN)
     model.load_state_dict(dict(tensors))
+
+
+def _some(names: list[str]) -> str:
+    """The names, or the first few and how many more."""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest

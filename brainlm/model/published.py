@@ -41,6 +41,10 @@ _NYSTROM_BLOCK = {
 }
 #: Positions agree with the formula to this; a fine-tuned table would not.
 _POSITION_TOLERANCE = 1e-5
+#: A layer of the 13M that its authors' code never calls.
+_UNUSED = {"decoder.decoder_pred.weight", "decoder.decoder_pred.bias"}
+#: So many missing weights are named.
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Published:
     state: State  # of `MaskedAutoencoder`
     head: State | None  # of `MlpHead`, where it has been fine-tuned
     unused: tuple[str, ...]  # weights that their own code does not use either
+    unknown: tuple[str, ...]  # other weights that have no place in ours
+    head_loss: str = "mse"  # what the head was trained with; bce: two classes
+    head_mean: bool = False  # whether it reads the mean over all tokens, or CLS
+    head_sigmoid: bool = False  # whether a sigmoid followed it
 
 
 def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Published:
@@ -71,7 +79,23 @@ def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Pu
         found |= _block(given, theirs, name, names)
     found |= _parcel_ends(given) if nystrom else _image_ends(given, ours)
     head = _head(given)
-    return Published(ours, found, head, tuple(sorted(given.left)))
+    if given.missing:
+        lacking = sorted(given.missing)
+        rest = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        raise DataError(
+            f"The released model lacks the weights {', '.join(lacking[:_NAMED])}{rest}",
+            fix="give the folder of a model as its authors released it",
+        )
+    return Published(
+        ours,
+        found,
+        head,
+        unused=tuple(sorted(_UNUSED & set(given.left))) if nystrom else (),
+        unknown=tuple(sorted(set(given.left) - (_UNUSED if nystrom else set()))),
+        head_loss=str(config.get("loss_fn", "mse")),
+        head_mean=bool(config.get("use_mean_pooling")),
+        head_sigmoid=bool(config.get("sigmoid_outputs")),
+    )
 
 
 def folded_parameters(config: ModelConfig) -> int:
@@ -88,19 +112,18 @@ def folded_parameters(config: ModelConfig) -> int:
 
 
 class _Given:
-    """Their weights; each is taken once, so that what is left is known."""
+    """Their weights; each is taken once, so that what is left, and what is missing, is known."""
 
     def __init__(self, state: State):
         self.left = state
+        self.missing: list[str] = []
 
     def take(self, name: str) -> Tensor:
-        try:
+        """The weights of this name; if there are none, an empty tensor, and the name is noted."""
+        if name in self.left:
             return self.left.pop(name)
-        except KeyError:
-            raise DataError(
-                f"The released model lacks the weights {name}",
-                fix="give the folder of a model as its authors released it",
-            ) from None
+        self.missing.append(name)
+        return torch.empty(0)
 
     def pair(self, theirs: str, ours: str) -> State:
         """Weight and bias of one layer."""
@@ -184,19 +207,24 @@ def _image_ends(given: _Given, config: ModelConfig) -> State:
     """The image models' way in and out, three channels folded into one; positions are checked."""
     theirs = "vit.embeddings.patch_embeddings.projection"
     weight, out = given.take(f"{theirs}.weight"), given.take("decoder.decoder_pred.weight")
+    bias, out_bias = given.take(f"{theirs}.bias"), given.take("decoder.decoder_pred.bias")
+    positions = {
+        name: (given.take(name), width)
+        for name, width in (
+            ("vit.embeddings.position_embeddings", config.hidden),
+            ("decoder.decoder_pos_embed", config.decoder_hidden),
+        )
+    }
+    if given.missing:
+        return {}  # it is refused in the end, with all names
+    for name, (table, width) in positions.items():
+        _check_positions(table, width, name)
     entries = config.patch**2
-    for name, width in (
-        ("vit.embeddings.position_embeddings", config.hidden),
-        ("decoder.decoder_pos_embed", config.decoder_hidden),
-    ):
-        _check_positions(given.take(name), width, name)
     return {
         "tokenizer.signal_projection.weight": weight.sum(dim=1).flatten(1),
-        "tokenizer.signal_projection.bias": given.take(f"{theirs}.bias"),
+        "tokenizer.signal_projection.bias": bias,
         "decoder.guess.weight": out.unflatten(0, (entries, 3)).mean(dim=1),
-        "decoder.guess.bias": given.take("decoder.decoder_pred.bias")
-        .unflatten(0, (entries, 3))
-        .mean(dim=1),
+        "decoder.guess.bias": out_bias.unflatten(0, (entries, 3)).mean(dim=1),
     }
 
 

@@ -1,4 +1,4 @@
-"""The files of a released model: in a folder, or in a repository on the Hugging Face Hub."""
+"""The files of a folder as BrainLM's authors released it: config.json and weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,6 @@ from .published import Published, read_published
 #: Names that weights go by, the better one first.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _ANEW = "download the folder anew from its source"
-
-
-def find_released(source: str, subfolder: str | None) -> Path:
-    """The folder of a released model: `source` on this disk, else a repository of that name."""
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _download(source, subfolder)
-    folder = folder / subfolder if subfolder else folder
-    if not (folder / "config.json").is_file():
-        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        raise InputError(
-            "There is no config.json in this folder",
-            file=folder,
-            fix=f"choose a subfolder: {', '.join(inside)}" if inside else "is it a model's folder?",
-        )
-    return folder
 
 
 def read_released(folder: Path) -> tuple[Published, Path]:
@@ -78,24 +62,3 @@ def _weights(path: Path) -> dict[str, Tensor]:
             fix="of a checkpoint of a training save the model's `state_dict()` alone",
         )
     return {name: value.float() for name, value in state.items()}
-
-
-def _download(repository: str, subfolder: str | None) -> Path:
-    """Fetch a repository's config and weights into the Hub's own cache."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise InputError(
-            f"{repository} is no folder here, and huggingface_hub is not installed",
-            fix="`pip install huggingface_hub`, or give the folder of a downloaded model",
-        ) from None
-    wanted = ["config.json", *_WEIGHTS]
-    patterns = [f"{subfolder}/{name}" for name in wanted] if subfolder else wanted
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{repository} is no folder here and cannot be fetched from the Hugging Face Hub "
-            f"({type(error).__name__})",
-            fix="check the name and the network; or download it elsewhere and give its folder",
-        ) from error

@@ -135,8 +135,8 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
 
 
 def test_the_best_epoch_is_kept(reader) -> None:
-    model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=12)
-    assert [row["epoch"] for row in rows if row["best"]][-1] < 12
+    model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=25)
+    assert [row["epoch"] for row in rows if row["best"]][-1] < 25
     truth = np.array([data.values[name] for name in sorted(data.lengths["val"])])
     outputs = _outputs(model, reader, data.lengths["val"])
     error = np.mean((outputs - data.scale.to_model(truth)) ** 2)

@@ -6,14 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
+from brainlm.cli.finetune import finetune
 from brainlm.cli.import_checkpoint import import_checkpoint
 from brainlm.errors import DataError, InputError
 from brainlm.layout import Study
+from brainlm.model import BrainLM, fit_scaler
 from brainlm.model.checkpoint import load_model
 from brainlm.provenance import sidecar_path
 
@@ -40,10 +43,34 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         tmp_path / "study",
         {"train": 3, "val": 1, "test": 2},
         volumes=200,
-        options={"pretrain": {"run": "released"}},
+        options={
+            "pretrain": {"run": "released"},
+            "finetune": {
+                "targets": [{"name": "score", "kind": "regression"}],
+                "epochs": 1,
+                "freeze_encoder": True,
+            },
+        },
     )
     synthetic_cohort.make_shards(study)
     return study
+
+
+@pytest.fixture
+def finetuned(shared_data: Path, tmp_path: Path) -> Path:
+    """A released folder whose model has a head on CLS."""
+    folder = tmp_path / "released" / "finetuned"
+    folder.mkdir(parents=True)
+    source = shared_data / "parity" / "finetune_tiny"
+    config = json.loads((source / "meta.json").read_text())["config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copyfile(source / "state_dict.safetensors", folder / "model.safetensors")
+    return folder
+
+
+def _change_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def _weights(study: Study) -> dict[str, torch.Tensor]:
@@ -62,6 +89,16 @@ def test_it_is_loaded_as_any_other_model(study: Study, released: Path) -> None:
     evaluate_reconstruction(study.root)
     scores = json.loads(study.path("reconstruction", run="released").read_text())
     assert scores["n_subjects"] == 2 and scores["metrics"]["mse"]["value"] > 0
+
+
+def test_where_it_comes_from_stays_with_what_is_made_of_it(study: Study, released: Path) -> None:
+    import_checkpoint(str(released.parent), "vitmae_tiny", study.root)
+    finetune("score", study.root)
+    for kind, fields in (("model", {}), ("finetuned", {"target": "score"})):
+        folder = study.path(kind, run="released", **fields).parent
+        about = load_model(folder).card.released
+        assert about is not None and about["subfolder"] == "vitmae_tiny"
+        assert 'license: "cc-by-nc-nd-4.0"' in (folder / "README.md").read_text()
 
 
 def test_a_torch_file_gives_the_same_and_runs_no_code(study: Study, released: Path) -> None:
@@ -107,3 +144,124 @@ def test_what_is_missing_is_told(study: Study, released: Path, monkeypatch) -> N
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="is no folder here"):
         import_checkpoint("nobody/nothing", None, study.root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, "ft_mse_cls"),
+        ({"use_mean_pooling": True}, "ft_mse_mean"),
+        ({"sigmoid_outputs": True}, "ft_mse_sigmoid"),
+    ],
+)
+def test_a_released_folder_predicts_as_its_authors_do(
+    shared_data: Path, finetuned: Path, changes: dict, key: str
+) -> None:
+    _change_config(finetuned, **changes)
+    io = load_file(shared_data / "parity" / "finetune_tiny" / "io.safetensors")
+    model = BrainLM.from_pretrained(finetuned)
+    assert model.scaler is None and model.head is not None and model.head.unit == "as released"
+    assert list(model.parcels["name"][:2]) == ["R_V1_ROI", "R_MST_ROI"]
+    kept = int((io["patch_mask"][0] == 0).sum())
+    rows = model.autoencoder.tokenizer.inverse  # theirs are an image's rows already
+    for row in range(2):
+        visible = io["noise"][row].argsort(stable=True)[:kept]
+        series = io["signal"][row][rows].T.float() * model.config.input_scale
+        found = model.predict(series, visible=visible, scaled=True)
+        assert found == pytest.approx(float(io[f"{key}.logits"][row]), rel=1e-5)
+    with pytest.raises(InputError, match="has no scaler"):
+        model.predict(series.numpy() * 100)
+    with pytest.raises(InputError, match="has no scaler"):
+        model.save_pretrained(finetuned.parent / "copy")
+
+
+def test_a_released_model_with_ones_own_scaler_is_whole_but_not_to_be_passed_on(
+    study: Study, finetuned: Path, tmp_path: Path
+) -> None:
+    raw = synthetic_cohort.simulate(0.3, 200, np.random.default_rng(3))
+    model = BrainLM.from_pretrained(finetuned)
+    own = model.with_scaler(fit_scaler([raw, raw[::-1]], list(model.parcels["name"])))
+    own.save_pretrained(tmp_path / "own")
+    again = BrainLM.from_pretrained(tmp_path / "own")
+    assert again.predict(raw) == own.predict(raw) and again.head == model.head
+    with pytest.raises(InputError, match="must not be passed on"):
+        again.push_to_hub("somebody/own")
+    with pytest.raises(InputError, match="fitted on other parcels"):  # this study's atlas is none
+        model.with_scaler(study.path("scaler"))
+
+
+def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, capsys) -> None:
+    def imported(**options: object) -> BrainLM:
+        import_checkpoint(str(finetuned), None, study.root, **options)
+        target = str(options.get("target", "released"))
+        return BrainLM.from_pretrained(
+            study.path("finetuned", run="released", target=target).parent
+        )
+
+    raw = synthetic_cohort.simulate(0.3, 200, np.random.default_rng(3))
+    plain = imported()
+    assert "nobody knows the unit" in capsys.readouterr().err
+    output = plain.predict(raw)
+    assert imported(target="age", mean=50.0, sd=8.0).predict(raw) == pytest.approx(50 + 8 * output)
+    assert "nobody knows" not in capsys.readouterr().err
+    found = imported(target="gad7", smallest=1.0, largest=21.0, log="log1p").predict(raw)
+    low, high = np.log1p([1.0, 21.0])
+    assert found == pytest.approx(np.expm1(low + (high - low) * output))
+    sex = imported(target="sex", kind="binary")
+    assert sex.predict(raw) == pytest.approx(1 / (1 + np.exp(-output)))
+    with pytest.raises(InputError, match=r"head\.kind must be"):
+        imported(target="age", kind="ordinal")
+    with pytest.raises(InputError, match=r"head\.sd must be"):
+        imported(target="age", mean=50.0, sd=0.0)
+    _change_config(finetuned, loss_fn="bce")
+    assert imported(target="sex").head.kind == "binary"
+    body = load_model(study.path("model", run="released").parent)
+    assert body.card.head is None and body.card.released == sex.loaded.card.released
+    about = json.loads(
+        sidecar_path(study.path("finetuned", run="released", target="age")).read_text()
+    )
+    assert about["Head"]["sd"] == 8.0 and about["Released"]["source"] == str(finetuned)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mean": 5.0}, "--mean and --sd go together"),
+        ({"target": "age", "smallest": 5.0}, "--min and --max go together"),
+        ({"mean": 5.0, "sd": 1.0}, "--target NAME"),
+        ({"target": "age", "mean": 5.0, "sd": 1.0, "smallest": 0.0, "largest": 1.0}, "either"),
+        ({"target": "age", "log": "log"}, "--log if"),
+        ({"target": "age", "log": "ln"}, "--log must be"),
+        ({"kind": "binary"}, "goes with --target"),
+        ({"target": "a/b"}, "letters and digits"),
+        ({"target": "age", "kind": "binary", "mean": 5.0, "sd": 1.0}, "has no scale"),
+        ({"target": "age", "smallest": 0.0, "largest": 1.0, "log": "log"}, "--min 0 has no log"),
+    ],
+)
+def test_what_is_told_of_a_label_must_fit(tmp_path: Path, options: dict, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        import_checkpoint("source", None, tmp_path, **options)
+
+
+def test_a_label_without_a_head_is_refused(study: Study, released: Path) -> None:
+    with pytest.raises(InputError, match="has no head"):
+        import_checkpoint(str(released), None, study.root, target="age", mean=5.0, sd=1.0)
+    assert not study.path("model", run="released").exists()
+
+
+def test_weights_that_are_not_known_or_not_there_are_all_named(
+    study: Study, released: Path, capsys
+) -> None:
+    state = load_file(released / "model.safetensors")
+    save_file({**state, "vit.extra": torch.zeros(1)}, released / "model.safetensors")
+    import_checkpoint(str(released), None, study.root)
+    assert "not known, and not used: vit.extra" in capsys.readouterr().err
+    gone = ("decoder.decoder_pred.bias", "vit.embeddings.cls_token", "vit.layernorm.weight")
+    few = {name: value for name, value in state.items() if name not in gone}
+    save_file(few, released / "model.safetensors")
+    with pytest.raises(DataError, match=f"lacks the weights {', '.join(gone)}\n"):
+        import_checkpoint(str(released), None, study.root)
+    wide = {**state, "vit.layernorm.weight": torch.zeros(7)}
+    save_file(wide, released / "model.safetensors")
+    with pytest.raises(DataError, match=r"another shape: encoder_norm\.weight \(7,\), expected"):
+        import_checkpoint(str(released), None, study.root)

@@ -68,6 +68,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
         ("shards", "index_shards", "pretrain_model"),
         ("pretrain", "pretrain_model", "finetune_model"),
         ("finetune", "finetune_model", "evaluate_clinical"),
+        ("embed", "embed_recordings", "finetune_model"),
         ("evaluate", "evaluate_clinical", "write_report"),
         ("report", "write_report", ""),
     ],
