@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,9 +12,9 @@ from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 from .finetune import TargetOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
+    from ..model.label_unit import HeadCard
     from ..train.finetune import LabelledData
     from ..train.settings import TargetSettings
 
@@ -42,6 +42,7 @@ def evaluate_clinical(
     from ..errors import DataError
     from ..evaluate.clinical import evaluate_clinical as evaluate
     from ..model.heads import LabelModel
+    from ..model.label_unit import HeadCard
     from ..shards.fingerprint import split_sha256
     from ..train.finetune import labelled_data
     from ..train.runtime import describe, set_up
@@ -67,13 +68,18 @@ def evaluate_clinical(
             fix=f"make it with `brainlm finetune --target {target}`",
         )
     data = labelled_data(reader, wanted, loaded.config.timepoints)
-    _check_same_label(loaded.card.head or {}, wanted, data, run.path("finetuned"))
+    head = HeadCard.from_dict(loaded.card.head or {})
+    if loaded.card.split_sha256 is None:  # a head that was not trained here
+        _check_released(head, wanted, run.path("finetuned"))
+    else:
+        _check_same_label(head, wanted, data, run.path("finetuned"))
     result = evaluate(
         loaded.model.to(device),
         reader,
         data,
         target=target,
         kind=wanted.kind,
+        head=head,
         mask_ratio=loaded.card.mask_ratio,
         batch_size=settings.batch_size,
         bootstrap=run.params["evaluate"]["bootstrap"],
@@ -90,15 +96,14 @@ def evaluate_clinical(
 
 
 def _check_same_label(
-    head: Mapping[str, Any], wanted: TargetSettings, data: LabelledData, path: Path
+    head: HeadCard, wanted: TargetSettings, data: LabelledData, path: Path
 ) -> None:
     """Refuse a head that learned another label, or the same on another scale."""
     from ..errors import DataError
 
-    same = all(head[key] == getattr(wanted, key) for key in ("name", "kind", "positive"))
     near = 1e-9 * data.scale.sd  # the last digits of a sum may differ between machines
-    if not same or any(
-        not math.isclose(head[key], getattr(data.scale, key), rel_tol=1e-9, abs_tol=near)
+    if not _is_of(head, wanted) or any(
+        not math.isclose(getattr(head, key), getattr(data.scale, key), rel_tol=1e-9, abs_tol=near)
         for key in ("mean", "sd")
     ):
         raise DataError(
@@ -107,3 +112,21 @@ def _check_same_label(
             file=path,
             fix=f"run `brainlm finetune --target {wanted.name}` again, then this",
         )
+
+
+def _check_released(head: HeadCard, wanted: TargetSettings, path: Path) -> None:
+    """Refuse a head of BrainLM's authors of another label, or in nobody knows which unit."""
+    from ..errors import DataError
+
+    if head.unit == "as released" or not _is_of(head, wanted):
+        raise DataError(
+            f"This released model's head is not known to predict {wanted.name} ({wanted.kind}"
+            + (f", 1 is {wanted.positive})" if wanted.positive else ")"),
+            file=path,
+            fix=f"`brainlm import-checkpoint --target {wanted.name}` with how the label was scaled "
+            "(--mean and --sd, --min and --max, --log; --kind binary, --positive)",
+        )
+
+
+def _is_of(head: HeadCard, wanted: TargetSettings) -> bool:
+    return all(getattr(head, key) == getattr(wanted, key) for key in ("name", "kind", "positive"))

@@ -45,6 +45,9 @@ def import_checkpoint(
         str | None,
         typer.Option(help="of that label: regression or binary; default: as the model's loss was"),
     ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="of a binary label: the value that counts as 1")
+    ] = None,
     mean: Annotated[
         float | None, typer.Option(help="of a z-scored label: mean of the authors' train data")
     ] = None,
@@ -79,7 +82,7 @@ def import_checkpoint(
     from ..provenance import sha256_file
     from ._training import open_shards
 
-    label = _label(target, kind, (mean, sd), (smallest, largest), log)
+    label = _label(target, kind, positive, (mean, sd), (smallest, largest), log)
     run = StageRun("import-checkpoint", study, params, software=("safetensors", "torch"))
     options = run.params["released"]
     source, subfolder = source or options["source"], subfolder or options["subfolder"]
@@ -118,6 +121,7 @@ def import_checkpoint(
 def _label(
     target: str | None,
     kind: str | None,
+    positive: str | None,
     z_score: tuple[float | None, float | None],
     min_max: tuple[float | None, float | None],
     log: str,
@@ -143,8 +147,10 @@ def _label(
             "The label's scale is --target NAME with either --mean and --sd or --min and --max, "
             "and --log if its logarithm was taken before"
         )
-    if kind is not None and target is None:
-        raise InputError("--kind goes with --target")
+    if target is None and (kind or positive):
+        raise InputError("--kind and --positive go with --target")
+    if positive and kind != "binary":
+        raise InputError("--positive goes with --kind binary")
     if target is None:
         return {}
     if not target.isalnum():
@@ -153,7 +159,7 @@ def _label(
         raise InputError("A binary label has no scale: leave --mean, --sd, --min, --max out")
     label: dict[str, Any] = {"name": target} | ({"kind": kind} if kind else {})
     if kind == "binary":
-        return label | {"unit": "label"}
+        return label | {"positive": positive, "unit": "label"}
     if scaled == [z_score]:
         return label | {"mean": z_score[0], "sd": z_score[1], "log": log, "unit": "label"}
     if scaled:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..model.heads import LabelModel
+from ..model.label_unit import HeadCard
 from ..model.mask import count_visible
 from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
@@ -41,12 +42,16 @@ def evaluate_clinical(
     *,
     target: str,
     kind: str,
+    head: HeadCard,
     mask_ratio: float,
     batch_size: int,
     bootstrap: int,
     seed: int,
 ) -> ClinicalResult:
-    """Score the test recordings that have the label, resampling subjects."""
+    """Score the test recordings that have the label, resampling subjects.
+
+    `head` says how the model's outputs become labels.
+    """
     train, test = sorted(data.lengths["train"]), sorted(data.lengths["test"])
     if not test:
         raise DataError(
@@ -62,7 +67,7 @@ def evaluate_clinical(
         model, reader, data.lengths["test"], n_visible=n_visible, seed=seed, batch_size=batch_size
     )
     raw = np.array([outputs[name] for name in test])
-    guesses = {"brainlm": _sigmoid(raw) if kind == "binary" else data.scale.to_label(raw)}
+    guesses = {"brainlm": head.to_label(raw)}
     reasons = {}
     for name in BASELINES:
         try:
@@ -131,7 +136,3 @@ def _baseline(
 
 def _values(data: LabelledData, names: list[str]) -> Floats:
     return np.array([data.values[name] for name in names])
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-logits)))

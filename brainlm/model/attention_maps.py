@@ -38,11 +38,10 @@ class Belonging(NamedTuple):
 
 def entry_tokens(tokenizer: ParcelTokenizer | ImageTokenizer) -> Tensor:
     """The token that each entry of a window is in, (parcels, time) int64."""
-    index = torch.arange(tokenizer.tokens)[None]
-    # float64: an image's numbers are scaled on the way out, and must come back exactly.
-    numbers = index.double()[..., None].expand(-1, -1, tokenizer.entries)
+    index = torch.arange(tokenizer.tokens, device=tokenizer.signal_projection.weight.device)[None]
+    numbers = index.float()[..., None].expand(-1, -1, tokenizer.entries)
     scale = tokenizer.scale if isinstance(tokenizer, ImageTokenizer) else 1.0
-    return (tokenizer.paste(numbers, index.to(numbers.device))[0] / scale).round().long()
+    return (tokenizer.paste(numbers, index)[0] / scale).round().long()
 
 
 def belonging(
@@ -51,7 +50,7 @@ def belonging(
     """How `visible` (k,) tokens belong to the `covered` (parcels,) parcels."""
     parcels = len(covered)
     holds = torch.zeros(tokenizer.tokens, parcels)
-    where = entry_tokens(tokenizer)
+    where = entry_tokens(tokenizer).cpu()
     holds[where.flatten(), torch.arange(parcels).repeat_interleave(where.shape[1])] = 1.0
     holds = (holds * covered.cpu())[visible.cpu()]
     count = holds.sum(dim=0)

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
 from brainlm.cli.finetune import finetune
 from brainlm.cli.import_checkpoint import import_checkpoint
@@ -207,7 +209,8 @@ def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, ca
     found = imported(target="gad7", smallest=1.0, largest=21.0, log="log1p").predict(raw)
     low, high = np.log1p([1.0, 21.0])
     assert found == pytest.approx(np.expm1(low + (high - low) * output))
-    sex = imported(target="sex", kind="binary")
+    sex = imported(target="sex", kind="binary", positive="F")
+    assert sex.head is not None and sex.head.positive == "F"
     assert sex.predict(raw) == pytest.approx(1 / (1 + np.exp(-output)))
     with pytest.raises(InputError, match=r"head\.kind must be"):
         imported(target="age", kind="ordinal")
@@ -223,6 +226,21 @@ def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, ca
     assert about["Head"]["sd"] == 8.0 and about["Released"]["source"] == str(finetuned)
 
 
+def test_a_released_head_is_scored_in_the_labels_unit(study: Study, finetuned: Path) -> None:
+    import_checkpoint(str(finetuned), None, study.root, target="score")
+    with pytest.raises(DataError, match="is not known to predict score") as told:
+        evaluate_clinical("score", study.root)
+    assert "--mean and --sd" in str(told.value)
+    import_checkpoint(str(finetuned), None, study.root, target="score", mean=3.0, sd=0.5)
+    evaluate_clinical("score", study.root)
+    table = pd.read_parquet(study.path("clinical_predictions", run="released", target="score"))
+    model = BrainLM.from_pretrained(study.path("finetuned", run="released", target="score").parent)
+    raw = pd.read_parquet(synthetic_cohort.series_path(study, table["recording_id"][0]))
+    # Looks are drawn anew, and shards hold float16.
+    assert table["brainlm"][0] == pytest.approx(model.predict(raw), abs=0.01)
+    assert abs(table["brainlm"] - 3.0).max() < 0.5 and len(table) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -232,7 +250,8 @@ def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, ca
         ({"target": "age", "mean": 5.0, "sd": 1.0, "smallest": 0.0, "largest": 1.0}, "either"),
         ({"target": "age", "log": "log"}, "--log if"),
         ({"target": "age", "log": "ln"}, "--log must be"),
-        ({"kind": "binary"}, "goes with --target"),
+        ({"kind": "binary"}, "go with --target"),
+        ({"target": "sex", "positive": "F"}, "goes with --kind binary"),
         ({"target": "a/b"}, "letters and digits"),
         ({"target": "age", "kind": "binary", "mean": 5.0, "sd": 1.0}, "has no scale"),
         ({"target": "age", "smallest": 0.0, "largest": 1.0, "log": "log"}, "--min 0 has no log"),
