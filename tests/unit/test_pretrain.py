@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,14 @@ from brainlm.errors import DataError, InputError
 from brainlm.model.checkpoint import build_model, load_model, save_weights
 from brainlm.model.config import ModelConfig
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import generator, random_mask
+from brainlm.model.mask import generator, make_mask
 from brainlm.shards.reader import ShardReader
+from brainlm.shards.tensorfile import load_tensors
+from brainlm.train import masking
 from brainlm.train import pretrain as training
-from brainlm.train.checkpointing import Checkpoints
+from brainlm.train.checkpointing import Checkpoints, best_step
+from brainlm.train.data import MappedSource, ResidentSource, ahead, open_source
+from brainlm.train.masking import Masking, network_numbers
 from brainlm.train.optim import learning_rate_at, make_optimizer
 from brainlm.train.pretrain import pretrain
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
@@ -38,6 +43,7 @@ from brainlm.train.settings import (
     TargetSettings,
     read_settings,
 )
+from brainlm.train.state import TrainState
 from brainlm.train.validation import validate
 
 from .synthetic_cohort import FIELDS, NETWORK, make_shards, params, write_study
@@ -49,12 +55,25 @@ SETTINGS = PretrainSettings(
     epochs=4,
     windows_per_recording=1,
     batch_size=2,
+    accumulate=1,
+    optimizer="adamw",
     learning_rate=0.005,
+    base_learning_rate=None,
     weight_decay=0.05,
     warmup=0.1,
+    mask="random",
     mask_ratio=0.75,
+    loss="mse",
     clip_norm=1.0,
+    ema_decay=0.0,
+    precision="auto",
+    compile=False,
+    attention="sdpa",
+    checkpoint_blocks=False,
+    data="auto",
+    parallel="ddp",
     checkpoint_every=2,
+    keep_checkpoints=2,
     device="cpu",
 )
 STEPS = 12  # 4 epochs of ceil(5 / 2) steps
@@ -81,12 +100,21 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _train(reader, folder: Path, *, settings=SETTINGS, report=lambda row: None, stop=None, say=str):
+def _train(
+    reader,
+    folder: Path,
+    *,
+    settings=SETTINGS,
+    config=CONFIG,
+    report=lambda row: None,
+    stop=None,
+    say=str,
+):
     """Train; return what ends up in the files: weights and log."""
     checkpoints = Checkpoints.below(folder, "fingerprint", say)
     model = pretrain(
         reader,
-        CONFIG,
+        config,
         settings,
         seed=3,
         device=torch.device("cpu"),
@@ -131,7 +159,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_only_matrices_decay() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    decaying, others = make_optimizer(model, 0.1, 0.05).param_groups
+    decaying, others = make_optimizer(dict(model.named_parameters()), 0.1, 0.05).param_groups
     assert [p.ndim for p in decaying["params"]] == [2]
     assert decaying["weight_decay"] == 0.05
     assert [p.ndim for p in others["params"]] == [1, 1, 1]
@@ -168,14 +196,14 @@ def test_each_step_has_its_own_masks_and_each_epoch_its_own_windows(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def record(*arguments):
-        mask = random_mask(*arguments)
+    def record(*arguments, **options):
+        mask = make_mask(*arguments, **options)
         seen.append(mask.visible[0])
         return mask
 
-    monkeypatch.setattr(training, "random_mask", record)
+    monkeypatch.setattr(masking, "make_mask", record)
     _train(reader, tmp_path)
-    assert len({tuple(visible.tolist()) for visible in seen}) == STEPS
+    assert len({tuple(visible.tolist()) for visible in seen}) == STEPS + 1  # validation's
     plan = training.make_plan(reader, CONFIG, SETTINGS)
     one, two = (training.epoch_batches(plan, CONFIG, SETTINGS, 3, epoch) for epoch in (0, 1))
     assert {w.start for batch in one for w in batch} != {w.start for batch in two for w in batch}
@@ -192,7 +220,7 @@ def test_it_trains_on_train_and_watches_val_without_dropout(reader) -> None:
     model.initialize(generator(0))
     torch.nn.init.normal_(model.decoder.guess.weight, generator=generator(1))
     model.train()
-    watch = {"n_visible": 8, "seed": 1, "batch_size": 2}
+    watch = {"masking": Masking("random", 0.75, 8), "seed": 1, "batch_size": 2}
     first, second = (validate(model, reader, plan.val_windows, **watch) for _ in range(2))
     assert first == second
     assert model.training
@@ -246,7 +274,7 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(reader, unbroken, tmp_
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_polite_signal_saves_and_stops(reader, unbroken, tmp_path, name) -> None:
     def report(row) -> None:
-        if row["step"] == 5:
+        if row["step"] == 4:  # which is told while step 5 is under way
             os.kill(os.getpid(), getattr(signal, name))
 
     before = signal.getsignal(signal.SIGTERM)
@@ -345,7 +373,17 @@ def test_older_weights_never_stand_beside_a_newer_config(study, monkeypatch) -> 
 
 @pytest.mark.faults
 def test_sigkill_of_the_real_command_changes_nothing(tmp_path) -> None:
-    options = {"pretrain": {"epochs": 12, "batch_size": 1, "checkpoint_every": 7, "device": "cpu"}}
+    options = {
+        "pretrain": {
+            "epochs": 12,
+            "batch_size": 1,
+            "checkpoint_every": 7,
+            "device": "cpu",
+            "accumulate": 2,
+            "ema_decay": 0.9,
+            "precision": "bf16-full",
+        }
+    }
     study = write_study(tmp_path / "study", SPLITS, options=options)
     make_shards(study)
     command(study.root)
@@ -368,3 +406,179 @@ def test_sigkill_of_the_real_command_changes_nothing(tmp_path) -> None:
     command(study.root)
     assert {name: (folder / name).read_bytes() for name in names} == unbroken
     assert math.isfinite(json.loads(unbroken["metrics.jsonl"].splitlines()[-1])["val_loss"])
+
+
+def _with(**changes) -> PretrainSettings:
+    return replace(SETTINGS, **changes)
+
+
+@pytest.fixture(scope="module")
+def all_options(reader, tmp_path_factory):
+    """A training with all that a checkpoint has to hold."""
+    torch.set_num_threads(1)
+    settings = _with(accumulate=2, ema_decay=0.8, precision="bf16-full", optimizer="adam")
+    return settings, _train(reader, tmp_path_factory.mktemp("options"), settings=settings)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", [3, 4])
+def test_masters_and_running_means_survive_being_killed(
+    reader, all_options, tmp_path, seed
+) -> None:
+    settings, expected = all_options
+    draw = random.Random(seed)
+    kills = 0
+    while True:
+        left = draw.randint(2, 6)
+
+        def report(row) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KilledError
+
+        try:
+            result = _train(reader, tmp_path, settings=settings, report=report)
+            break
+        except KilledError:
+            kills += 1
+    assert kills >= 2
+    assert result == expected
+
+
+def test_windows_are_the_same_from_memory_and_from_files(reader, unbroken, tmp_path) -> None:
+    assert isinstance(open_source("auto", reader, 40, torch.device("cpu")), MappedSource)
+    assert isinstance(open_source("resident", reader, 40, torch.device("cpu")), ResidentSource)
+    assert _train(reader, tmp_path, settings=_with(data="resident")) == unbroken
+
+
+def test_the_rate_may_follow_the_batch() -> None:
+    assert _with(learning_rate=0.1).peak_learning_rate == 0.1
+    assert _with(base_learning_rate=0.1, batch_size=64).peak_learning_rate == 0.025
+
+
+def test_adam_is_no_adamw() -> None:
+    """Adam adds decay to the gradient, so it is scaled away; AdamW shrinks the weight by it."""
+    ends = {}
+    for kind in ("adam", "adamw"):
+        weight = torch.nn.Parameter(torch.full((1, 1), 10.0))
+        optimizer = make_optimizer({"weight": weight}, 0.01, 0.5, kind)
+        weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        ends[kind] = float(weight.detach())
+    assert ends["adam"] == pytest.approx(9.99, abs=1e-5)
+    assert ends["adamw"] == pytest.approx(9.99 - 0.01 * 0.5 * 10, abs=1e-5)
+
+
+def test_the_running_mean_is_what_is_validated_and_kept(reader, tmp_path) -> None:
+    """With a share of nearly 1, the mean stays where the weights began; they do not."""
+    settings = _with(ema_decay=1 - 1e-9)
+    rows: list[dict] = []
+    _train(reader, tmp_path, settings=settings, report=rows.append)
+    state = TrainState(CONFIG, reader.parcels, settings, seed=3, device=torch.device("cpu"))
+    start = {name: value.clone() for name, value in state.model.state_dict().items()}
+    kept, _ = load_tensors(tmp_path / "model.safetensors")
+    for name, value in kept.items():
+        np.testing.assert_allclose(value, start[name], atol=1e-6)
+    validated = [row["val_loss"] for row in rows if "val_loss" in row]
+    assert validated == pytest.approx([validated[0]] * len(validated), rel=1e-5)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(set(losses)) == STEPS
+
+    saved = sorted((tmp_path / "fingerprint").glob("step-*"))[-1]
+    tensors, _ = load_tensors(saved)
+    assert not np.allclose(tensors["model.cls"], tensors["ema.cls"], atol=1e-4)
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(reader, tmp_path) -> None:
+    _train(reader, tmp_path, settings=_with(checkpoint_every=1))
+    folder = tmp_path / "fingerprint"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["val_loss"]: row["step"] for row in rows if "val_loss" in row}
+    kept = {int(path.stem.removeprefix("step-")) for path in folder.glob("step-*")}
+    assert kept == {STEPS - 1, STEPS, losses[min(losses)]}
+    assert best_step([{"val_loss": 2, "step": 3}, {"val_loss": 1, "step": 6}, {"step": 7}]) == 6
+    assert best_step([{"step": 7, "loss": 0.1}]) == 0
+
+
+def test_a_loss_that_is_none_is_told_a_step_late_and_never_saved(
+    reader, tmp_path, monkeypatch
+) -> None:
+    """The batch that is named is that of the step, not the one under way."""
+    broken = 4
+    plan = training.make_plan(reader, CONFIG, SETTINGS)
+    held = {
+        window.recording_id
+        for window in training.epoch_batches(plan, CONFIG, SETTINGS, 3, broken // 3)[broken % 3]
+    }
+    step_of = training._train_step
+
+    def poisoned(state, source, step, *rest, **options):
+        outcome = step_of(state, source, step, *rest, **options)
+        return outcome * torch.nan if step.number == broken else outcome
+
+    monkeypatch.setattr(training, "_train_step", poisoned)
+    with pytest.raises(DataError) as caught:
+        _train(reader, tmp_path)
+    assert f"at step {broken + 1}; the batch held {', '.join(sorted(held))}" in caught.value.what
+    kept = sorted(path.stem for path in (tmp_path / "fingerprint").glob("step-*"))
+    assert kept[-1] == "step-00000004"
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
+    made: list[int] = []
+
+    def make(key: int) -> int:
+        if key == 5:
+            raise KilledError
+        made.append(key)
+        return 10 * key
+
+    stream = ahead(make, range(9), depth=2)
+    assert next(stream) == 0
+    seen = []
+    with pytest.raises(KilledError):
+        for value in stream:
+            assert len(made) <= len(seen) + 5
+            seen.append(value)
+    assert seen == [10, 20, 30, 40]
+    closed = ahead(make, range(4))
+    next(closed)
+    closed.close()
+    assert list(ahead(make, range(3), depth=7)) == [0, 10, 20]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mask": "future"},
+        {"mask": "parcels"},
+        {"mask": "networks", "mask_ratio": 0.5},
+        {"loss": "mae"},
+        {"learning_rate": 0.001},
+    ],
+)
+def test_what_decides_the_result_changes_it(reader, unbroken, tmp_path, changes) -> None:
+    reader = copy.copy(reader)
+    reader.parcels = reader.parcels.assign(yeo7_network=["A", "B"] * 4)
+    _, log = _train(reader, tmp_path, settings=_with(**changes))
+    assert log != unbroken[1]
+    rows = [json.loads(line) for line in log.decode().splitlines()]
+    assert all(math.isfinite(row["loss"]) for row in rows if "loss" in row)
+
+
+@pytest.mark.parametrize("changes", [{"attention": "eager"}, {"checkpoint_blocks": True}])
+def test_how_it_is_computed_does_not(reader, tmp_path, changes) -> None:
+    """But for rounding; without dropout, of which the attention backends draw their own."""
+    config = replace(CONFIG, dropout=0.0)
+    _, log = _train(reader, tmp_path / "as ever", config=config)
+    _, other = _train(reader, tmp_path / "else", config=config, settings=_with(**changes))
+    for row, expected in zip(other.decode().splitlines(), log.decode().splitlines(), strict=True):
+        assert json.loads(row) == pytest.approx(json.loads(expected), rel=1e-3)
+
+
+def test_networks_are_numbered_and_parcels_without_one_are_not() -> None:
+    table = pd.DataFrame({"yeo7_network": ["Visual", None, "Default", "Visual"]})
+    assert network_numbers(table).tolist() == [1, -1, 0, 1]
+    with pytest.raises(InputError, match="yeo7_network"):
+        network_numbers(pd.DataFrame({"name": ["a", "b"]}))
