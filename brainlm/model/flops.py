@@ -33,7 +33,7 @@ _PEAK = {
 def forward_flops(config: ModelConfig, n_visible: int) -> float:
     """Floating-point operations of one window, of which the encoder sees `n_visible` tokens.
 
-    All other tokens are guessed.
+    All other tokens are guessed. Attention by landmarks is counted as if it were exact.
     """
     tokens, entries = count_tokens(config), config.patch
     if config.tokenizer == "image":
@@ -43,8 +43,12 @@ def forward_flops(config: ModelConfig, n_visible: int) -> float:
     total = _linear(n_visible, entries, hidden)
     total += config.layers * _block(seen, seen, hidden, config.mlp)
     total += _linear(seen, hidden, width)
-    asking, asked = (guessed, seen) if config.decoder == "cross" else (1 + tokens, 1 + tokens)
-    total += config.decoder_layers * _block(asking, asked, width, config.decoder_mlp)
+    whole = 1 + tokens
+    if config.decoder == "cross":
+        total += config.decoder_layers * _block(guessed, seen, width, config.decoder_mlp)
+    else:  # the last of its blocks works out the hidden tokens alone
+        total += (config.decoder_layers - 1) * _block(whole, whole, width, config.decoder_mlp)
+        total += _block(guessed, whole, width, config.decoder_mlp)
     if config.head == "linear":
         return total + _linear(guessed, width, entries)
     return total + _linear(guessed, width, width // 2) + _linear(guessed, width // 2, entries)

@@ -44,9 +44,8 @@ def test_forward_is_what_pytorch_counts(config: ModelConfig) -> None:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model(signal, mask)
     # Places of parcels are worked out once a batch, whatever its size, and so are not counted.
-    once = _place(config, config.hidden) + _place(config, config.decoder_hidden)
-    if config.decoder == "cross":  # for those who ask and for those who are asked
-        once += _place(config, config.decoder_hidden)
+    # The decoder does so for the visible tokens and for the hidden ones.
+    once = _place(config, config.hidden) + 2 * _place(config, config.decoder_hidden)
     assert counter.get_total_flops() - once == forward_flops(config, 7)
 
 
