@@ -59,7 +59,7 @@ def looks(
     for whole in _windows(model, values, starts):
         tokens = whole.visible
         if mask_ratio:
-            count = count_visible(mask_ratio, len(tokens))
+            count = max(1, count_visible(mask_ratio, len(tokens)))
             source = generator(seed, "views", whole.start)
             sets = list(random_partition(whole.available, count, source))
         else:
@@ -86,6 +86,8 @@ def turns(
     found = []
     for whole in _windows(model, values, starts):
         n = len(whole.visible)
+        if n < 2:
+            raise InputError("A window has one token with data, so nothing can be guessed from it")
         n_visible = count_visible(mask_ratio, n)
         draw = torch.randperm(n, generator=generator(seed, "turns", whole.start))
         order = whole.visible[draw.to(whole.visible.device)]

@@ -37,25 +37,34 @@ def released(shared_data: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of 424 parcels with shards, for each test to copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_cohort, "PARCELS", 424)
+        study = synthetic_cohort.write_study(
+            tmp_path_factory.mktemp("made") / "study",
+            {"train": 3, "val": 1, "test": 2},
+            volumes=200,
+            options={
+                "pretrain": {"run": "released"},
+                "finetune": {
+                    "targets": [{"name": "score", "kind": "regression"}],
+                    "epochs": 1,
+                    "freeze_encoder": True,
+                },
+            },
+        )
+        synthetic_cohort.make_shards(study)
+    return study.root
+
+
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study of 424 parcels with shards."""
     monkeypatch.setattr(synthetic_cohort, "PARCELS", 424)
-    study = synthetic_cohort.write_study(
-        tmp_path / "study",
-        {"train": 3, "val": 1, "test": 2},
-        volumes=200,
-        options={
-            "pretrain": {"run": "released"},
-            "finetune": {
-                "targets": [{"name": "score", "kind": "regression"}],
-                "epochs": 1,
-                "freeze_encoder": True,
-            },
-        },
-    )
-    synthetic_cohort.make_shards(study)
-    return study
+    shutil.copytree(made, tmp_path / "study")
+    return Study(tmp_path / "study")
 
 
 @pytest.fixture

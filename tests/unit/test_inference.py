@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brainlm.errors import InputError
 from brainlm.model import BrainLM
 from brainlm.model.inference import covering_starts, looks, stitch, turns
 
@@ -71,6 +72,15 @@ def test_looks_show_disjoint_sets_of_what_there_is(model, missing, ratio, seed) 
     assert len(shown) > total - each  # not one look more would have fitted
     (whole,) = looks(model, _values(40, missing), [0])
     assert torch.equal(whole.visible, whole.available.nonzero()[:, 0])
+
+
+def test_one_token_is_looked_at_and_not_guessed(tmp_path) -> None:
+    wide = BrainLM.from_pretrained(write_model(tmp_path / "model", patch=40)).autoencoder
+    lonely = _values(40, set(range(1, 8)))
+    (look,) = looks(wide, lonely, [0], 0.75)
+    assert look.visible.tolist() == [0]
+    with pytest.raises(InputError, match="one token with data"):
+        turns(wide, lonely, [0], 0.75, 0)
 
 
 def test_where_windows_overlap_guesses_are_averaged(model) -> None:
