@@ -171,10 +171,9 @@ class BrainLMModel(PreTrainedModel):
                 temporary.write_bytes(content)
         prefix = f"{self.base_model_prefix}."
         state = self.state_dict() if state_dict is None else state_dict
-        save_state(
-            Path(save_directory) / _WEIGHTS,
-            {name.removeprefix(prefix): value.float() for name, value in state.items()},
-        )
+        tensors = {name.removeprefix(prefix): value.float() for name, value in state.items()}
+        with atomic_path(Path(save_directory) / _WEIGHTS) as temporary:
+            save_state(temporary, tensors)
 
     def push_to_hub(  # type: ignore[override]
         self,
