@@ -120,7 +120,8 @@ class BrainLMModel(PreTrainedModel):
         model = cls(config, load_model(folder))
         if config._attn_implementation == "eager":
             model.autoencoder.set_attention("eager")
-        model._files = {name: (folder / name).read_bytes() for name in _SURROUNDINGS}
+        found = [folder / name for name in _SURROUNDINGS if (folder / name).is_file()]
+        model._files = {path.name: path.read_bytes() for path in found}
         nn.Module.to(model, device=_device(device_map), dtype=_dtype(dtype or torch_dtype))
         return model.eval()
 

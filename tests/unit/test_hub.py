@@ -195,6 +195,9 @@ def test_saved_again_it_is_the_same_folder(tmp_path: Path, head: dict | None) ->
     ).read_bytes()
     AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     load_model(tmp_path / "half")
+    (folder / "README.md").unlink()
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "bare")
+    assert _bytes(tmp_path / "bare") == _bytes(folder)
 
 
 def test_there_and_back(hub, folder: Path) -> None:
