@@ -120,7 +120,8 @@ class BrainLMModel(PreTrainedModel):
         model = cls(config, load_model(folder))
         if config._attn_implementation == "eager":
             model.autoencoder.set_attention("eager")
-        model._files = {name: (folder / name).read_bytes() for name in _SURROUNDINGS}
+        found = [folder / name for name in _SURROUNDINGS if (folder / name).is_file()]
+        model._files = {path.name: path.read_bytes() for path in found}
         nn.Module.to(model, device=_device(device_map), dtype=_dtype(dtype or torch_dtype))
         return model.eval()
 
@@ -171,10 +172,9 @@ class BrainLMModel(PreTrainedModel):
                 temporary.write_bytes(content)
         prefix = f"{self.base_model_prefix}."
         state = self.state_dict() if state_dict is None else state_dict
-        save_state(
-            Path(save_directory) / _WEIGHTS,
-            {name.removeprefix(prefix): value.float() for name, value in state.items()},
-        )
+        tensors = {name.removeprefix(prefix): value.float() for name, value in state.items()}
+        with atomic_path(Path(save_directory) / _WEIGHTS) as temporary:
+            save_state(temporary, tensors)
 
     def push_to_hub(  # type: ignore[override]
         self,

@@ -128,6 +128,16 @@ def test_parcels_without_data_are_left_out(folder: Path) -> None:
         assert model(signal, visible=torch.tensor([[0, 1]] * 3)).last_hidden_state.shape[1] == 3
 
 
+def test_the_class_itself_does_as_auto_model(folder: Path) -> None:
+    model = hub_module.BrainLMModel.from_pretrained(str(folder), output_attentions=True)
+    with torch.no_grad():
+        output = model(_windows())
+    torch.testing.assert_close(output.last_hidden_state, _latents(folder, _windows()))
+    assert len(output.attentions) == 2
+    with pytest.raises(TypeError, match="knows no mask_tokens"):
+        hub_module.BrainLMModel.from_pretrained(folder, mask_tokens=3)
+
+
 def test_who_computes_attention(folder: Path) -> None:
     backends = [
         {module.backend for module in model.modules() if isinstance(module, Attention)}
@@ -185,6 +195,9 @@ def test_saved_again_it_is_the_same_folder(tmp_path: Path, head: dict | None) ->
     ).read_bytes()
     AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     load_model(tmp_path / "half")
+    (folder / "README.md").unlink()
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "bare")
+    assert _bytes(tmp_path / "bare") == _bytes(folder)
 
 
 def test_there_and_back(hub, folder: Path) -> None:
@@ -214,6 +227,16 @@ def test_push_to_hub_of_a_transformers_model(hub, folder: Path) -> None:
     assert _bytes(hub_module.fetch_model(REPO, revision="trial")) == _bytes(folder)
     with pytest.raises(InputError, match=r"no config\.json"):
         hub_module.fetch_model(REPO)
+
+
+def test_a_private_repository_needs_a_token(hub, folder: Path, monkeypatch, tmp_path) -> None:
+    hub_module.upload_model(folder, REPO, private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="no such repository"):
+        hub_module.fetch_model(REPO)
+    found = AutoModel.from_pretrained(REPO, token=hub_server.TOKEN)
+    assert found.network.state_dict().keys() == load_model(folder).model.state_dict().keys()
 
 
 def test_the_class_for_users_goes_there_and_back(hub, folder: Path) -> None:
