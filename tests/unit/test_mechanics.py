@@ -204,7 +204,7 @@ def test_the_largest_preset_takes_no_memory_on_meta() -> None:
 
 @pytest.mark.parametrize("kind", [*PRESETS, "landmarks"])
 def test_the_encoder_is_exported_for_batches_of_any_size(kind: str, tmp_path: Path) -> None:
-    model = small_network(kind, dropout=0.1)
+    model = small_network(kind, dropout=0.1).train()
     tokens = model.tokenizer.tokens
     graph = export_encoder(model).module()
     for batch in (1, 2, 5):
