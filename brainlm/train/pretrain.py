@@ -9,7 +9,6 @@ The processor runs ahead of a GPU: the numbers of a step are read when the next 
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -181,7 +180,6 @@ def _step_maker(
     It is called in another thread, and works on the CPU alone.
     """
     config, settings, ranks = state.model.config, state.settings, state.ranks
-    tokenizer = copy.deepcopy(state.model.tokenizer).cpu()
     coverage = Coverage(reader)
     of_epoch = lru_cache(maxsize=1)(
         lambda epoch: epoch_batches(plan, config, settings, seed, epoch)
@@ -191,7 +189,7 @@ def _step_maker(
         epoch, place = divmod(number, plan.steps_per_epoch)
         windows = of_epoch(epoch)[place]
         draw = generator(seed, "mask", number)
-        mask = plan.masking.draw(tokenizer, coverage.of(windows), draw)
+        mask = plan.masking.draw(state.tokenizer, coverage.of(windows), draw)
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]
@@ -237,6 +235,7 @@ def _train_step(
     )
     flag = torch.full_like(entries[:1], int(stopping))
     in_all, told_to_stop = ranks.total(torch.cat([entries.sum()[None], flag]))
+    in_all = in_all.clamp(min=1)
 
     state.weights.forget_gradients()
     loss = torch.zeros((), device=device)
