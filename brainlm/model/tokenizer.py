@@ -201,6 +201,14 @@ def _axes(config: ModelConfig) -> tuple[_Axis, _Axis]:
     )
 
 
+def count_tokens(config: ModelConfig) -> int:
+    """Tokens of a window, those of parcels without data included."""
+    if config.tokenizer == "parcels":
+        return config.parcels * (config.timepoints // config.patch)
+    rows, columns = _axes(config)
+    return rows.count * columns.count
+
+
 def fewest_tokens(config: ModelConfig, parcels: int) -> int:
     """Tokens that a window with so many `parcels` with data has at least, whichever they are."""
     if config.tokenizer == "parcels":
