@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -36,10 +36,9 @@ def pretrain(
     """
     from ..model.checkpoint import save_weights
     from ..model.config import ModelConfig
-    from ..provenance import sha256_file, sha256_json
-    from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
     from ..train import pretrain as training
     from ..train.checkpointing import Checkpoints
+    from ..train.distributed import joined
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import PretrainSettings, read_settings
     from ._training import open_shards, tell_epochs
@@ -51,12 +50,13 @@ def pretrain(
     _warn_of_short_recordings(reader, config.timepoints)
     device = set_up(settings.device, threads)
     machine = describe(device, threads)
-    # The network also reads the parcels' places, of which the index knows nothing.
-    names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
-    data = [sha256_file(reader.folder / name) for name in names]
-    fingerprint = sha256_json([run.params, data, run.code, machine])[:16]
-    checkpoints = Checkpoints.below(run.path("model").parent / "checkpoints", fingerprint, say)
-    with stop_signals() as stop:
+    with stop_signals() as stop, joined() as ranks:
+        checkpoints = Checkpoints.below(
+            run.path("model").parent / "checkpoints",
+            _fingerprint(run, reader, machine),
+            say if ranks.first else _keep_quiet,
+            settings.keep_checkpoints,
+        )
         model = training.pretrain(
             reader,
             config,
@@ -66,7 +66,10 @@ def pretrain(
             checkpoints=checkpoints,
             report=tell_epochs,
             stop=stop,
+            ranks=ranks,
         )
+    if not ranks.first:
+        return
     run.path("model").unlink(missing_ok=True)  # no older weights beside the new config.json
     _save_surroundings(run, reader, model, settings, checkpoints.log)
     with run.output("model_log", about=machine) as path:
@@ -74,6 +77,23 @@ def pretrain(
     with run.output("model", about=machine) as path:
         save_weights(path, model)
     say(f"trained {settings.run}: {run.study.relative(run.path('model'))}")
+
+
+def _fingerprint(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> str:
+    """Of all that decides the result; not of how the work is shared out, nor how often saved."""
+    from ..provenance import sha256_file, sha256_json
+    from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
+    from ..train.settings import HOW
+
+    what = {key: value for key, value in run.params["pretrain"].items() if key not in HOW}
+    # The network also reads the parcels' places, of which the index knows nothing.
+    names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
+    data = [sha256_file(reader.folder / name) for name in names]
+    return sha256_json([{**run.params, "pretrain": what}, data, run.code, machine])[:16]
+
+
+def _keep_quiet(message: str) -> None:
+    """For the processes that are not the first."""
 
 
 def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:

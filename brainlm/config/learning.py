@@ -141,16 +141,53 @@ class Pretrain(Section):
     windows_per_recording: Annotated[int, Field(ge=1)] = Field(
         1, description="random windows drawn from each recording in an epoch"
     )
-    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="windows per step")
-    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
-    weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        8, description="windows per step, over all processes"
+    )
+    accumulate: Annotated[int, Field(ge=1)] = Field(
+        1, description="passes in which each process takes its windows of a step, for less memory"
+    )
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="adam is what the paper names")
+    learning_rate: Positive = Field(1e-3, description="peak rate")
+    base_learning_rate: Positive | None = Field(
+        None,
+        description="instead of learning_rate: peak rate for 256 windows per step; for others in "
+        "proportion",
+    )
+    weight_decay: NonNegative = Field(0.05, description="not on biases and norms")
     warmup: Share = Field(0.05, description="share of the steps with a rising rate")
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.75, description="share of the tokens hidden from the encoder"
     )
     clip_norm: Positive = Field(1.0, description="largest gradient norm")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="end with a running mean of the weights, of which each step keeps this share, "
+        "e.g. 0.999; 0: with the last weights",
+    )
+    precision: Literal["auto", "float32", "bf16", "bf16-full"] = Field(
+        "auto",
+        description="bf16: float32 weights, products in bf16; bf16-full: matrices too are bf16, "
+        "with float32 copies for the optimiser; auto: bf16 on a GPU that has it, else float32",
+    )
+    compile: bool = Field(
+        False,
+        description="compile the model (torch.compile): minutes at first, then faster on a GPU",
+    )
+    data: Literal["auto", "resident", "mmap"] = Field(
+        "auto",
+        description="resident: the whole train split in the GPU's memory; mmap: windows are read "
+        "from the files ahead of each step; auto: resident where it fits",
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="with several processes: ddp: each holds the model; fsdp: each holds a part",
+    )
     checkpoint_every: Annotated[int, Field(ge=1)] = Field(
-        100, description="steps between checkpoints"
+        100, description="steps between checkpoints; one more is made at the end of each epoch"
+    )
+    keep_checkpoints: Annotated[int, Field(ge=1)] = Field(
+        2, description="newest checkpoints that are kept, beside that of the best epoch"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
 

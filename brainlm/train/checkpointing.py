@@ -1,30 +1,28 @@
 """Checkpoints from which a killed training goes on as if nothing had happened.
 
-One safetensors file holds the weights and the optimiser's state; its header holds the step.
-Nothing else is needed: data, masks and dropout of a step are decided by (seed, step). The log
-is kept beside it and cut back to where it was when the checkpoint was taken.
+One safetensors file holds the weights, their running mean and the optimiser's state; its header
+holds the step. Nothing else is needed: data, masks and dropout of a step are decided by (seed,
+step), so there is no state of a random generator to keep, nor a place in the data; bf16 needs no
+loss scale. The log is kept beside it and cut back to where it was when the checkpoint was taken.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
 
 from ..errors import DataError
 from ..files import atomic_path
 from ..shards.tensorfile import load_tensors, save_tensors
-from .optim import optimizer_tensors, restore_optimizer
+from .state import TrainState
 
-_KEEP = 2
-_MODEL = "model."
+_NAME = "step-{:08d}.safetensors"
 
 
 class TrainingLog:
@@ -66,9 +64,12 @@ class Checkpoints:
 
     folder: Path
     say: Callable[[str], None]
+    keep: int = 2
 
     @classmethod
-    def below(cls, parent: Path, fingerprint: str, say: Callable[[str], None]) -> Checkpoints:
+    def below(
+        cls, parent: Path, fingerprint: str, say: Callable[[str], None], keep: int = 2
+    ) -> Checkpoints:
         """The folder `parent`/`fingerprint`; tells when only other trainings left some."""
         folder = parent / fingerprint
         if parent.is_dir() and not folder.exists():
@@ -78,47 +79,55 @@ class Checkpoints:
                     "Options, data or code have changed since the last training, so this one "
                     f"starts afresh; older checkpoints may be deleted: {', '.join(others)}"
                 )
-        return cls(folder, say)
+        return cls(folder, say, keep)
 
     @property
     def log(self) -> TrainingLog:
         """The log that belongs to these checkpoints."""
         return TrainingLog(self.folder / "metrics.jsonl")
 
-    def save(self, step: int, model: nn.Module, optimizer: AdamW) -> None:
-        """Save the state after `step` steps, and drop all but the last two."""
+    def save(self, step: int, state: TrainState) -> None:
+        """Save the state after `step` steps; all processes must call it, the first one writes.
+
+        Of the older ones only the last few are kept, and that of the epoch with the lowest
+        validation loss.
+        """
+        tensors = state.tensors()
+        if not state.ranks.first:
+            return
         log = self.log
         log.sync()
-        tensors: dict[str, Tensor] = {
-            **{_MODEL + name: value for name, value in model.state_dict().items()},
-            **optimizer_tensors(model, optimizer),
-        }
-        arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-        with atomic_path(self.folder / f"step-{step:08d}.safetensors") as temporary:
+        arrays = {name: value.numpy() for name, value in tensors.items()}
+        with atomic_path(self.folder / _NAME.format(step)) as temporary:
             save_tensors(temporary, arrays, {"step": step, "log_bytes": log.size})
-        for old in self._paths()[:-_KEEP]:
-            old.unlink(missing_ok=True)
+        best = self.folder / _NAME.format(best_step(log.rows()))
+        for old in self._paths()[: -self.keep]:
+            if old != best:
+                old.unlink(missing_ok=True)
 
-    def resume(self, model: nn.Module, optimizer: AdamW) -> int:
-        """Put the newest whole checkpoint back; return the number of steps done (0: none)."""
+    def resume(self, state: TrainState) -> int:
+        """Put the newest whole checkpoint back; return the number of steps done (0: none).
+
+        The first process says which one that is; all read it.
+        """
+        ranks = state.ranks
+        step = ranks.from_first(self._newest_whole() if ranks.first else 0)
+        if step:
+            arrays, _ = load_tensors(self.folder / _NAME.format(step))
+            state.restore({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return step
+
+    def _newest_whole(self) -> int:
+        """The step of the newest checkpoint that can be used, 0 for none; the log is cut to it."""
         for path in reversed(self._paths()):
             try:
-                arrays, about = load_tensors(path)
+                _, about = load_tensors(path)
                 if self.log.size < about["log_bytes"]:
                     raise DataError("The log is shorter than the checkpoint says")
             except DataError as error:
                 self.say(f"Checkpoint {path.name} cannot be used, trying the one before: {error}")
                 path.unlink()
                 continue
-            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            model.load_state_dict(
-                {
-                    name.removeprefix(_MODEL): value
-                    for name, value in tensors.items()
-                    if name.startswith(_MODEL)
-                }
-            )
-            restore_optimizer(model, optimizer, tensors)
             self.log.cut(about["log_bytes"])
             self.say(f"Going on from {path.name}")
             return int(about["step"])
@@ -127,3 +136,9 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.safetensors"))
+
+
+def best_step(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The step of the lowest validation loss in a log, the first of equals; 0 if there is none."""
+    validated = [(row["val_loss"], row["step"]) for row in rows if "val_loss" in row]
+    return int(min(validated)[1]) if validated else 0

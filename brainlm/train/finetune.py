@@ -93,7 +93,8 @@ def finetune(
     device = next(model.parameters()).device
     model.initialize_head(generator(seed, "head"))
     model.autoencoder.requires_grad_(not settings.freeze_encoder)
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    weights = dict(model.named_parameters())
+    optimizer = make_optimizer(weights, settings.learning_rate, settings.weight_decay)
     fewest = fewest_parcels(reader, ("train", "val"))
     n_visible = count_visible(mask_ratio, fewest_tokens(config, fewest))
     loss_of = _loss_function(kind, data)
@@ -127,7 +128,7 @@ def finetune(
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            clip(model, _CLIP_NORM)
+            clip(weights.values(), _CLIP_NORM)
             optimizer.step()
             train_loss += float(loss.detach()) * len(chosen) / len(windows)
 

@@ -1,28 +1,43 @@
-"""AdamW with a cosine schedule, and its state as plain tensors."""
+"""Adam and AdamW with a cosine schedule, and their state as plain tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Adam, AdamW
 
-_BETAS = (0.9, 0.95)  # He et al. 2022, table 8
+from .distributed import parted_like, whole
+
+_BETAS = {
+    "adamw": (0.9, 0.95),  # He et al. 2022, table 8
+    "adam": (0.9, 0.999),  # Kingma & Ba 2015; what BrainLM's paper names
+}
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
-    """AdamW; matrices decay, biases, norms and single tokens do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def make_optimizer(
+    weights: Mapping[str, nn.Parameter],
+    learning_rate: float,
+    weight_decay: float,
+    kind: str = "adamw",
+) -> Adam:
+    """AdamW or Adam; matrices decay, biases, norms and single tokens do not.
+
+    Adam's decay is a part of the gradient (L2), AdamW's is not. One fused kernel steps on all
+    weights of a device.
+    """
+    trained = [parameter for parameter in weights.values() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim == 2]
     others = [parameter for parameter in trained if parameter.ndim != 2]
     groups = [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=learning_rate, betas=_BETAS)
+    optimizer = {"adamw": AdamW, "adam": Adam}[kind]
+    return optimizer(groups, lr=learning_rate, betas=_BETAS[kind], fused=True)
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup: float) -> float:
@@ -34,33 +49,35 @@ def learning_rate_at(step: int, total: int, peak: float, warmup: float) -> float
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_learning_rate(optimizer: AdamW, rate: float) -> None:
+def set_learning_rate(optimizer: Adam, rate: float) -> None:
     """Give all groups the same rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
-    """The optimiser's state, named after the parameters that it belongs to."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value
-    return tensors
+def optimizer_tensors(weights: Mapping[str, nn.Parameter], optimizer: Adam) -> dict[str, Tensor]:
+    """The optimiser's state, named after the weights that it belongs to."""
+    return {
+        f"{moment}.{name}": value
+        for name, weight in weights.items()
+        for moment, value in optimizer.state.get(weight, {}).items()
+    }
 
 
-def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: Mapping[str, Tensor]) -> None:
-    """Put the state of `optimizer_tensors` back."""
-    for name, parameter in model.named_parameters():
+def restore_optimizer(
+    weights: Mapping[str, nn.Parameter], optimizer: Adam, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put the state of `optimizer_tensors` back, whole as it was saved."""
+    for name, weight in weights.items():
         if f"step.{name}" in tensors:
             state = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
-            # AdamW keeps its step counter on the CPU and its moments beside the parameter.
-            optimizer.state[parameter] = {
-                moment: value.clone() if moment == "step" else value.to(parameter.device)
+            optimizer.state[weight] = {
+                # Of its step counter each process keeps its own, beside the weight.
+                moment: value.to(weight.device) if moment == "step" else parted_like(value, weight)
                 for moment, value in state.items()
             }
 
 
-def clip(model: nn.Module, largest: float) -> float:
-    """Scale the gradient down to norm `largest`; return its norm before."""
-    return float(torch.nn.utils.clip_grad_norm_(model.parameters(), largest))
+def clip(weights: Iterable[nn.Parameter], largest: float) -> Tensor:
+    """Scale the gradient down to norm `largest`; return its norm before, () on the device."""
+    return whole(torch.nn.utils.clip_grad_norm_(weights, largest))

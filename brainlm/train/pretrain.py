@@ -2,30 +2,38 @@
 
 Everything random in step `s` is drawn from (seed, s) or (seed, epoch, recording): windows,
 masks, dropout. The state of a training is therefore its weights, its optimiser and `s`.
+
+The processor runs ahead of a GPU: the numbers of a step are read when the next one is under way.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from ..errors import DataError
-from ..model.checkpoint import build_model
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
-from ..model.mask import count_visible, generator, random_mask
+from ..model.mask import TokenMask, count_visible, generator, random_mask
 from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
 from .checkpointing import Checkpoints
-from .data import Batch, fewest_parcels, load_batch
-from .optim import clip, learning_rate_at, make_optimizer, set_learning_rate
+from .data import Coverage, Source, ahead, fewest_parcels, open_source, share_out
+from .distributed import ALONE, Ranks, gradients_stay_here
+from .journal import Journal
+from .optim import learning_rate_at
+from .precision import autocast
 from .runtime import InterruptedTrainingError, StopRequest
 from .settings import PretrainSettings
+from .state import TrainState
 from .validation import validate
 
 Report = Callable[[dict[str, Any]], None]
@@ -40,6 +48,22 @@ class Plan:
     n_visible: int
     steps_per_epoch: int
     total_steps: int
+
+
+class Piece(NamedTuple):
+    """What a process takes through the model at once."""
+
+    fetched: Tensor  # of its windows, as the source has it ahead of the step
+    mask: TokenMask
+    counts: bool  # False: there was no window left for it, and it repeats another for nothing
+
+
+class Step(NamedTuple):
+    """What a process needs of a step; `windows` are those of the whole batch."""
+
+    number: int
+    windows: Sequence[Window]
+    pieces: list[Piece]
 
 
 def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettings) -> Plan:
@@ -85,84 +109,139 @@ def pretrain(
     checkpoints: Checkpoints,
     report: Report,
     stop: StopRequest,
+    ranks: Ranks = ALONE,
 ) -> MaskedAutoencoder:
     """Train from scratch, or on from the newest checkpoint; return the model of the last step.
 
-    `report` gets each row of the log; the log itself is `checkpoints.log`.
+    `report` gets each row of the log, on the first process; the log itself is `checkpoints.log`.
     """
     plan = make_plan(reader, config, settings)
-    model = build_model(config, reader.parcels)
-    assert isinstance(model, MaskedAutoencoder)
-    model.initialize(generator(seed, "weights"))
-    model.to(device).train()
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
-    log = checkpoints.log
-    done = checkpoints.resume(model, optimizer)
+    state = TrainState(config, reader.parcels, settings, seed=seed, device=device, ranks=ranks)
+    done = checkpoints.resume(state)
+    source = open_source(settings.data, reader, config.timepoints, device)
+    make_step = _step_maker(reader, plan, state, source, seed)
+    journal = Journal(checkpoints.log, report, ranks)
 
-    todo: list[Sequence[Window]] = []
-    for step in range(done, plan.total_steps):
-        epoch, place = divmod(step, plan.steps_per_epoch)
-        if place == 0 or not todo:
-            todo = epoch_batches(plan, config, settings, seed, epoch)
-        batch = load_batch(reader, todo[place], config.timepoints, device)
-
-        rate = learning_rate_at(step, plan.total_steps, settings.learning_rate, settings.warmup)
-        set_learning_rate(optimizer, rate)
-        loss, norm = _train_step(
-            model, optimizer, batch, plan.n_visible, settings.clip_norm, seed, step
-        )
-        row = {"step": step + 1, "epoch": epoch + 1, "loss": loss, "lr": rate, "grad_norm": norm}
-        log.append(row)
-        report(row)
-
-        epoch_ends = place + 1 == plan.steps_per_epoch
-        if epoch_ends:
-            measured = validate(
-                model,
-                reader,
-                plan.val_windows,
-                n_visible=plan.n_visible,
-                seed=seed,
-                batch_size=settings.batch_size,
+    steps = ahead(make_step, range(done, plan.total_steps))
+    with contextlib.closing(steps):
+        for step in steps:
+            epoch, place = divmod(step.number, plan.steps_per_epoch)
+            rate = learning_rate_at(
+                step.number, plan.total_steps, settings.peak_learning_rate, settings.warmup
             )
-            row = {"step": step + 1, "epoch": epoch + 1, **measured}
-            log.append(row)
-            report(row)
-        if epoch_ends or (step + 1) % settings.checkpoint_every == 0 or stop.signal:
-            checkpoints.save(step + 1, model, optimizer)
-        if stop.signal and step + 1 < plan.total_steps:
-            raise InterruptedTrainingError(
-                f"Stopped by {stop.signal} after step {step + 1} of {plan.total_steps}; "
-                "a checkpoint is safe",
-                fix="run the same command again (or let Snakemake do so): it goes on from there",
+            outcome = _train_step(state, source, step, rate, seed, stopping=stop.signal is not None)
+            row = {"step": step.number + 1, "epoch": epoch + 1, "lr": rate}
+            journal.note(row, outcome, step.windows)
+
+            epoch_ends = place + 1 == plan.steps_per_epoch
+            if epoch_ends:
+                journal.catch_up()
+                with state.averaged() as model:
+                    measured = validate(
+                        model,
+                        reader,
+                        plan.val_windows,
+                        n_visible=plan.n_visible,
+                        seed=seed,
+                        batch_size=settings.batch_size,
+                        precision=state.precision,
+                        ranks=ranks,
+                    )
+                journal.write({"step": step.number + 1, "epoch": epoch + 1, **measured})
+            stopping = stop.signal if ranks.world == 1 else journal.stopping
+            if epoch_ends or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
+                journal.catch_up()
+                checkpoints.save(step.number + 1, state)
+            if stopping and step.number + 1 < plan.total_steps:
+                raise InterruptedTrainingError(
+                    f"Stopped by {stop.signal or 'a signal to another process'} after step "
+                    f"{step.number + 1} of {plan.total_steps}; a checkpoint is safe",
+                    fix="run the same command again (or let Snakemake do so): it goes on there",
+                )
+    return state.finished()
+
+
+def _step_maker(
+    reader: ShardReader, plan: Plan, state: TrainState, source: Source, seed: int
+) -> Callable[[int], Step]:
+    """What draws and fetches the windows and masks of a step, whichever process asks.
+
+    It is called in another thread, and works on the CPU alone.
+    """
+    config, settings, ranks = state.model.config, state.settings, state.ranks
+    tokenizer = copy.deepcopy(state.model.tokenizer).cpu()
+    coverage = Coverage(reader)
+    of_epoch = lru_cache(maxsize=1)(
+        lambda epoch: epoch_batches(plan, config, settings, seed, epoch)
+    )
+
+    def make_step(number: int) -> Step:
+        epoch, place = divmod(number, plan.steps_per_epoch)
+        windows = of_epoch(epoch)[place]
+        draw = generator(seed, "mask", number)
+        mask = random_mask(tokenizer.available(coverage.of(windows)), plan.n_visible, draw)
+        pieces = []
+        for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
+            taken = list(rows) or [0]
+            pieces.append(
+                Piece(
+                    source.fetch([windows[row] for row in taken]),
+                    TokenMask(*(part[taken] for part in mask)),
+                    counts=len(rows) > 0,
+                )
             )
-    return model.eval()
+        return Step(number, windows, pieces)
+
+    return make_step
 
 
 def _train_step(
-    model: MaskedAutoencoder,
-    optimizer: torch.optim.AdamW,
-    batch: Batch,
-    n_visible: int,
-    clip_norm: float,
-    seed: int,
-    step: int,
-) -> tuple[float, float]:
-    """One update; return the loss and the norm of the gradient before clipping."""
-    torch.manual_seed(generator(seed, "dropout", step).initial_seed())
-    source = generator(seed, "mask", step)
-    mask = random_mask(model.tokenizer.available(batch.covered), n_visible, source)
-    loss = model(batch.signal, mask).loss
-    value = float(loss.detach())
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = clip(model, clip_norm)
-    if not (math.isfinite(value) and math.isfinite(norm)):
-        raise DataError(
-            f"The loss is {value} and its gradient {norm} at step {step + 1}; the batch held "
-            f"{', '.join(sorted(batch.recording_ids))}",
-            fix="look at these recordings' QC figures, or lower pretrain.learning_rate; "
-            "the checkpoint before is kept",
+    state: TrainState, source: Source, step: Step, rate: float, seed: int, *, stopping: bool
+) -> Tensor:
+    """One update; (3,) on the device: the loss, the gradient's norm, processes told to stop.
+
+    The loss is the mean over all entries of the whole batch, however it is shared out: each part
+    weighs as many entries as it has. Nothing here waits for the device.
+    """
+    ranks, device = state.ranks, state.device
+    key = (
+        (seed, "dropout", step.number)
+        if ranks.first
+        else (seed, "dropout", step.number, ranks.rank)
+    )
+    torch.manual_seed(generator(*key).initial_seed())
+    passes = [
+        (
+            source.signal(piece.fetched),
+            TokenMask(*(part.to(device, non_blocking=True) for part in piece.mask)),
         )
-    optimizer.step()
-    return value, norm
+        for piece in step.pieces
+    ]
+    entries = torch.stack(
+        [
+            _count_targets(state.model, *given) * int(piece.counts)
+            for given, piece in zip(passes, step.pieces, strict=True)
+        ]
+    )
+    flag = torch.full_like(entries[:1], int(stopping))
+    in_all, told_to_stop = ranks.total(torch.cat([entries.sum()[None], flag]))
+
+    state.weights.forget_gradients()
+    loss = torch.zeros((), device=device)
+    for number, (signal, mask) in enumerate(passes):
+        later = number + 1 < len(passes) and not state.adds_up_itself
+        with gradients_stay_here(state.trained, later):
+            with autocast(state.precision, device):
+                part = state.trained(signal, mask).loss * (entries[number] / in_all)
+            (part * ranks.world).backward()  # for the gradients of the processes are averaged
+        state.weights.take_gradients()
+        loss += part.detach()
+    norm = state.update(rate)
+    return torch.stack([ranks.total(loss), norm, told_to_stop.to(norm.dtype)])
+
+
+def _count_targets(model: MaskedAutoencoder, signal: Tensor, mask: TokenMask) -> Tensor:
+    """Entries that the loss of these windows is a mean of, () on the device."""
+    missing = model.tokenizer.cut(signal).isnan()
+    hidden = mask.hidden[..., None].expand(-1, -1, missing.shape[-1])
+    return (mask.target[..., None] & ~missing.gather(1, hidden)).sum()

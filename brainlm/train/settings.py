@@ -15,6 +15,16 @@ from ..errors import InputError
 Settings = TypeVar("Settings")
 
 
+#: Options of `pretrain` that say how the work is done: a training may go on with others, and ends
+#: with the same result (to the rounding of sums, where the work is shared out otherwise).
+HOW = frozenset(
+    {"accumulate", "data", "parallel", "checkpoint_every", "keep_checkpoints", "device"}
+)
+
+#: Windows per step that `base_learning_rate` is meant for (Goyal et al. 2017; He et al. 2022).
+_BASE_BATCH = 256
+
+
 @dataclass(frozen=True)
 class PretrainSettings:
     """Section `pretrain`."""
@@ -23,13 +33,29 @@ class PretrainSettings:
     epochs: int
     windows_per_recording: int
     batch_size: int
+    accumulate: int
+    optimizer: str
     learning_rate: float
+    base_learning_rate: float | None
     weight_decay: float
     warmup: float
     mask_ratio: float
     clip_norm: float
+    ema_decay: float
+    precision: str
+    compile: bool
+    data: str
+    parallel: str
     checkpoint_every: int
+    keep_checkpoints: int
     device: str
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The largest rate: as it stands, or in proportion to the windows per step."""
+        if self.base_learning_rate is None:
+            return self.learning_rate
+        return self.base_learning_rate * self.batch_size / _BASE_BATCH
 
 
 @dataclass(frozen=True)

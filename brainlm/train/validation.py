@@ -15,6 +15,8 @@ from ..model.mask import TokenMask, generator, random_mask
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches
 from .data import load_batch
+from .distributed import ALONE, Ranks
+from .precision import Precision, autocast
 
 Sums = NDArray[np.float64]
 
@@ -68,21 +70,28 @@ def validate(
     n_visible: int,
     seed: int,
     batch_size: int,
+    precision: Precision = "float32",
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Loss and R2 on fixed windows with fixed masks."""
+    """Loss and R2 on fixed windows with fixed masks, whoever of the processes looks at which."""
     config = model.config
     device = next(model.parameters()).device
     total = np.zeros(N_SUMS)
-    for number, chosen in enumerate(batches(windows, batch_size)):
-        batch = load_batch(reader, chosen, config.timepoints, device)
+    chosen = batches(windows, batch_size)
+    for first in range(0, len(chosen), ranks.world):
+        # Where a model is shared out, all must go through it equally often: some for nothing.
+        number = min(first + ranks.rank, len(chosen) - 1)
+        batch = load_batch(reader, chosen[number], config.timepoints, device)
         source = generator(seed, "validation", number)
         mask = random_mask(model.tokenizer.available(batch.covered), n_visible, source)
-        result = reconstruct(model, batch.signal, mask)
+        with autocast(precision, device):
+            result = reconstruct(model, batch.signal, mask)
         truth, predicted = (
             model.tokenizer.paste(part, mask.hidden) for part in (result.truth, result.predicted)
         )
-        total += masked_sums(truth, predicted).sum((0, 1))
-    found = scores(total)
+        if number == first + ranks.rank:
+            total += masked_sums(truth, predicted).sum((0, 1))
+    found = scores(ranks.total(torch.from_numpy(total)).numpy())
     return {
         "val_loss": float(found["mse"]),
         "val_r2": float(found["r2"]) if np.isfinite(found["r2"]) else None,

@@ -49,12 +49,21 @@ SETTINGS = PretrainSettings(
     epochs=4,
     windows_per_recording=1,
     batch_size=2,
+    accumulate=1,
+    optimizer="adamw",
     learning_rate=0.005,
+    base_learning_rate=None,
     weight_decay=0.05,
     warmup=0.1,
     mask_ratio=0.75,
     clip_norm=1.0,
+    ema_decay=0.0,
+    precision="auto",
+    compile=False,
+    data="auto",
+    parallel="ddp",
     checkpoint_every=2,
+    keep_checkpoints=2,
     device="cpu",
 )
 STEPS = 12  # 4 epochs of ceil(5 / 2) steps
@@ -131,7 +140,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_only_matrices_decay() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    decaying, others = make_optimizer(model, 0.1, 0.05).param_groups
+    decaying, others = make_optimizer(dict(model.named_parameters()), 0.1, 0.05).param_groups
     assert [p.ndim for p in decaying["params"]] == [2]
     assert decaying["weight_decay"] == 0.05
     assert [p.ndim for p in others["params"]] == [1, 1, 1]
@@ -246,7 +255,7 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(reader, unbroken, tmp_
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_polite_signal_saves_and_stops(reader, unbroken, tmp_path, name) -> None:
     def report(row) -> None:
-        if row["step"] == 5:
+        if row["step"] == 4:  # which is told while step 5 is under way
             os.kill(os.getpid(), getattr(signal, name))
 
     before = signal.getsignal(signal.SIGTERM)

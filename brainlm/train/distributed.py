@@ -1,0 +1,156 @@
+"""Several processes that train one model: who they are, and what they tell each other.
+
+torchrun says it by RANK, WORLD_SIZE and LOCAL_RANK, `srun` with several tasks by Slurm's own
+variables. Each process holds the whole model (DDP) or a part of each matrix (FSDP2); either way
+the gradients are averaged over the processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+#: A process that waits for so long for another one gives up. Writing a checkpoint takes less.
+_PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among `world` ones."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0  # number on its node: the GPU it takes
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and talks."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """`values`, which become their sum over the processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, number: int) -> int:
+        """What the first process says."""
+        if self.world == 1:
+            return number
+        told = torch.tensor(number)
+        dist.broadcast(told, src=0)
+        return int(told)
+
+
+#: One process.
+ALONE = Ranks()
+
+
+def ranks_of(environment: Mapping[str, str]) -> Ranks:
+    """Who this process is, as torchrun or `srun` tell it.
+
+    In a batch script without `srun`, Slurm promises tasks that do not run: only a step's number of
+    tasks (SLURM_STEP_NUM_TASKS) counts.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    else:
+        return ALONE
+    return Ranks(*(int(environment.get(name, 0)) for name in names))
+
+
+def meeting_point(environment: Mapping[str, str]) -> str:
+    """Where the processes find each other, as `init_process_group` wants it.
+
+    Under Slurm: the first node of the step, at a port that follows from the job's number.
+    """
+    if "MASTER_ADDR" in environment and "MASTER_PORT" in environment and "RANK" in environment:
+        return "env://"
+    host = environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"])
+    job = int(environment.get("SLURM_JOB_ID", 0))
+    return f"tcp://{host}:{environment.get('MASTER_PORT') or 20000 + job % 20000}"
+
+
+def first_host(nodes: str) -> str:
+    """The first of Slurm's node list: `gpu[03-05,9],other` -> `gpu03`."""
+    head = re.match(r"[^,\[]+(\[[^\]]+\])?[^,]*", nodes)
+    assert head is not None
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", head.group())
+
+
+@contextlib.contextmanager
+def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
+    """Be one of the processes within the block. Tensors on CPUs go by gloo, on GPUs by NCCL."""
+    ranks = ranks_of(environment)
+    if ranks.world == 1:
+        yield ranks
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(ranks.local % torch.cuda.device_count())
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        init_method=meeting_point(environment),
+        rank=ranks.rank,
+        world_size=ranks.world,
+        timeout=_PATIENCE,
+    )
+    yield ranks
+    # Not after an error: the others may be waiting for us, and would wait for each other here.
+    dist.destroy_process_group()
+
+
+def shard(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
+    """Give each process its part of every parameter (FSDP2), block by block."""
+    mesh = init_device_mesh(device.type, (ranks.world,))
+    for blocks in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def averaging_gradients(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """A model whose backward pass leaves gradients averaged over the processes."""
+    if ranks.world == 1 or isinstance(model, FSDPModule):
+        return model
+    return DistributedDataParallel(model)
+
+
+@contextlib.contextmanager
+def gradients_stay_here(model: nn.Module, stay: bool) -> Iterator[None]:
+    """Within the block, backward passes need not tell the others: a later one of the step does."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(not stay)
+        yield
+    elif isinstance(model, DistributedDataParallel) and stay:
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor of which each process may hold a part; all must call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def parted_like(value: Tensor, example: Tensor) -> Tensor:
+    """A whole tensor, on the device and shared out among the processes as `example` is."""
+    value = value.to(example.device)
+    if isinstance(example, DTensor):
+        return distribute_tensor(value, example.device_mesh, example.placements, src_data_rank=None)
+    return value
