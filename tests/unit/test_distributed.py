@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from dataclasses import replace
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from hypothesis import given
+from hypothesis import strategies as st
 
+from brainlm.errors import DataError
 from brainlm.model.checkpoint import save_weights
 from brainlm.model.config import ModelConfig
 from brainlm.shards.reader import ShardReader
@@ -31,9 +35,8 @@ from .test_pretrain import SETTINGS
 SPLITS = {"train": 7, "val": 3, "test": 1}
 CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
 EXACT = replace(SETTINGS, batch_size=5, epochs=3)
-STEPS = 6
 #: Sums of float32 in another order, over six steps: relative to the largest entry of a tensor.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -44,44 +47,27 @@ def reader(tmp_path_factory):
 
 
 def _train(
-    reader: ShardReader, folder: Path, settings: PretrainSettings, ranks: Ranks, kill_at: int = 0
+    reader: ShardReader,
+    folder: Path,
+    settings: PretrainSettings,
+    ranks: Ranks,
+    *,
+    report=lambda row: None,
+    stop: StopRequest | None = None,
 ) -> None:
-    """Train and save; with `kill_at`, the last process gets a SIGTERM during that step."""
-
-    def report(row: dict) -> None:
-        pass
-
-    with stop_signals() as stop:
-        if kill_at and ranks.rank == ranks.world - 1:
-            stop = _Later(kill_at)
-        model = pretrain(
-            reader,
-            CONFIG,
-            settings,
-            seed=3,
-            device=torch.device("cpu"),
-            checkpoints=Checkpoints.below(folder, "fingerprint", str),
-            report=report,
-            stop=stop,
-            ranks=ranks,
-        )
+    """Train, and save what each process ends with."""
+    model = pretrain(
+        reader,
+        CONFIG,
+        settings,
+        seed=3,
+        device=torch.device("cpu"),
+        checkpoints=Checkpoints.below(folder, "fingerprint", str),
+        report=report,
+        stop=stop or StopRequest(),
+        ranks=ranks,
+    )
     save_weights(folder / f"model-{ranks.rank}.safetensors", model)
-
-
-class _Later(StopRequest):
-    """A SIGTERM that comes when the loop looks for the n-th time: twice in each step."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    @property
-    def signal(self) -> str | None:
-        self._left -= 1
-        return "SIGTERM" if self._left <= 0 else None
-
-    @signal.setter
-    def signal(self, value: str | None) -> None:
-        pass
 
 
 def _process(rank: int, world: int, port: int, job, *given) -> None:
@@ -116,8 +102,13 @@ def _check_alike(folder: Path, expected: Path, world: int) -> None:
         found, _ = load_tensors(folder / f"model-{rank}.safetensors")
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():
-            largest = abs(value).max()
-            assert abs(found[name] - value).max() <= TOLERANCE * max(largest, 1e-3), name
+            if name.endswith("key_value.bias"):
+                # Attention does not depend on the keys' bias: its gradient is but rounding, which
+                # Adam scales up. The values' bias is the other half.
+                half = len(value) // 2
+                value, found[name] = value[half:], found[name][half:]
+            away = float(abs(found[name] - value).max() / max(abs(value).max(), 1e-3))
+            assert away <= TOLERANCE, (name, away)
     rows, expected_rows = _rows(folder), _rows(expected)
     assert len(rows) == len(expected_rows)
     for row, expected_row in zip(rows, expected_rows, strict=True):
@@ -144,3 +135,113 @@ def test_shared_work_has_the_result_of_one(
     else:
         _in_processes(world, _train, reader, tmp_path, settings)
     _check_alike(tmp_path, alone, world)
+
+
+def _train_until_another_is_told_to_stop(
+    reader: ShardReader, folder: Path, settings: PretrainSettings, ranks: Ranks
+) -> None:
+    """The first process sends a SIGTERM to the last one after its first step."""
+    (folder / f"pid-{ranks.rank}").write_text(str(os.getpid()))
+
+    def report(row: dict) -> None:
+        if row["step"] == 1:
+            os.kill(int((folder / f"pid-{ranks.world - 1}").read_text()), signal.SIGTERM)
+
+    with stop_signals() as stop:
+        try:
+            _train(reader, folder, settings, ranks, report=report, stop=stop)
+        except InterruptedTrainingError as error:
+            told = {"what": error.what, "exit_code": error.exit_code}
+            (folder / f"told-{ranks.rank}.json").write_text(json.dumps(told))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("before", "parallel", "after"), [(2, "ddp", 1), (2, "fsdp", 4), (1, "ddp", 2)]
+)
+def test_a_signal_to_one_stops_all_and_others_may_go_on(
+    reader, alone, tmp_path, before, parallel, after
+) -> None:
+    settings = replace(EXACT, parallel=parallel)
+    if before == 1:
+        _train_until_another_is_told_to_stop(reader, tmp_path, settings, ALONE)
+    else:
+        _in_processes(before, _train_until_another_is_told_to_stop, reader, tmp_path, settings)
+    told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in range(before)]
+    steps = {int(re.search(r"after step (\d+) of 6", each["what"])[1]) for each in told}
+    assert len(steps) == 1
+    assert steps < {2, 3, 4, 5}
+    assert {each["exit_code"] for each in told} == {1}
+    if before > 1:
+        assert "a signal to another process" in told[0]["what"]
+        assert "SIGTERM" in told[-1]["what"]
+    assert (tmp_path / f"fingerprint/step-{steps.pop():08d}.safetensors").exists()
+    if after == 1:
+        _train(reader, tmp_path, settings, ALONE)
+    else:
+        _in_processes(after, _train, reader, tmp_path, settings)
+    _check_alike(tmp_path, alone, after)
+
+
+def _explode(reader, folder: Path, settings: PretrainSettings, ranks: Ranks) -> None:
+    try:
+        _train(reader, folder, settings, ranks)
+    except DataError as error:
+        (folder / f"told-{ranks.rank}.txt").write_text(error.what)
+
+
+def test_all_processes_say_the_same_of_a_loss_that_explodes(reader, tmp_path) -> None:
+    settings = replace(EXACT, learning_rate=1e30, warmup=0.0)
+    _in_processes(2, _explode, reader, tmp_path, settings)
+    first, second = ((tmp_path / f"told-{rank}.txt").read_text() for rank in range(2))
+    assert first == second
+    assert re.search(r"at step \d+; the batch held sub-", first)
+
+
+def test_masters_and_running_means_are_the_same_in_all_processes(reader, tmp_path) -> None:
+    settings = replace(EXACT, precision="bf16-full", ema_decay=0.5, accumulate=2)
+    _in_processes(2, _train, reader, tmp_path, settings)
+    first, second = ((tmp_path / f"model-{rank}.safetensors").read_bytes() for rank in range(2))
+    assert first == second
+    _train(reader, tmp_path / "alone", settings, ALONE)
+    losses, expected = (
+        [row["val_loss"] for row in _rows(folder) if "val_loss" in row]
+        for folder in (tmp_path, tmp_path / "alone")
+    )
+    assert losses == pytest.approx(expected, rel=0.02)
+
+
+@given(count=st.integers(1, 40), world=st.integers(1, 9), passes=st.integers(1, 4))
+def test_each_window_is_taken_once_and_evenly(count, world, passes) -> None:
+    parts = [share_out(count, rank, world, passes) for rank in range(world)]
+    assert [row for part in parts for rows in part for row in rows] == list(range(count))
+    assert {len(part) for part in parts} == {passes}
+    sizes = [len(rows) for part in parts for rows in part]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_processes_are_known_by_torchrun_and_by_slurm() -> None:
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a"}
+    assert ranks_of(torchrun) == Ranks(3, 4, 1)
+    assert meeting_point({**torchrun, "MASTER_PORT": "1"}) == "env://"
+    step = {
+        "SLURM_PROCID": "5",
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_NODELIST": "gpu[03-04],big7",
+        "SLURM_JOB_ID": "1234567",
+    }
+    assert ranks_of(step) == Ranks(5, 8, 1)
+    assert meeting_point(step) == "tcp://gpu03:34567"
+    assert meeting_point({**step, "MASTER_ADDR": "b", "MASTER_PORT": "9"}) == "tcp://b:9"
+    batch_script = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
+    assert ranks_of(batch_script) == ALONE
+    assert ranks_of({**step, "SLURM_STEP_NUM_TASKS": "1"}) == ALONE
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("gpu[3,5]", "gpu3"), ("r[01-02]-n,x", "r01-n")],
+)
+def test_the_first_of_slurms_nodes(nodes, first) -> None:
+    assert first_host(nodes) == first
