@@ -35,8 +35,9 @@ from .test_pretrain import SETTINGS
 SPLITS = {"train": 7, "val": 3, "test": 1}
 CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
 EXACT = replace(SETTINGS, batch_size=5, epochs=3)
-#: Sums of float32 in another order, over six steps: relative to the largest entry of a tensor.
-TOLERANCE = 1e-4
+#: Sums of float32 in another order, over six steps of Adam, relative to the largest entry of a
+#: tensor. Seen: 2e-4. A mean of the processes' means, instead of that of all entries: 0.2.
+TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")

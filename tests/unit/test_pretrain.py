@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,10 @@ from brainlm.model.config import ModelConfig
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator, random_mask
 from brainlm.shards.reader import ShardReader
+from brainlm.shards.tensorfile import load_tensors
 from brainlm.train import pretrain as training
-from brainlm.train.checkpointing import Checkpoints
+from brainlm.train.checkpointing import Checkpoints, best_step
+from brainlm.train.data import MappedSource, ResidentSource, ahead, open_source
 from brainlm.train.optim import learning_rate_at, make_optimizer
 from brainlm.train.pretrain import pretrain
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
@@ -38,6 +40,7 @@ from brainlm.train.settings import (
     TargetSettings,
     read_settings,
 )
+from brainlm.train.state import TrainState
 from brainlm.train.validation import validate
 
 from .synthetic_cohort import FIELDS, NETWORK, make_shards, params, write_study
@@ -377,3 +380,143 @@ def test_sigkill_of_the_real_command_changes_nothing(tmp_path) -> None:
     command(study.root)
     assert {name: (folder / name).read_bytes() for name in names} == unbroken
     assert math.isfinite(json.loads(unbroken["metrics.jsonl"].splitlines()[-1])["val_loss"])
+
+
+def _with(**changes) -> PretrainSettings:
+    return replace(SETTINGS, **changes)
+
+
+@pytest.fixture(scope="module")
+def all_options(reader, tmp_path_factory):
+    """A training with all that a checkpoint has to hold."""
+    torch.set_num_threads(1)
+    settings = _with(accumulate=2, ema_decay=0.8, precision="bf16-full", optimizer="adam")
+    return settings, _train(reader, tmp_path_factory.mktemp("options"), settings=settings)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", [3, 4])
+def test_masters_and_running_means_survive_being_killed(
+    reader, all_options, tmp_path, seed
+) -> None:
+    settings, expected = all_options
+    draw = random.Random(seed)
+    kills = 0
+    while True:
+        left = draw.randint(2, 6)
+
+        def report(row) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KilledError
+
+        try:
+            result = _train(reader, tmp_path, settings=settings, report=report)
+            break
+        except KilledError:
+            kills += 1
+    assert kills >= 2
+    assert result == expected
+
+
+def test_windows_are_the_same_from_memory_and_from_files(reader, unbroken, tmp_path) -> None:
+    assert isinstance(open_source("auto", reader, 40, torch.device("cpu")), MappedSource)
+    assert isinstance(open_source("resident", reader, 40, torch.device("cpu")), ResidentSource)
+    assert _train(reader, tmp_path, settings=_with(data="resident")) == unbroken
+
+
+def test_the_rate_may_follow_the_batch() -> None:
+    assert _with(learning_rate=0.1).peak_learning_rate == 0.1
+    assert _with(base_learning_rate=0.1, batch_size=64).peak_learning_rate == 0.025
+
+
+def test_adam_is_no_adamw() -> None:
+    """Adam adds decay to the gradient, so it is scaled away; AdamW shrinks the weight by it."""
+    ends = {}
+    for kind in ("adam", "adamw"):
+        weight = torch.nn.Parameter(torch.full((1, 1), 10.0))
+        optimizer = make_optimizer({"weight": weight}, 0.01, 0.5, kind)
+        weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        ends[kind] = float(weight.detach())
+    assert ends["adam"] == pytest.approx(9.99, abs=1e-5)
+    assert ends["adamw"] == pytest.approx(9.99 - 0.01 * 0.5 * 10, abs=1e-5)
+
+
+def test_the_running_mean_is_what_is_validated_and_kept(reader, tmp_path) -> None:
+    """With a share of nearly 1, the mean stays where the weights began; they do not."""
+    settings = _with(ema_decay=1 - 1e-9)
+    rows: list[dict] = []
+    _train(reader, tmp_path, settings=settings, report=rows.append)
+    state = TrainState(CONFIG, reader.parcels, settings, seed=3, device=torch.device("cpu"))
+    start = {name: value.clone() for name, value in state.model.state_dict().items()}
+    kept, _ = load_tensors(tmp_path / "model.safetensors")
+    for name, value in kept.items():
+        np.testing.assert_allclose(value, start[name], atol=1e-6)
+    validated = [row["val_loss"] for row in rows if "val_loss" in row]
+    assert validated == pytest.approx([validated[0]] * len(validated), rel=1e-5)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(set(losses)) == STEPS
+
+    saved = sorted((tmp_path / "fingerprint").glob("step-*"))[-1]
+    tensors, _ = load_tensors(saved)
+    assert not np.allclose(tensors["model.cls"], tensors["ema.cls"], atol=1e-4)
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(reader, tmp_path) -> None:
+    _train(reader, tmp_path, settings=_with(checkpoint_every=1))
+    folder = tmp_path / "fingerprint"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["val_loss"]: row["step"] for row in rows if "val_loss" in row}
+    kept = {int(path.stem.removeprefix("step-")) for path in folder.glob("step-*")}
+    assert kept == {STEPS - 1, STEPS, losses[min(losses)]}
+    assert best_step([{"val_loss": 2, "step": 3}, {"val_loss": 1, "step": 6}, {"step": 7}]) == 6
+    assert best_step([{"step": 7, "loss": 0.1}]) == 0
+
+
+def test_a_loss_that_is_none_is_told_a_step_late_and_never_saved(
+    reader, tmp_path, monkeypatch
+) -> None:
+    """The batch that is named is that of the step, not the one under way."""
+    broken = 4
+    plan = training.make_plan(reader, CONFIG, SETTINGS)
+    held = {
+        window.recording_id
+        for window in training.epoch_batches(plan, CONFIG, SETTINGS, 3, broken // 3)[broken % 3]
+    }
+    step_of = training._train_step
+
+    def poisoned(state, source, step, *rest, **options):
+        outcome = step_of(state, source, step, *rest, **options)
+        return outcome * torch.nan if step.number == broken else outcome
+
+    monkeypatch.setattr(training, "_train_step", poisoned)
+    with pytest.raises(DataError) as caught:
+        _train(reader, tmp_path)
+    assert f"at step {broken + 1}; the batch held {', '.join(sorted(held))}" in caught.value.what
+    kept = sorted(path.stem for path in (tmp_path / "fingerprint").glob("step-*"))
+    assert kept[-1] == "step-00000004"
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
+    made: list[int] = []
+
+    def make(key: int) -> int:
+        if key == 5:
+            raise KilledError
+        made.append(key)
+        return 10 * key
+
+    stream = ahead(make, range(9), depth=2)
+    assert next(stream) == 0
+    seen = []
+    with pytest.raises(KilledError):
+        for value in stream:
+            assert len(made) <= len(seen) + 5
+            seen.append(value)
+    assert seen == [10, 20, 30, 40]
+    closed = ahead(make, range(4))
+    next(closed)
+    closed.close()
+    assert list(ahead(make, range(3), depth=7)) == [0, 10, 20]
