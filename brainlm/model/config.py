@@ -16,6 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("pre", "post"),
     "decoder": ("cross", "full"),
     "head": ("linear", "mlp"),
+    "missing": ("mark", "learned"),
 }
 
 
@@ -42,8 +43,10 @@ class ModelConfig:
     norm: str = "pre"  # LayerNorm before each step, or after it (post: the published 13M)
     norm_eps: float = 1e-5
     conv: int = 0  # reach of a convolution over the tokens beside attention (published 13M: 65)
+    landmarks: int = 0  # of approximate attention (Nystrom), for sequences longer than that
     decoder: str = "cross"  # full: self-attention among all tokens, as published
     head: str = "linear"  # what makes a patch of a decoded token; mlp: the published 13M
+    missing: str = "mark"  # in an image, where there is no data: -1, as published, or learned
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -56,6 +59,9 @@ class ModelConfig:
             elif name == "conv":
                 if value and (value < 1 or value % 2 == 0):
                     raise InputError(f"model.conv must be 0 or odd, not {value}")
+            elif name == "landmarks":
+                if value < 0:
+                    raise InputError(f"model.landmarks must be at least 0, not {value}")
             elif name == "dropout":
                 if not 0 <= value < 1:
                     raise InputError(f"model.dropout must be in [0, 1), not {value}")

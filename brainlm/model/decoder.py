@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .transformer import CrossBlock, SelfBlock
+from .transformer import CrossBlock, SelfBlock, run_block
 
 
 class Decoder(nn.Module):
@@ -28,6 +28,7 @@ class Decoder(nn.Module):
         self.place = place
         self.norm = nn.LayerNorm(width, config.norm_eps)
         self.guess = _guess(config, entries)
+        self.recompute = False  # the blocks' activations; see `run_block`
 
     @property
     def last_layer(self) -> nn.Linear:
@@ -48,40 +49,61 @@ class CrossDecoder(Decoder):
             CrossBlock(config, *sizes) for _ in range(config.decoder_layers)
         )
 
-    def forward(self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
-        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, asked, entries)."""
+    def forward(
+        self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor | None = None
+    ) -> Tensor:
+        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, asked, entries).
+
+        Of the `hidden` tokens, or of those `asked`.
+        """
         context = self.bridge(latents)
         context = torch.cat([context[:, :1], context[:, 1:] + self.place(visible)], dim=1)
-        x = self.mask_token + self.place(asked)
+        x = self.mask_token + self.place(hidden if asked is None else asked)
         for block in self.blocks:
-            x = block(x, context)
+            x = run_block(block, self.recompute, x, context)
         guessed: Tensor = self.guess(self.norm(x))
         return guessed
 
 
 class FullDecoder(Decoder):
-    """All tokens, in their order in the window, see each other."""
+    """All tokens see each other.
+
+    Where their order counts (a convolution, landmarks) it is that of the window; else CLS and the
+    visible ones stand first, and the last block works out the hidden ones alone.
+    """
 
     def __init__(self, config: ModelConfig, place: nn.Module, entries: int):
         """See `Decoder`."""
         super().__init__(config, place, entries)
+        self.ordered = bool(config.conv or config.landmarks)
         sizes = (config.decoder_hidden, config.decoder_heads, config.decoder_mlp)
         self.blocks = nn.ModuleList(SelfBlock(config, *sizes) for _ in range(config.decoder_layers))
 
-    def forward(self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
-        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, asked, entries)."""
+    def forward(
+        self, latents: Tensor, visible: Tensor, hidden: Tensor, asked: Tensor | None = None
+    ) -> Tensor:
+        """Latents (batch, 1 + k, width of the encoder) -> guesses (batch, asked, entries).
+
+        Of the `hidden` tokens, or of those `asked`.
+        """
         seen = self.bridge(latents)
-        index = torch.cat([visible, hidden], dim=1)
-        mask = self.mask_token.expand(*hidden.shape, -1)
-        x = torch.cat([seen[:, 1:], mask], dim=1) + self.place(index)
-        order = index.argsort(dim=1)
-        x = x.gather(1, order[..., None].expand_as(x))
-        x = torch.cat([seen[:, :1], x], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x[:, 1:])
-        chosen = x.gather(1, asked[..., None].expand(-1, -1, x.shape[-1]))
-        guessed: Tensor = self.guess(chosen)
+        shown = seen[:, 1:] + self.place(visible)
+        x = torch.cat([seen[:, :1], shown, self.mask_token + self.place(hidden)], dim=1)
+        chosen = None  # where the asked ones stand, if not at the end
+        if self.ordered:
+            order = _standing(visible, hidden)
+            x = torch.cat([x[:, :1], _take(x[:, 1:], order)], dim=1)
+            chosen = hidden if asked is None else asked
+        elif asked is not None:
+            chosen = _standing(visible, hidden).gather(1, asked)
+        *first, last = self.blocks
+        for block in first:
+            x = run_block(block, self.recompute, x)
+        if chosen is None:
+            x = run_block(last, self.recompute, x, None, seen.shape[1])
+        else:
+            x = _take(run_block(last, self.recompute, x)[:, 1:], chosen)
+        guessed: Tensor = self.guess(self.norm(x))
         return guessed
 
 
@@ -99,3 +121,15 @@ def _guess(config: ModelConfig, entries: int) -> nn.Linear | nn.Sequential:
     return nn.Sequential(
         nn.Linear(width, width // 2), nn.LeakyReLU(0.1), nn.Linear(width // 2, entries)
     )
+
+
+def _standing(visible: Tensor, hidden: Tensor) -> Tensor:
+    """Where each token stands, (batch, tokens), when the visible ones come before the hidden."""
+    index = torch.cat([visible, hidden], dim=1)
+    place = torch.arange(index.shape[1], device=index.device).expand_as(index)
+    return torch.empty_like(index).scatter(1, index, place)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """(batch, n, width) at `index` (batch, k)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -7,18 +7,21 @@ guessed, the decoder's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .attention import check_backend
 from .config import ModelConfig
 from .decoder import build_decoder
 from .mask import TokenMask
 from .tokenizer import ImageTokenizer, ParcelTokenizer
-from .transformer import Attention, SelfBlock
+from .transformer import Attention, SelfBlock, run_block
 
 _INIT_STD = 0.02
+_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"mse": torch.square, "mae": torch.abs}
 _TOKENIZERS: dict[str, type[ParcelTokenizer] | type[ImageTokenizer]] = {
     "parcels": ParcelTokenizer,
     "image": ImageTokenizer,
@@ -28,7 +31,7 @@ _TOKENIZERS: dict[str, type[ParcelTokenizer] | type[ImageTokenizer]] = {
 class Reconstruction(NamedTuple):
     """What the model makes of a masked window."""
 
-    loss: Tensor  # () mean squared error over the entries with data of the target tokens
+    loss: Tensor  # () float32: mean error over the entries with data of the target tokens
     predicted: Tensor  # (batch, hidden tokens, entries)
     truth: Tensor  # (batch, hidden tokens, entries); NaN where there is no target
 
@@ -50,6 +53,18 @@ class MaskedAutoencoder(nn.Module):
         self.encoder_norm = nn.LayerNorm(c.hidden, c.norm_eps)
         place = self.tokenizer.place_of(c, xyz_mm, c.decoder_hidden)
         self.decoder = build_decoder(c, place, self.tokenizer.entries)
+        self.recompute = False  # the encoder's activations; see `checkpoint_blocks`
+
+    def set_attention(self, backend: str) -> None:
+        """Choose who computes attention (`attention.BACKENDS`); to rounding it changes nothing."""
+        check_backend(backend, self.config.landmarks)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = backend
+
+    def checkpoint_blocks(self, on: bool) -> None:
+        """Whether to keep no activations inside blocks and work them out again going backward."""
+        self.recompute = self.decoder.recompute = on
 
     def initialize(self, source: torch.Generator) -> None:
         """Draw all weights from `source`: Xavier-uniform matrices, zero biases (as ViT-MAE).
@@ -86,7 +101,7 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.tokenizer(_take(patches, visible), visible)
         x = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.encoder:
-            x = block(x, weights)
+            x = run_block(block, self.recompute and weights is None, x, weights)
         latents: Tensor = self.encoder_norm(x)
         return latents
 
@@ -97,7 +112,7 @@ class MaskedAutoencoder(nn.Module):
 
         `latents` are those of `encode` for the `visible` tokens, whose places are told again.
         """
-        guessed: Tensor = self.decoder(latents, visible, hidden, hidden if asked is None else asked)
+        guessed: Tensor = self.decoder(latents, visible, hidden, asked)
         return guessed
 
     def forecast(self, signal: Tensor, timepoints: int) -> Tensor:
@@ -115,15 +130,42 @@ class MaskedAutoencoder(nn.Module):
         guessed = self.decode(self.encode_patches(patches, visible), visible, hidden, asked)
         return self.tokenizer.paste(guessed, asked)[:, :, -timepoints:]
 
-    def forward(self, signal: Tensor, mask: TokenMask) -> Reconstruction:
-        """Guess the hidden tokens of `signal` (batch, parcels, time) and compare."""
+    def forward(self, signal: Tensor, mask: TokenMask, loss: str = "mse") -> Reconstruction:
+        """Guess the hidden tokens of `signal` (batch, parcels, time) and compare.
+
+        `loss` is the mean of the squared ("mse") or absolute ("mae") error, in units of the
+        tokenizer. Only entries with data of target tokens count. Whatever the network's precision,
+        it is worked out in float32.
+        """
         patches = self.tokenizer.cut(signal)
         latents = self.encode_patches(patches, mask.visible)
         predicted = self.decode(latents, mask.visible, mask.hidden)
-        truth = torch.where(mask.target[..., None], _take(patches, mask.hidden), torch.nan)
+        truth = torch.where(mask.target[..., None], _take(patches, mask.hidden), torch.nan).float()
         counted = ~truth.isnan()
-        squares = torch.where(counted, predicted - truth, 0.0).square()
-        return Reconstruction(squares.sum() / counted.sum(), predicted, truth)
+        error = torch.where(counted, predicted.float() - truth, 0.0)
+        total = _LOSSES[loss](error).sum()
+        return Reconstruction(total / counted.sum(), predicted, truth)
+
+
+def build_on_meta(config: ModelConfig, xyz_mm: Tensor) -> MaskedAutoencoder:
+    """A network whose weights take no memory and have no values, until `give_weights`.
+
+    Fixed tables (places, the order of parcels) are small, made as ever, and true: never call
+    `to_empty` on it, which would lose them.
+    """
+    with torch.device("meta"):
+        return MaskedAutoencoder(config, xyz_mm)
+
+
+def give_weights(
+    model: nn.Module, state: Mapping[str, Tensor], device: torch.device | str = "cpu"
+) -> None:
+    """Make `state` the weights of a network built on meta, all of them, without a copy on the CPU.
+
+    With tensors that are mapped from a file, memory is that of the pages touched.
+    """
+    model.load_state_dict(dict(state), strict=True, assign=True)
+    model.to(device)
 
 
 def _take(patches: Tensor, index: Tensor) -> Tensor:

@@ -1,22 +1,30 @@
 """Which tokens the encoder sees, as index sets of constant size.
 
 A token without data (of a parcel that is NaN) is never shown and never asked for: the functions
-here take which tokens are `available`. Each sample shows the same number of tokens
-(`count_visible`, set by the recording with the fewest), so that shapes stay static and no
-attention mask is needed.
+here take which tokens are `available`. Each sample shows the same number of tokens, set by the
+recording with the fewest, so that shapes stay static and no attention mask is needed.
+
+A sample's mask is decided by the generator and by its place in the batch: not by who else is in it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .tokenizer import ImageTokenizer, ParcelTokenizer
+
+KINDS = ("random", "future", "parcels", "networks")
+
 
 class TokenMask(NamedTuple):
-    """A split of the tokens of each sample."""
+    """A split of the tokens of each sample; make one by hand for any other choice of tokens."""
 
     visible: Tensor  # (batch, n_visible) int64, all of them available
     hidden: Tensor  # (batch, tokens - n_visible) int64
@@ -33,6 +41,61 @@ def generator(*key: object) -> torch.Generator:
 def count_visible(mask_ratio: float, fewest: int) -> int:
     """Visible tokens of each sample, when the poorest recording has `fewest` available ones."""
     return min(max(1, round((1 - mask_ratio) * fewest)), fewest - 1)
+
+
+def future_timepoints(ratio: float, timepoints: int) -> int:
+    """Time points that a share of a window is, at least one."""
+    return max(1, round(ratio * timepoints))
+
+
+def make_mask(
+    tokenizer: ParcelTokenizer | ImageTokenizer,
+    covered: Tensor,
+    kind: str,
+    ratio: float,
+    source: torch.Generator,
+    *,
+    groups: Tensor | None = None,
+    n_visible: int | None = None,
+) -> TokenMask:
+    """Hide about `ratio` of each sample's tokens; `covered` (batch, parcels): which have data.
+
+    random    any tokens
+    future    those that hold any of the last `ratio` of the time points
+    parcels   whole parcels; of an image whole rows of squares (parcels that are neighbours in y)
+    networks  all parcels of some networks, as many as fit; `groups`: (parcels,) the number of a
+              parcel's network, -1 for none (such parcels are never hidden)
+
+    `n_visible` tokens of each sample are shown: those of `tokenizer.count_shown` in a training, so
+    that shapes are the same for all batches; else as many as this batch allows. Where a sample has
+    more that are not to be hidden, some are neither shown nor asked for; which, is drawn.
+    """
+    available = tokenizer.available(covered)
+    if kind == "random":
+        count = n_visible or count_visible(ratio, _fewest(available))
+        return _shown(available, _shuffle(available, source), count)
+    if kind == "parcels":
+        row = tokenizer.row
+        rows = available.unflatten(1, (-1, row)).any(2)
+        count = n_visible or count_visible(ratio, _fewest(rows)) * row
+        if count % row:
+            raise ValueError(f"{count} tokens are no whole rows of {row}")
+        order = _shuffle(rows, source)[..., None] * row + torch.arange(row, device=rows.device)
+        return _shown(available, order.flatten(1), count)
+    if kind == "future":
+        hide = tokenizer.last(future_timepoints(ratio, tokenizer.config.timepoints))
+        hide = hide.to(available.device)
+        return chosen_mask(available, hide, n_visible or _fewest(available & ~hide), source)
+    if kind == "networks" and groups is not None:
+        count = n_visible or count_visible(ratio, _fewest(available))
+        first, second = _branches(source)
+        members = [groups.to(available.device) == number for number in range(int(groups.max()) + 1)]
+        tokens = tokenizer.of_parcels(torch.stack(members))
+        return chosen_mask(available, _some_of(tokens, available, count, first), count, second)
+    raise InputError(
+        f"There is no mask {kind!r}" if kind not in KINDS else "Masks by network need networks",
+        fix=f"choose of {', '.join(KINDS)}; networks come with the atlas (parcels.tsv)",
+    )
 
 
 def random_mask(available: Tensor, n_visible: int, source: torch.Generator) -> TokenMask:
@@ -56,8 +119,7 @@ def chosen_mask(
     """
     hide = hide.to(available.device).expand_as(available)
     mask = split_tokens(available & hide, _shuffle(available & ~hide, source), n_visible)
-    if not (available & ~hide).gather(1, mask.visible).all():
-        raise ValueError(f"fewer than {n_visible} tokens are left to show")
+    _check_left(available & ~hide, mask, n_visible)
     return mask
 
 
@@ -78,8 +140,51 @@ def random_partition(available: Tensor, n_visible: int, source: torch.Generator)
     return order[0, : sets * n_visible].unflatten(0, (sets, n_visible))
 
 
+def _some_of(groups: Tensor, available: Tensor, n_visible: int, source: torch.Generator) -> Tensor:
+    """Tokens (batch, tokens) of `groups` (n, tokens), drawn one by one, that leave `n_visible`."""
+    drawn = torch.rand(len(available), len(groups), generator=source).to(available.device)
+    hide = torch.zeros_like(available)
+    for chosen in drawn.argsort(dim=1, stable=True).unbind(1):
+        more = hide | (groups[chosen] & available)
+        fits = (available & ~more).sum(dim=1) >= n_visible
+        hide = torch.where(fits[:, None], more, hide)
+    if not hide.any(dim=1).all():
+        raise InputError(
+            "No network is small enough to be hidden at this share of masked tokens",
+            fix="mask more, or choose a model with parcel tokens: a square of an image holds "
+            "parcels of several networks",
+        )
+    return hide
+
+
+def _shown(available: Tensor, order: Tensor, n_visible: int) -> TokenMask:
+    """`split_tokens`, where there is something to show."""
+    mask = split_tokens(available, order, n_visible)
+    _check_left(available, mask, n_visible)
+    return mask
+
+
+def _check_left(left: Tensor, mask: TokenMask, n_visible: int) -> None:
+    """What is shown must be among the tokens that are `left` (batch, tokens) to show."""
+    if n_visible < 1 or not left.gather(1, mask.visible).all():
+        raise InputError(
+            f"A recording has fewer than {max(n_visible, 1)} tokens left to show",
+            fix="mask a smaller share of the window, or leave out recordings with few parcels",
+        )
+
+
+def _branches(source: torch.Generator) -> tuple[torch.Generator, torch.Generator]:
+    """Two streams of `source`, so that how much is drawn of one does not shift the other."""
+    one, other = torch.randint(2**62, (2,), generator=source).tolist()
+    return torch.Generator().manual_seed(one), torch.Generator().manual_seed(other)
+
+
+def _fewest(chosen: Tensor) -> int:
+    """Of (batch, n) bool, the count in the poorest sample."""
+    return int(chosen.sum(dim=1).min())
+
+
 def _shuffle(available: Tensor, source: torch.Generator) -> Tensor:
-    """Token order (batch, tokens), random, the available ones first."""
-    noise = torch.rand(available.shape, generator=source)
-    order = torch.where(available.cpu(), noise, torch.inf).argsort(dim=1, stable=True)
-    return order.to(available.device)
+    """Order (batch, n), random, the available ones first."""
+    noise = torch.rand(available.shape, generator=source).to(available.device)
+    return torch.where(available, noise, torch.inf).argsort(dim=1, stable=True)

@@ -38,7 +38,8 @@ class ParcelPlace(nn.Module):
         self.register_buffer("xyz", xyz_mm.float(), persistent=False)
         table = sinusoids(patches, width, longest=max(4.0 * patches, 2.0))
         self.register_buffer("time", table, persistent=False)
-        drawn = torch.randn(3, width // 2, generator=generator("directions", width))
+        source = generator("directions", width)
+        drawn = torch.randn(3, width // 2, generator=source, device="cpu")
         self.register_buffer("directions", drawn / REACH_MM)
 
     def forward(self, index: Tensor) -> Tensor:
@@ -88,14 +89,15 @@ class ImagePlace(nn.Module):
 
 
 def sinusoids(length: int, width: int, longest: float = _LONGEST) -> Tensor:
-    """Fixed position table (length, width): sines in even columns, cosines in odd ones.
+    """Fixed position table (length, width): sines in even columns, cosines in odd ones, on the CPU.
 
     As Vaswani et al. (2017), section 3.5. Their `longest` wavelength, 2 pi x 10,000, makes ten
     patches all look alike; our own models take a shorter one.
     """
-    position = torch.arange(length, dtype=torch.float64)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(longest) / width))
-    table = torch.zeros(length, width, dtype=torch.float64)
+    steps = torch.arange(max(length, width), dtype=torch.float64, device="cpu")
+    position = steps[:length, None]
+    rate = torch.exp(steps[:width:2] * (-math.log(longest) / width))
+    table = torch.zeros_like(position).repeat(1, width)
     table[:, 0::2] = torch.sin(position * rate)
     table[:, 1::2] = torch.cos(position * rate)
     return table.float()
@@ -103,6 +105,7 @@ def sinusoids(length: int, width: int, longest: float = _LONGEST) -> Tensor:
 
 def _axis(position: Tensor, width: int) -> Tensor:
     """(tokens, width): sines, then cosines, of one coordinate (He et al. 2022)."""
-    rate = _LONGEST ** -(torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    steps = torch.arange(width // 2, dtype=torch.float64, device=position.device)
+    rate = _LONGEST ** -(steps / (width / 2))
     phase = position.double()[:, None] * rate
     return torch.cat([phase.sin(), phase.cos()], dim=1)

@@ -125,18 +125,17 @@ def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
         "decoder": "full",
     }
     if nystrom:
-        if config["num_landmarks"] != config["segment_means_seq_len"]:
-            raise DataError(
-                "This model's attention is an approximation (fewer landmarks than segments)",
-                fix="the released 13M has as many, for which attention is exact",
-            )
+        # With as many landmarks as their sequence is meant to be long, as the released 13M has
+        # it, their attention is the exact one, however long it is.
+        exact = config["num_landmarks"] == config["segment_means_seq_len"]
         return ModelConfig(
             parcels=config["num_brain_voxels"],
             timepoints=config["num_timepoints_per_voxel"],
             patch=config["timepoint_patching_size"],
             place="linear",
             norm="post",
-            conv=config["conv_kernel_size"],
+            conv=config["conv_kernel_size"] or 0,
+            landmarks=0 if exact else config["num_landmarks"],
             head="mlp",
             **shared,
         )

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .mask import count_visible, future_timepoints
 from .place import ImagePlace, ParcelPlace, RawParcelPlace
 
 #: What stands in an image where there is no data, as published.
@@ -27,9 +28,10 @@ class ParcelTokenizer(nn.Module):
     def __init__(self, config: ModelConfig, xyz_mm: Tensor):
         """`xyz_mm`: (parcels, 3) centroids in MNI mm."""
         super().__init__()
-        self.parcels, self.entries = config.parcels, config.patch
+        self.config, self.parcels, self.entries = config, config.parcels, config.patch
         self.patches = config.timepoints // config.patch
-        self.tokens = config.parcels * self.patches
+        self.row = self.patches  # tokens of one parcel
+        self.tokens = config.parcels * self.row
         self.signal_projection = nn.Linear(config.patch, config.hidden)
         self.place = self.place_of(config, xyz_mm, config.hidden)
 
@@ -56,15 +58,13 @@ class ParcelTokenizer(nn.Module):
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
         """Tokens (batch, k, hidden) of chosen patches (batch, k, entries) at `index` (batch, k)."""
+        patches = patches.to(self.signal_projection.weight.dtype)
         tokens: Tensor = self.signal_projection(patches) + self.place(index)
         return tokens
 
     def last(self, timepoints: int, *, wholly: bool = False) -> Tensor:
         """Tokens (tokens,) bool that hold any of (or only) the last `timepoints` of a window."""
-        starts = torch.arange(self.patches) * self.entries
-        first = self.patches * self.entries - timepoints
-        future = starts >= first if wholly else starts + self.entries > first
-        return future.repeat(self.parcels)
+        return last_of_row(self.config, timepoints, wholly=wholly).repeat(self.parcels)
 
     def of_parcels(self, parcels: Tensor) -> Tensor:
         """Tokens (batch, tokens) of the chosen `parcels` (batch, parcels), both bool."""
@@ -84,33 +84,46 @@ class ImageTokenizer(nn.Module):
     The published models pad the image to a square with -1 on all sides (`padding: square`), see
     all its tokens, and repeat it on three equal channels, which fold into one: the sum of their
     weights. Without padding the same tokens are there but for those that hold no data at all.
-    A parcel without data looks like padding, and is no target.
+
+    A parcel without data is no target, and a square of nothing else is not there. In a square that
+    other parcels share, each of its entries is replaced by a mark that belongs to the entry's place
+    in the square: learned (`missing: learned`), or -1 as the released models know it from their
+    padding. Neither can pass for a signal: 0 would be the parcel's mean, while no scaled series
+    stays at -1, 5.6 interquartile ranges below its own mean.
     """
 
     order: Tensor
     inverse: Tensor
+    no_data: Tensor
 
     def __init__(self, config: ModelConfig, xyz_mm: Tensor):
         """`xyz_mm`: (parcels, 3) centroids in MNI mm; equal y keep the atlas's order."""
         super().__init__()
+        self.config = config
         side, self.scale, self.timepoints = config.patch, config.input_scale, config.timepoints
         self.side, self.entries = side, side * side
         self.square = config.padding == "square"
         self.rows, self.columns = _axes(config)
-        self.tokens = self.rows.count * self.columns.count
+        self.row = self.columns.count  # tokens of the same parcels
+        self.tokens = self.rows.count * self.row
         order = torch.argsort(xyz_mm[:, 1], stable=True)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("inverse", order.argsort(), persistent=False)
         self.signal_projection = nn.Linear(self.entries, config.hidden)
         self.place = self.place_of(config, xyz_mm, config.hidden)
+        if config.missing == "learned":
+            self.no_data = nn.Parameter(torch.full((self.entries,), NO_DATA))
+        else:
+            mark = torch.full((self.entries,), NO_DATA, device="cpu")
+            self.register_buffer("no_data", mark, persistent=False)
 
     @classmethod
     def place_of(cls, config: ModelConfig, xyz_mm: Tensor, width: int) -> ImagePlace:
         """Embedding of the tokens' places, `width` wide."""
         rows, columns = _axes(config)
         grid = torch.meshgrid(
-            rows.first + torch.arange(rows.count),
-            columns.first + torch.arange(columns.count),
+            rows.first + torch.arange(rows.count, device="cpu"),
+            columns.first + torch.arange(columns.count, device="cpu"),
             indexing="ij",
         )
         return ImagePlace(grid[0].flatten(), grid[1].flatten(), width)
@@ -146,7 +159,7 @@ class ImageTokenizer(nn.Module):
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
         """Tokens (batch, k, hidden) of chosen squares (batch, k, entries) at `index` (batch, k)."""
-        seen = torch.where(patches.isnan(), NO_DATA, patches)
+        seen = torch.where(patches.isnan(), self.no_data, patches.to(self.no_data.dtype))
         tokens: Tensor = self.signal_projection(seen) + self.place(index)
         return tokens
 
@@ -155,10 +168,7 @@ class ImageTokenizer(nn.Module):
 
         The padding beyond the window is no token of the future.
         """
-        starts = torch.arange(self.columns.count) * self.side - self.columns.before
-        first = self.timepoints - timepoints
-        future = starts >= first if wholly else starts + self.side > first
-        return (future & (starts < self.timepoints)).repeat(self.rows.count)
+        return last_of_row(self.config, timepoints, wholly=wholly).repeat(self.rows.count)
 
     def of_parcels(self, parcels: Tensor) -> Tensor:
         """Tokens (batch, tokens) that hold any of the `parcels` (batch, parcels), both bool."""
@@ -219,6 +229,33 @@ def fewest_tokens(config: ModelConfig, parcels: int) -> int:
     thinnest = config.patch - max(rows.before, rows.after)
     empty = min((config.parcels - parcels) // thinnest, rows.count - 1)
     return (rows.count - empty) * columns.count
+
+
+def count_shown(config: ModelConfig, kind: str, ratio: float, parcels: int) -> int:
+    """Tokens that `mask.make_mask` can show of every recording with so many `parcels` or more.
+
+    Given as its `n_visible`, the shapes are the same for all batches of a training.
+    """
+    fewest = fewest_tokens(config, parcels)
+    if kind in ("random", "networks"):
+        return count_visible(ratio, fewest)
+    future = last_of_row(config, future_timepoints(ratio, config.timepoints))
+    rows = fewest // len(future)
+    if kind == "parcels":
+        return count_visible(ratio, rows) * len(future)
+    return rows * int((~future).sum())
+
+
+def last_of_row(config: ModelConfig, timepoints: int, *, wholly: bool = False) -> Tensor:
+    """Of the tokens of one row (row,): bool, any of (or only) the last `timepoints` are in it."""
+    if config.tokenizer == "parcels":
+        starts = torch.arange(0, config.timepoints, config.patch, device="cpu")
+    else:
+        columns = _axes(config)[1]
+        starts = torch.arange(columns.count, device="cpu") * config.patch - columns.before
+    first = config.timepoints - timepoints
+    future = starts >= first if wholly else starts + config.patch > first
+    return future & (starts < config.timepoints)
 
 
 def _scatter(patches: Tensor, index: Tensor, tokens: int) -> Tensor:

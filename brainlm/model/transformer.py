@@ -1,11 +1,12 @@
-"""Transformer blocks on PyTorch's scaled dot-product attention."""
+"""Transformer blocks."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from .attention import attend
 from .config import ModelConfig
 
 #: Logit of a token for its own likeness at the start; unlike ones have about 0.
@@ -16,15 +17,15 @@ class Attention(nn.Module):
     """Multi-head attention of `x` to `context` (to itself when both are the same).
 
     With `conv` above 0 each head adds a convolution of the values along the sequence, over so many
-    tokens, as the published 13M does (Xiong et al. 2021, Nystromformer; with as many landmarks as
-    its sequence is meant to be long, its attention is the exact one). Tokens are then not
-    exchangeable: their order counts.
+    tokens, as the published 13M does (Xiong et al. 2021, Nystromformer). Tokens are then not
+    exchangeable: their order counts. So it does with `landmarks`; see `attention`.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, conv: int = 0):
+    def __init__(self, width: int, heads: int, dropout: float, conv: int = 0, landmarks: int = 0):
         """`width` is shared out among the `heads`."""
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.landmarks = heads, dropout, landmarks
+        self.backend = "sdpa"
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -54,13 +55,15 @@ class Attention(nn.Module):
         """
         query = self._split(self.query(x))
         key, value = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
-        if weights is None:
-            dropout = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        else:
-            likeness = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-            weights.append(likeness.softmax(dim=-1))
-            mixed = weights[-1] @ value
+        mixed = attend(
+            query,
+            key,
+            value,
+            backend=self.backend,
+            dropout=self.dropout if self.training else 0.0,
+            landmarks=self.landmarks,
+            weights=weights,
+        )
         if self.conv is not None:
             mixed = mixed + self.conv(value)
         joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
@@ -89,16 +92,23 @@ class SelfBlock(nn.Module):
         super().__init__()
         self.after = config.norm == "post"
         self.norm1, self.norm2 = (nn.LayerNorm(width, config.norm_eps) for _ in range(2))
-        self.attention = Attention(width, heads, config.dropout, config.conv)
+        self.attention = Attention(width, heads, config.dropout, config.conv, config.landmarks)
         self.mlp = Mlp(width, mlp, config.dropout)
 
-    def forward(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
-        """(batch, n, width) -> the same shape; `weights` as in `Attention`."""
+    def forward(
+        self, x: Tensor, weights: list[Tensor] | None = None, wanted_from: int = 0
+    ) -> Tensor:
+        """(batch, n, width) -> (batch, n - wanted_from, width); `weights` as in `Attention`.
+
+        Tokens before `wanted_from` are seen by the others, but what becomes of them is not worked
+        out (not where the order of tokens counts).
+        """
         if self.after:
-            x = self.norm1(x + self.attention(x, x, weights))
+            wanted = x[:, wanted_from:]
+            x = self.norm1(wanted + self.attention(wanted, x, weights))
             return self.norm2(x + self.mlp(x))
         seen = self.norm1(x)
-        x = x + self.attention(seen, seen, weights)
+        x = x[:, wanted_from:] + self.attention(seen[:, wanted_from:], seen, weights)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -120,3 +130,16 @@ class CrossBlock(nn.Module):
         x = x + self.attention(self.norm1(x), self.norm_context(context))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
+
+
+def run_block(block: nn.Module, recompute: bool, *inputs: object) -> Tensor:
+    """`block(*inputs)`; with `recompute`, its inner activations are not kept for the backward pass.
+
+    They are worked out a second time then, with the same dropout: a third more arithmetic for a
+    fraction of the memory (Chen et al. 2016, sublinear memory cost).
+    """
+    if recompute and torch.is_grad_enabled():
+        out: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+    else:
+        out = block(*inputs)
+    return out

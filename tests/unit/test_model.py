@@ -128,7 +128,7 @@ def test_chosen_tokens_are_hidden_and_asked_for() -> None:
         assert sorted(asked.tolist()) == (available & hide)[sample].nonzero()[:, 0].tolist()
         assert not hide[sample][mask.visible[sample]].any()
         assert available[sample][mask.visible[sample]].all()
-    with pytest.raises(ValueError, match="fewer than 16"):
+    with pytest.raises(InputError, match="fewer than 16 tokens left"):
         chosen_mask(available, hide, 16, generator(2))
 
 
