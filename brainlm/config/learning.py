@@ -156,8 +156,16 @@ class Pretrain(Section):
     )
     weight_decay: NonNegative = Field(0.05, description="not on biases and norms")
     warmup: Share = Field(0.05, description="share of the steps with a rising rate")
+    mask: Literal["random", "future", "parcels", "networks"] = Field(
+        "random",
+        description="what is hidden: any tokens; the end of the window; whole parcels; all parcels "
+        "of some networks",
+    )
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.75, description="share of the tokens hidden from the encoder"
+    )
+    loss: Literal["mse", "mae"] = Field(
+        "mse", description="error of the guesses: mean of the squared or of the absolute ones"
     )
     clip_norm: Positive = Field(1.0, description="largest gradient norm")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -173,6 +181,14 @@ class Pretrain(Section):
     compile: bool = Field(
         False,
         description="compile the model (torch.compile): minutes at first, then faster on a GPU",
+    )
+    attention: Literal["sdpa", "flash", "eager", "nystrom"] = Field(
+        "sdpa",
+        description="sdpa: PyTorch's kernels; flash: the package flash-attn; eager: written out; "
+        "nystrom: for models with landmarks",
+    )
+    checkpoint_blocks: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, slower"
     )
     data: Literal["auto", "resident", "mmap"] = Field(
         "auto",

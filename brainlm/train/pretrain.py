@@ -21,14 +21,14 @@ from torch import Tensor
 
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
-from ..model.mask import TokenMask, count_visible, generator, random_mask
-from ..model.tokenizer import fewest_tokens
+from ..model.mask import TokenMask, generator
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
 from .checkpointing import Checkpoints
 from .data import Coverage, Source, ahead, fewest_parcels, open_source, share_out
 from .distributed import ALONE, Ranks, gradients_stay_here
 from .journal import Journal
+from .masking import Masking
 from .optim import learning_rate_at
 from .precision import autocast
 from .runtime import InterruptedTrainingError, StopRequest
@@ -45,7 +45,7 @@ class Plan:
 
     train: dict[str, int]  # recording_id -> time points
     val_windows: list[Window]
-    n_visible: int
+    masking: Masking
     steps_per_epoch: int
     total_steps: int
 
@@ -77,8 +77,12 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
     return Plan(
         train=train,
         val_windows=even_windows(val, config.timepoints),
-        n_visible=count_visible(
-            settings.mask_ratio, fewest_tokens(config, fewest_parcels(reader, ("train", "val")))
+        masking=Masking.of(
+            config,
+            settings.mask,
+            settings.mask_ratio,
+            reader.parcels,
+            fewest_parcels(reader, ("train", "val")),
         ),
         steps_per_epoch=steps,
         total_steps=steps * settings.epochs,
@@ -141,7 +145,7 @@ def pretrain(
                         model,
                         reader,
                         plan.val_windows,
-                        n_visible=plan.n_visible,
+                        masking=plan.masking,
                         seed=seed,
                         batch_size=settings.batch_size,
                         precision=state.precision,
@@ -179,7 +183,7 @@ def _step_maker(
         epoch, place = divmod(number, plan.steps_per_epoch)
         windows = of_epoch(epoch)[place]
         draw = generator(seed, "mask", number)
-        mask = random_mask(tokenizer.available(coverage.of(windows)), plan.n_visible, draw)
+        mask = plan.masking.draw(tokenizer, coverage.of(windows), draw)
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]
@@ -232,7 +236,9 @@ def _train_step(
         later = number + 1 < len(passes) and not state.adds_up_itself
         with gradients_stay_here(state.trained, later):
             with autocast(state.precision, device):
-                part = state.trained(signal, mask).loss * (entries[number] / in_all)
+                part = state.trained(signal, mask, state.settings.loss).loss * (
+                    entries[number] / in_all
+                )
             (part * ranks.world).backward()  # for the gradients of the processes are averaged
         state.weights.take_gradients()
         loss += part.detach()

@@ -18,7 +18,16 @@ Settings = TypeVar("Settings")
 #: Options of `pretrain` that say how the work is done: a training may go on with others, and ends
 #: with the same result (to the rounding of sums, where the work is shared out otherwise).
 HOW = frozenset(
-    {"accumulate", "data", "parallel", "checkpoint_every", "keep_checkpoints", "device"}
+    {
+        "accumulate",
+        "attention",
+        "checkpoint_blocks",
+        "checkpoint_every",
+        "data",
+        "device",
+        "keep_checkpoints",
+        "parallel",
+    }
 )
 
 #: Windows per step that `base_learning_rate` is meant for (Goyal et al. 2017; He et al. 2022).
@@ -39,11 +48,15 @@ class PretrainSettings:
     base_learning_rate: float | None
     weight_decay: float
     warmup: float
+    mask: str
     mask_ratio: float
+    loss: str
     clip_norm: float
     ema_decay: float
     precision: str
     compile: bool
+    attention: str
+    checkpoint_blocks: bool
     data: str
     parallel: str
     checkpoint_every: int

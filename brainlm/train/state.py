@@ -51,6 +51,8 @@ class TrainState:
         self.precision = choose_precision(settings.precision, device)
         self.model = _plain(config, parcels)
         self.model.initialize(generator(seed, "weights"))
+        self.model.set_attention(settings.attention)
+        self.model.checkpoint_blocks(settings.checkpoint_blocks)
         self.model.to(device).train()
         sharded = ranks.world > 1 and settings.parallel == "fsdp"
         if sharded:

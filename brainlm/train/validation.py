@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.mae import MaskedAutoencoder, Reconstruction
-from ..model.mask import TokenMask, generator, random_mask
+from ..model.mask import TokenMask, generator
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches
 from .data import load_batch
 from .distributed import ALONE, Ranks
+from .masking import Masking
 from .precision import Precision, autocast
 
 Sums = NDArray[np.float64]
@@ -67,13 +68,13 @@ def validate(
     reader: ShardReader,
     windows: Sequence[Window],
     *,
-    n_visible: int,
+    masking: Masking,
     seed: int,
     batch_size: int,
     precision: Precision = "float32",
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Loss and R2 on fixed windows with fixed masks, whoever of the processes looks at which."""
+    """Squared error and R2 on fixed windows with fixed masks, whoever of the processes looks at which."""
     config = model.config
     device = next(model.parameters()).device
     total = np.zeros(N_SUMS)
@@ -83,7 +84,7 @@ def validate(
         number = min(first + ranks.rank, len(chosen) - 1)
         batch = load_batch(reader, chosen[number], config.timepoints, device)
         source = generator(seed, "validation", number)
-        mask = random_mask(model.tokenizer.available(batch.covered), n_visible, source)
+        mask = masking.draw(model.tokenizer, batch.covered, source)
         with autocast(precision, device):
             result = reconstruct(model, batch.signal, mask)
         truth, predicted = (

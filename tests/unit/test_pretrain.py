@@ -25,12 +25,14 @@ from brainlm.errors import DataError, InputError
 from brainlm.model.checkpoint import build_model, load_model, save_weights
 from brainlm.model.config import ModelConfig
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import generator, random_mask
+from brainlm.model.mask import generator, make_mask
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.tensorfile import load_tensors
+from brainlm.train import masking
 from brainlm.train import pretrain as training
 from brainlm.train.checkpointing import Checkpoints, best_step
 from brainlm.train.data import MappedSource, ResidentSource, ahead, open_source
+from brainlm.train.masking import Masking, network_numbers
 from brainlm.train.optim import learning_rate_at, make_optimizer
 from brainlm.train.pretrain import pretrain
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
@@ -58,11 +60,15 @@ SETTINGS = PretrainSettings(
     base_learning_rate=None,
     weight_decay=0.05,
     warmup=0.1,
+    mask="random",
     mask_ratio=0.75,
+    loss="mse",
     clip_norm=1.0,
     ema_decay=0.0,
     precision="auto",
     compile=False,
+    attention="sdpa",
+    checkpoint_blocks=False,
     data="auto",
     parallel="ddp",
     checkpoint_every=2,
@@ -93,12 +99,21 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _train(reader, folder: Path, *, settings=SETTINGS, report=lambda row: None, stop=None, say=str):
+def _train(
+    reader,
+    folder: Path,
+    *,
+    settings=SETTINGS,
+    config=CONFIG,
+    report=lambda row: None,
+    stop=None,
+    say=str,
+):
     """Train; return what ends up in the files: weights and log."""
     checkpoints = Checkpoints.below(folder, "fingerprint", say)
     model = pretrain(
         reader,
-        CONFIG,
+        config,
         settings,
         seed=3,
         device=torch.device("cpu"),
@@ -180,12 +195,12 @@ def test_each_step_has_its_own_masks_and_each_epoch_its_own_windows(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def record(*arguments):
-        mask = random_mask(*arguments)
+    def record(*arguments, **options):
+        mask = make_mask(*arguments, **options)
         seen.append(mask.visible[0])
         return mask
 
-    monkeypatch.setattr(training, "random_mask", record)
+    monkeypatch.setattr(masking, "make_mask", record)
     _train(reader, tmp_path)
     assert len({tuple(visible.tolist()) for visible in seen}) == STEPS
     plan = training.make_plan(reader, CONFIG, SETTINGS)
@@ -204,7 +219,7 @@ def test_it_trains_on_train_and_watches_val_without_dropout(reader) -> None:
     model.initialize(generator(0))
     torch.nn.init.normal_(model.decoder.guess.weight, generator=generator(1))
     model.train()
-    watch = {"n_visible": 8, "seed": 1, "batch_size": 2}
+    watch = {"masking": Masking("random", 0.75, 8), "seed": 1, "batch_size": 2}
     first, second = (validate(model, reader, plan.val_windows, **watch) for _ in range(2))
     assert first == second
     assert model.training
@@ -520,3 +535,37 @@ def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
     next(closed)
     closed.close()
     assert list(ahead(make, range(3), depth=7)) == [0, 10, 20]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mask": "future"},
+        {"mask": "parcels"},
+        {"mask": "networks", "mask_ratio": 0.5},
+        {"loss": "mae"},
+        {"learning_rate": 0.001},
+    ],
+)
+def test_what_decides_the_result_changes_it(reader, unbroken, tmp_path, changes) -> None:
+    _, log = _train(reader, tmp_path, settings=_with(**changes))
+    assert log != unbroken[1]
+    rows = [json.loads(line) for line in log.decode().splitlines()]
+    assert all(math.isfinite(row["loss"]) for row in rows if "loss" in row)
+
+
+@pytest.mark.parametrize("changes", [{"attention": "eager"}, {"checkpoint_blocks": True}])
+def test_how_it_is_computed_does_not(reader, tmp_path, changes) -> None:
+    """But for rounding; without dropout, of which the attention backends draw their own."""
+    config = replace(CONFIG, dropout=0.0)
+    _, log = _train(reader, tmp_path / "as ever", config=config)
+    _, other = _train(reader, tmp_path / "else", config=config, settings=_with(**changes))
+    for row, expected in zip(other.decode().splitlines(), log.decode().splitlines(), strict=True):
+        assert json.loads(row) == pytest.approx(json.loads(expected), rel=1e-3)
+
+
+def test_networks_are_numbered_and_parcels_without_one_are_not() -> None:
+    table = pd.DataFrame({"yeo7_network": ["Visual", None, "Default", "Visual"]})
+    assert network_numbers(table).tolist() == [1, -1, 0, 1]
+    with pytest.raises(InputError, match="yeo7_network"):
+        network_numbers(pd.DataFrame({"name": ["a", "b"]}))
