@@ -236,9 +236,8 @@ def _train_step(
         later = number + 1 < len(passes) and not state.adds_up_itself
         with gradients_stay_here(state.trained, later):
             with autocast(state.precision, device):
-                part = state.trained(signal, mask, state.settings.loss).loss * (
-                    entries[number] / in_all
-                )
+                part = state.trained(signal, mask, state.settings.loss).loss
+            part = part * (entries[number] / in_all)
             (part * ranks.world).backward()  # for the gradients of the processes are averaged
         state.weights.take_gradients()
         loss += part.detach()

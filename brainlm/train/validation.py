@@ -74,7 +74,7 @@ def validate(
     precision: Precision = "float32",
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Squared error and R2 on fixed windows with fixed masks, whoever of the processes looks at which."""
+    """Squared error and R2 on fixed windows with fixed masks, shared out among the processes."""
     config = model.config
     device = next(model.parameters()).device
     total = np.zeros(N_SUMS)

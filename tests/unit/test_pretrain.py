@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -202,7 +203,7 @@ def test_each_step_has_its_own_masks_and_each_epoch_its_own_windows(
 
     monkeypatch.setattr(masking, "make_mask", record)
     _train(reader, tmp_path)
-    assert len({tuple(visible.tolist()) for visible in seen}) == STEPS
+    assert len({tuple(visible.tolist()) for visible in seen}) == STEPS + 1  # validation's
     plan = training.make_plan(reader, CONFIG, SETTINGS)
     one, two = (training.epoch_batches(plan, CONFIG, SETTINGS, 3, epoch) for epoch in (0, 1))
     assert {w.start for batch in one for w in batch} != {w.start for batch in two for w in batch}
@@ -548,6 +549,8 @@ def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
     ],
 )
 def test_what_decides_the_result_changes_it(reader, unbroken, tmp_path, changes) -> None:
+    reader = copy.copy(reader)
+    reader.parcels = reader.parcels.assign(yeo7_network=["A", "B"] * 4)
     _, log = _train(reader, tmp_path, settings=_with(**changes))
     assert log != unbroken[1]
     rows = [json.loads(line) for line in log.decode().splitlines()]
