@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,16 @@ def register(app: typer.Typer) -> None:
 
 
 def pretrain(
-    study: StudyOption = HERE, params: ParamsOption = None, threads: ThreadsOption = 1
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+    go_on_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="checkpoints of a training with other options, data or code, to go on from all "
+            "the same: a folder below models/RUN/checkpoints; noted in the model's provenance"
+        ),
+    ] = None,
 ) -> None:
     """Pretrain a masked autoencoder on the train split.
 
@@ -31,65 +41,82 @@ def pretrain(
     Checkpoints go to models/RUN/checkpoints; when killed, the same command goes on where it
     was and ends with the same bytes as an unbroken run (on the same kind of device and, on
     a CPU, with the same --threads). SIGTERM and SIGUSR1 make it save and stop. Changed
-    options, data or code start afresh. Writes models/RUN: weights, config, scaler, parcels,
-    model card and metrics.jsonl.
+    options, data or code start afresh. Under torchrun, or srun with several tasks, the processes
+    share the work. Writes models/RUN: weights, config, scaler, parcels, model card and
+    metrics.jsonl.
     """
     from ..model.checkpoint import save_weights
     from ..model.config import ModelConfig
+    from ..provenance import sha256_json
     from ..train import pretrain as training
     from ..train.checkpointing import Checkpoints
     from ..train.distributed import joined
+    from ..train.lineage import inherit, inherited, note_made_of
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import PretrainSettings, read_settings
-    from ._training import open_shards, tell_epochs
+    from ._progress import tell_steps
+    from ._training import open_shards
 
     run = StageRun("pretrain", study, params, software=("numpy", "safetensors", "torch"))
     reader = open_shards(run)
     config = ModelConfig.from_dict(run.params["model"])
     settings = read_settings(PretrainSettings, "pretrain", run.params["pretrain"])
-    _warn_of_short_recordings(reader, config.timepoints)
     device = set_up(settings.device, threads)
     machine = describe(device, threads)
+    made_of = _made_of(run, reader, machine)
     with stop_signals() as stop, joined() as ranks:
         checkpoints = Checkpoints.below(
             run.path("model").parent / "checkpoints",
-            _fingerprint(run, reader, machine),
+            sha256_json(made_of)[:16],
             say if ranks.first else _keep_quiet,
             settings.keep_checkpoints,
         )
-        model = training.pretrain(
-            reader,
-            config,
-            settings,
-            seed=run.params["seed"],
-            device=device,
-            checkpoints=checkpoints,
-            report=tell_epochs,
-            stop=stop,
-            ranks=ranks,
-        )
+        plan = training.make_plan(reader, config, settings)
+        if ranks.first:
+            _warn_of_short_recordings(reader, config.timepoints)
+            if go_on_from is not None:
+                inherit(checkpoints.folder, go_on_from, made_of)
+            note_made_of(checkpoints.folder, made_of)
+        with tell_steps(plan, config, settings, device, ranks, checkpoints.folder) as report:
+            model = training.pretrain(
+                reader,
+                config,
+                settings,
+                seed=run.params["seed"],
+                device=device,
+                checkpoints=checkpoints,
+                report=report,
+                stop=stop,
+                ranks=ranks,
+            )
     if not ranks.first:
         return
     run.path("model").unlink(missing_ok=True)  # no older weights beside the new config.json
     _save_surroundings(run, reader, model, settings, checkpoints.log)
     with run.output("model_log", about=machine) as path:
         shutil.copyfile(checkpoints.log.path, path)
-    with run.output("model", about=machine) as path:
+    lineage = inherited(checkpoints.folder)
+    about = {**machine, "WentOnFrom": lineage} if lineage else machine
+    with run.output("model", about=about) as path:
         save_weights(path, model)
     say(f"trained {settings.run}: {run.study.relative(run.path('model'))}")
 
 
-def _fingerprint(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> str:
-    """Of all that decides the result; not of how the work is shared out, nor how often saved."""
-    from ..provenance import sha256_file, sha256_json
+def _made_of(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the result; not how the work is shared out, nor how often it is saved."""
+    from ..provenance import sha256_file
     from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
     from ..train.settings import HOW
 
     what = {key: value for key, value in run.params["pretrain"].items() if key not in HOW}
     # The network also reads the parcels' places, of which the index knows nothing.
     names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
-    data = [sha256_file(reader.folder / name) for name in names]
-    return sha256_json([{**run.params, "pretrain": what}, data, run.code, machine])[:16]
+    return {
+        "options": {**run.params, "pretrain": what},
+        "data": {name: sha256_file(reader.folder / name) for name in names},
+        "code": run.code,
+        "machine": machine,
+    }
 
 
 def _keep_quiet(message: str) -> None:

@@ -77,7 +77,8 @@ class Checkpoints:
             if others:
                 say(
                     "Options, data or code have changed since the last training, so this one "
-                    f"starts afresh; older checkpoints may be deleted: {', '.join(others)}"
+                    "starts afresh (--go-on-from takes an older one up all the same); older "
+                    f"checkpoints may be deleted: {', '.join(others)}"
                 )
         return cls(folder, say, keep)
 

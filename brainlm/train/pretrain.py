@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, generator
@@ -48,6 +49,7 @@ class Plan:
     masking: Masking
     steps_per_epoch: int
     total_steps: int
+    windows_per_epoch: int
 
 
 class Piece(NamedTuple):
@@ -86,6 +88,7 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
         ),
         steps_per_epoch=steps,
         total_steps=steps * settings.epochs,
+        windows_per_epoch=windows,
     )
 
 
@@ -122,6 +125,11 @@ def pretrain(
     plan = make_plan(reader, config, settings)
     state = TrainState(config, reader.parcels, settings, seed=seed, device=device, ranks=ranks)
     done = checkpoints.resume(state)
+    if done > plan.total_steps:
+        raise InputError(
+            f"The checkpoint is of step {done}, but there are only {plan.total_steps} steps to do",
+            fix="raise pretrain.epochs, or start afresh",
+        )
     source = open_source(settings.data, reader, config.timepoints, device)
     make_step = _step_maker(reader, plan, state, source, seed)
     journal = Journal(checkpoints.log, report, ranks)
