@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 from dataclasses import replace
@@ -16,6 +17,7 @@ import torch.multiprocessing as multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainlm.cli.pretrain import pretrain as command
 from brainlm.errors import DataError
 from brainlm.model.checkpoint import save_weights
 from brainlm.model.config import ModelConfig
@@ -76,6 +78,9 @@ def _process(rank: int, world: int, port: int, job, *given) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
+    if job is _command:  # which joins by itself
+        job(*given, ALONE)
+        return
     with joined() as ranks:
         job(*given, ranks)
 
@@ -210,6 +215,29 @@ def test_masters_and_running_means_are_the_same_in_all_processes(reader, tmp_pat
         for folder in (tmp_path, tmp_path / "alone")
     )
     assert losses == pytest.approx(expected, rel=0.02)
+
+
+def _command(root: Path, ranks: Ranks) -> None:
+    command(root)
+
+
+def test_the_command_shares_the_work_and_writes_once(tmp_path, capfd) -> None:
+    options = {"model": {"overrides": {**NETWORK, "dropout": 0.0}}}
+    study = write_study(tmp_path / "study", SPLITS, options=options)
+    make_shards(study)
+    command(study.root)
+    folder = study.path("model", run="brainlm").parent
+    expected, _ = load_tensors(folder / "model.safetensors")
+    sidecar = (folder / "model.json").read_text()
+    shutil.rmtree(folder)
+    capfd.readouterr()
+    # As the environment says, which `_in_processes` sets.
+    _in_processes(2, _command, study.root)
+    assert capfd.readouterr().out.count("epoch 1: ") == 1
+    found, _ = load_tensors(folder / "model.safetensors")
+    name = "decoder.guess.weight"
+    assert abs(found[name] - expected[name]).max() <= TOLERANCE * abs(expected[name]).max()
+    assert (folder / "model.json").read_text() == sidecar
 
 
 @given(count=st.integers(1, 40), world=st.integers(1, 9), passes=st.integers(1, 4))

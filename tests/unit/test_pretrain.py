@@ -373,7 +373,17 @@ def test_older_weights_never_stand_beside_a_newer_config(study, monkeypatch) -> 
 
 @pytest.mark.faults
 def test_sigkill_of_the_real_command_changes_nothing(tmp_path) -> None:
-    options = {"pretrain": {"epochs": 12, "batch_size": 1, "checkpoint_every": 7, "device": "cpu"}}
+    options = {
+        "pretrain": {
+            "epochs": 12,
+            "batch_size": 1,
+            "checkpoint_every": 7,
+            "device": "cpu",
+            "accumulate": 2,
+            "ema_decay": 0.9,
+            "precision": "bf16-full",
+        }
+    }
     study = write_study(tmp_path / "study", SPLITS, options=options)
     make_shards(study)
     command(study.root)
