@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,9 +81,6 @@ def _process(rank: int, world: int, port: int, job, *given) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    if job is _command:  # which joins by itself
-        job(*given, ALONE)
-        return
     with joined() as ranks:
         job(*given, ranks)
 
@@ -93,13 +92,17 @@ def _in_processes(world: int, job, *given) -> None:
 
 
 def _start(world: int, job, *given) -> multiprocessing.ProcessContext:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     # Forked: what is imported need not be imported again.
     return multiprocessing.start_processes(
         _process, (world, port, job, *given), nprocs=world, join=False, start_method="fork"
     )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _rows(folder: Path) -> list[dict]:
@@ -223,11 +226,8 @@ def test_masters_and_running_means_are_the_same_in_all_processes(reader, tmp_pat
     assert losses == pytest.approx(expected, rel=0.02)
 
 
-def _command(root: Path, ranks: Ranks) -> None:
-    command(root)
-
-
-def test_the_command_shares_the_work_and_writes_once(tmp_path, capfd) -> None:
+def test_the_command_shares_the_work_and_writes_once(tmp_path) -> None:
+    """As `srun` starts it: two tasks of one step."""
     options = {"model": {"overrides": {**NETWORK, "dropout": 0.0}}}
     study = write_study(tmp_path / "study", SPLITS, options=options)
     make_shards(study)
@@ -236,10 +236,25 @@ def test_the_command_shares_the_work_and_writes_once(tmp_path, capfd) -> None:
     expected, _ = load_tensors(folder / "model.safetensors")
     sidecar = (folder / "model.json").read_text()
     shutil.rmtree(folder)
-    capfd.readouterr()
-    # As the environment says, which `_in_processes` sets.
-    _in_processes(2, _command, study.root)
-    assert capfd.readouterr().out.count("epoch 1: ") == 1
+
+    slurm = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(_free_port()),
+    }
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "brainlm", "pretrain", "--study", str(study.root)],
+            env={**os.environ, **slurm, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    told = [task.communicate(timeout=300)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert "epoch 1: val_loss" in told[0]
+    assert told[1] == ""
     found, _ = load_tensors(folder / "model.safetensors")
     name = "decoder.guess.weight"
     assert abs(found[name] - expected[name]).max() <= TOLERANCE * abs(expected[name]).max()
