@@ -12,7 +12,6 @@ longer is approximated, whatever the backend, and one that is not is attended to
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 
 import torch
@@ -88,9 +87,10 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
             f"The attention backend flash takes 16-bit floats, not {query.dtype}",
             fix="train in bfloat16, or choose the backend sdpa",
         )
-    call = importlib.import_module("flash_attn").flash_attn_func
+    from flash_attn import flash_attn_func
+
     parts = (part.transpose(1, 2) for part in (query, key, value))
-    mixed: Tensor = call(*parts, dropout_p=dropout)
+    mixed: Tensor = flash_attn_func(*parts, dropout_p=dropout)
     return mixed.transpose(1, 2)
 
 
@@ -107,14 +107,31 @@ def _nystrom(
     softmax(Q K~') softmax(Q~ K~')^+ softmax(Q~ K'), Q~ and K~ the landmarks: two narrow matrices
     and the pseudo-inverse of a small one. Like the convolution beside it, it depends on the order
     of tokens. Dropout is for the left factor, since the whole is never made.
+
+    All in float32, autocast or not: the pseudo-inverse multiplies the errors of 16 bits.
     """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, single = query.float(), key.float(), value.float()
+        mixed = _through_landmarks(query, key, single, dropout, landmarks, weights)
+    return mixed.to(value.dtype)
+
+
+def _through_landmarks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float,
+    landmarks: int,
+    weights: list[Tensor] | None,
+) -> Tensor:
+    """`_nystrom`, of float32."""
     scale = query.shape[-1] ** -0.25
     query, key = query * scale, key * scale
     query_marks, key_marks = (_segment_means(part, landmarks) for part in (query, key))
     left = _softmax(query @ key_marks.transpose(-1, -2))
     middle = _softmax(query_marks @ key_marks.transpose(-1, -2))
     right = _softmax(query_marks @ key.transpose(-1, -2))
-    left = left @ _pseudo_inverse(middle.float()).to(left.dtype)
+    left = left @ _pseudo_inverse(middle)
     if weights is not None:
         weights.append(left @ right)
     return F.dropout(left, dropout) @ (right @ value)

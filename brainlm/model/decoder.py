@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .transformer import CrossBlock, SelfBlock, run_block
+from .transformer import CrossBlock, SelfBlock, Wanted, run_block, tokens_at
 
 
 class Decoder(nn.Module):
@@ -69,7 +69,7 @@ class FullDecoder(Decoder):
     """All tokens see each other.
 
     Where their order counts (a convolution, landmarks) it is that of the window; else CLS and the
-    visible ones stand first, and the last block works out the hidden ones alone.
+    visible ones stand first. The last block works out the hidden ones alone.
     """
 
     def __init__(self, config: ModelConfig, place: nn.Module, entries: int):
@@ -89,20 +89,17 @@ class FullDecoder(Decoder):
         seen = self.bridge(latents)
         shown = seen[:, 1:] + self.place(visible)
         x = torch.cat([seen[:, :1], shown, self.mask_token + self.place(hidden)], dim=1)
-        chosen = None  # where the asked ones stand, if not at the end
+        wanted: Wanted = slice(seen.shape[1], None)
         if self.ordered:
             order = _standing(visible, hidden)
-            x = torch.cat([x[:, :1], _take(x[:, 1:], order)], dim=1)
-            chosen = hidden if asked is None else asked
+            x = torch.cat([x[:, :1], tokens_at(x[:, 1:], order)], dim=1)
+            wanted = 1 + (hidden if asked is None else asked)
         elif asked is not None:
-            chosen = _standing(visible, hidden).gather(1, asked)
+            wanted = 1 + _standing(visible, hidden).gather(1, asked)
         *first, last = self.blocks
         for block in first:
             x = run_block(block, self.recompute, x)
-        if chosen is None:
-            x = run_block(last, self.recompute, x, None, seen.shape[1])
-        else:
-            x = _take(run_block(last, self.recompute, x)[:, 1:], chosen)
+        x = run_block(last, self.recompute, x, None, wanted)
         guessed: Tensor = self.guess(self.norm(x))
         return guessed
 
@@ -128,8 +125,3 @@ def _standing(visible: Tensor, hidden: Tensor) -> Tensor:
     index = torch.cat([visible, hidden], dim=1)
     place = torch.arange(index.shape[1], device=index.device).expand_as(index)
     return torch.empty_like(index).scatter(1, index, place)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """(batch, n, width) at `index` (batch, k)."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""The encoder alone, as a graph that runs without this package (torch.export, ONNX)."""
+"""The encoder alone, as a graph that runs without this package: torch.export, or ONNX."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ..errors import InputError
 from ..files import atomic_path
 from .mae import MaskedAutoencoder
+
+#: What one ONNX file can hold, bytes.
+_ONNX_LIMIT = 2**31
 
 
 class EncoderForExport(nn.Module):
     """Scaled series of all parcels in, latents of all tokens out."""
 
     def __init__(self, model: MaskedAutoencoder):
-        """`model` is shared, not copied; its dropout is not part of the graph."""
+        """`model` is shared, not copied, and put in evaluation mode."""
         super().__init__()
-        self.model = model.eval()
+        self.model = model
+        self.eval()
 
     def forward(self, signal: Tensor) -> Tensor:
         """(batch, parcels, time) without NaN -> (batch, 1 + tokens, hidden), CLS first."""
@@ -37,6 +42,28 @@ def export_encoder(model: MaskedAutoencoder) -> ExportedProgram:
 
 
 def save_encoder(path: Path, model: MaskedAutoencoder) -> None:
-    """Write the graph and the weights as one .pt2 file, for `torch.export.load`."""
+    """Write graph and weights as one .pt2 file, for `torch.export.load`."""
     with atomic_path(path) as temporary:
         torch.export.save(export_encoder(model), temporary)
+
+
+def save_onnx(path: Path, model: MaskedAutoencoder) -> None:
+    """Write graph and weights as one .onnx file: input "signal", output "latents"."""
+    size = sum(parameter.nbytes for parameter in model.encoder.parameters())
+    if size > _ONNX_LIMIT:
+        raise InputError(
+            f"An ONNX file holds 2 GB, this encoder has {size / 2**30:.1f}",
+            fix="use `save_encoder` (torch.export)",
+        )
+    try:
+        program = torch.onnx.export(
+            export_encoder(model), input_names=["signal"], output_names=["latents"], verbose=False
+        )
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"To write ONNX, the package {error.name} is needed, which is not installed",
+            fix="`pip install onnx onnxscript`",
+        ) from None
+    assert program is not None
+    with atomic_path(path) as temporary:
+        program.save(temporary)

@@ -17,8 +17,9 @@ from .attention import check_backend
 from .config import ModelConfig
 from .decoder import build_decoder
 from .mask import TokenMask
+from .place import RawParcelPlace
 from .tokenizer import ImageTokenizer, ParcelTokenizer
-from .transformer import Attention, SelfBlock, run_block
+from .transformer import Attention, SelfBlock, run_block, tokens_at
 
 _INIT_STD = 0.02
 _LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"mse": torch.square, "mae": torch.abs}
@@ -80,6 +81,8 @@ class MaskedAutoencoder(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.look_at_similar()
+            elif isinstance(module, RawParcelPlace):  # millimetres: keep tokens about as large as 1
+                nn.init.normal_(module.xyz_projection.weight, std=_INIT_STD, generator=source)
         for token in (self.cls, self.decoder.mask_token):
             nn.init.normal_(token, std=_INIT_STD, generator=source)
         nn.init.zeros_(self.decoder.last_layer.weight)
@@ -98,8 +101,8 @@ class MaskedAutoencoder(nn.Module):
         self, patches: Tensor, visible: Tensor, weights: list[Tensor] | None = None
     ) -> Tensor:
         """`encode`, of a signal that is cut already (batch, tokens, entries)."""
-        tokens = self.tokenizer(_take(patches, visible), visible)
-        x = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = self.tokenizer(tokens_at(patches, visible), visible)
+        x = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         for block in self.encoder:
             x = run_block(block, self.recompute and weights is None, x, weights)
         latents: Tensor = self.encoder_norm(x)
@@ -120,12 +123,19 @@ class MaskedAutoencoder(nn.Module):
 
         (batch, parcels, timepoints), scaled. Tokens of the future alone are hidden; in one that
         reaches into it the future is set to 0, so that not one entry too many is withheld
-        (`predict_last_pixel` of the authors). All parcels must have data.
+        (`predict_last_pixel` of the authors). Parcels without data are not shown; there is a guess
+        for them as well.
         """
-        tokens = torch.arange(self.tokenizer.tokens, device=signal.device).expand(len(signal), -1)
-        gone = self.tokenizer.last(timepoints, wholly=True)
-        visible, hidden = tokens[:, ~gone], tokens[:, gone]
-        asked = tokens[:, self.tokenizer.last(timepoints)]
+        covered = ~signal.isnan().any(dim=2)
+        if not (covered == covered[0]).all():  # then not all show equally many tokens
+            return torch.cat([self.forecast(one, timepoints) for one in signal.split(1)])
+        tokens = torch.arange(self.tokenizer.tokens, device=signal.device)
+        shown = self.tokenizer.available(covered[:1])[0]
+        shown = shown & ~self.tokenizer.last(timepoints, wholly=True).to(signal.device)
+        asked = self.tokenizer.last(timepoints).to(signal.device)
+        visible, hidden, asked = (
+            tokens[chosen].expand(signal.shape[0], -1) for chosen in (shown, ~shown, asked)
+        )
         patches = self.tokenizer.blank(self.tokenizer.cut(signal), timepoints)
         guessed = self.decode(self.encode_patches(patches, visible), visible, hidden, asked)
         return self.tokenizer.paste(guessed, asked)[:, :, -timepoints:]
@@ -140,7 +150,9 @@ class MaskedAutoencoder(nn.Module):
         patches = self.tokenizer.cut(signal)
         latents = self.encode_patches(patches, mask.visible)
         predicted = self.decode(latents, mask.visible, mask.hidden)
-        truth = torch.where(mask.target[..., None], _take(patches, mask.hidden), torch.nan).float()
+        truth = torch.where(
+            mask.target[..., None], tokens_at(patches, mask.hidden), torch.nan
+        ).float()
         counted = ~truth.isnan()
         error = torch.where(counted, predicted.float() - truth, 0.0)
         total = _LOSSES[loss](error).sum()
@@ -166,8 +178,3 @@ def give_weights(
     """
     model.load_state_dict(dict(state), strict=True, assign=True)
     model.to(device)
-
-
-def _take(patches: Tensor, index: Tensor) -> Tensor:
-    """Choose patches (batch, k, entries) by `index` (batch, k)."""
-    return patches.gather(1, index[..., None].expand(-1, -1, patches.shape[-1]))

@@ -24,7 +24,7 @@ KINDS = ("random", "future", "parcels", "networks")
 
 
 class TokenMask(NamedTuple):
-    """A split of the tokens of each sample; make one by hand for any other choice of tokens."""
+    """A split of the tokens of each sample; `given_mask` makes one of any choice of tokens."""
 
     visible: Tensor  # (batch, n_visible) int64, all of them available
     hidden: Tensor  # (batch, tokens - n_visible) int64
@@ -98,6 +98,21 @@ def make_mask(
     )
 
 
+def given_mask(available: Tensor, visible: Tensor) -> TokenMask:
+    """Show the tokens `visible` (batch, k), in their order, and hide and ask for all others."""
+    outside = (visible < 0) | (visible >= available.shape[1])
+    shown = torch.zeros_like(available).scatter(1, visible.masked_fill(outside, 0), True)
+    if outside.any() or (shown.sum(dim=1) != visible.shape[1]).any():
+        raise InputError(
+            "This mask shows a token twice, or one that is not there",
+            fix=f"give each sample different numbers from 0 to {available.shape[1] - 1}",
+        )
+    hidden = shown.to(torch.uint8).argsort(dim=1, stable=True)[:, : -visible.shape[1]]
+    mask = TokenMask(visible, hidden, available.gather(1, hidden))
+    _check_left(available, mask, visible.shape[1])
+    return mask
+
+
 def random_mask(available: Tensor, n_visible: int, source: torch.Generator) -> TokenMask:
     """Show `n_visible` random tokens of the `available` (batch, tokens) ones, hide the others."""
     return split_tokens(available, _shuffle(available, source), n_visible)
@@ -169,7 +184,7 @@ def _check_left(left: Tensor, mask: TokenMask, n_visible: int) -> None:
     if n_visible < 1 or not left.gather(1, mask.visible).all():
         raise InputError(
             f"A recording has fewer than {max(n_visible, 1)} tokens left to show",
-            fix="mask a smaller share of the window, or leave out recordings with few parcels",
+            fix="show fewer of its tokens, or leave out recordings with few parcels",
         )
 
 

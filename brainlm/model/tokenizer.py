@@ -47,14 +47,14 @@ class ParcelTokenizer(nn.Module):
 
     def cut(self, signal: Tensor) -> Tensor:
         """Cut (batch, parcels, time) into patches (batch, tokens, entries)."""
-        return signal.reshape(len(signal), -1, self.entries)
+        return signal.reshape(signal.shape[0], -1, self.entries)
 
     def paste(self, patches: Tensor, index: Tensor) -> Tensor:
         """Patches (batch, k, entries) of the tokens `index` in place, (batch, parcels, time).
 
         NaN elsewhere.
         """
-        return _scatter(patches, index, self.tokens).reshape(len(patches), self.parcels, -1)
+        return _scatter(patches, index, self.tokens).reshape(patches.shape[0], self.parcels, -1)
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
         """Tokens (batch, k, hidden) of chosen patches (batch, k, entries) at `index` (batch, k)."""
@@ -176,11 +176,23 @@ class ImageTokenizer(nn.Module):
         return rows.unflatten(1, (-1, self.side)).any(2).repeat_interleave(self.columns.count, 1)
 
     def blank(self, patches: Tensor, timepoints: int) -> Tensor:
-        """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0."""
+        """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0.
+
+        So is the padding above and below them, as published; a parcel without data is not.
+        """
         time = torch.arange(self.columns.count * self.side) - self.columns.before
         future = (time >= self.timepoints - timepoints) & (time < self.timepoints)
-        squares = future.reshape(-1, 1, self.side).expand(-1, self.side, -1).flatten(1)
-        return patches.masked_fill(squares.repeat(self.rows.count, 1).to(patches.device), 0.0)
+        parcel = torch.arange(self.rows.count * self.side) - self.rows.before
+        padding = (parcel < 0) | (parcel >= len(self.order))
+        future, padding = (
+            image.expand(len(parcel), len(time))
+            .reshape(self.rows.count, self.side, self.columns.count, self.side)
+            .transpose(1, 2)
+            .reshape(self.tokens, self.entries)
+            .to(patches.device)
+            for image in (future, padding[:, None])
+        )
+        return patches.masked_fill(future & (padding | ~patches.isnan()), 0.0)
 
 
 class _Axis:
@@ -261,5 +273,5 @@ def last_of_row(config: ModelConfig, timepoints: int, *, wholly: bool = False) -
 def _scatter(patches: Tensor, index: Tensor, tokens: int) -> Tensor:
     """(batch, k, entries) -> (batch, tokens, entries), NaN where nothing is."""
     place = index[..., None].expand_as(patches)
-    empty = patches.new_full((len(patches), tokens, patches.shape[2]), torch.nan)
+    empty = patches.new_full((patches.shape[0], tokens, patches.shape[2]), torch.nan)
     return empty.scatter(1, place, patches)

@@ -12,6 +12,19 @@ from .config import ModelConfig
 #: Logit of a token for its own likeness at the start; unlike ones have about 0.
 _SHARPNESS = 22.0
 
+#: Which tokens of a sequence: all, a stretch, or by index (batch, k).
+Wanted = slice | Tensor | None
+
+
+def tokens_at(x: Tensor, wanted: Wanted) -> Tensor:
+    """Some tokens of x (batch, ..., n, width)."""
+    if wanted is None:
+        return x
+    if isinstance(wanted, slice):
+        return x[..., wanted, :]
+    index = wanted.reshape(wanted.shape[0], *(1,) * (x.dim() - 3), -1, 1)
+    return x.gather(-2, index.expand(*x.shape[:-2], -1, x.shape[-1]))
+
 
 class Attention(nn.Module):
     """Multi-head attention of `x` to `context` (to itself when both are the same).
@@ -47,13 +60,19 @@ class Attention(nn.Module):
         self.query.weight.mul_((_SHARPNESS / (width / self.heads) ** 0.5) ** 0.5)
         self.key_value.weight[:width].copy_(self.query.weight)
 
-    def forward(self, x: Tensor, context: Tensor, weights: list[Tensor] | None = None) -> Tensor:
-        """(batch, n, width), (batch, m, width) -> (batch, n, width).
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        weights: list[Tensor] | None = None,
+        wanted: Wanted = None,
+    ) -> Tensor:
+        """(batch, n, width), (batch, m, width) -> (batch, n, width), or of the `wanted` of n alone.
 
         With a list for `weights`, the attention weights (batch, heads, n, m) are appended to it,
         which needs the memory of all of them.
         """
-        query = self._split(self.query(x))
+        query = self._split(self.query(x if self.landmarks else tokens_at(x, wanted)))
         key, value = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
         mixed = attend(
             query,
@@ -64,8 +83,10 @@ class Attention(nn.Module):
             landmarks=self.landmarks,
             weights=weights,
         )
+        if self.landmarks:  # means of all queries
+            mixed = tokens_at(mixed, wanted)
         if self.conv is not None:
-            mixed = mixed + self.conv(value)
+            mixed = mixed + tokens_at(self.conv(value), wanted)
         joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return joined
 
@@ -96,19 +117,17 @@ class SelfBlock(nn.Module):
         self.mlp = Mlp(width, mlp, config.dropout)
 
     def forward(
-        self, x: Tensor, weights: list[Tensor] | None = None, wanted_from: int = 0
+        self, x: Tensor, weights: list[Tensor] | None = None, wanted: Wanted = None
     ) -> Tensor:
-        """(batch, n, width) -> (batch, n - wanted_from, width); `weights` as in `Attention`.
+        """(batch, n, width) -> the same shape; `weights` as in `Attention`.
 
-        Tokens before `wanted_from` are seen by the others, but what becomes of them is not worked
-        out (not where the order of tokens counts).
+        Where only some tokens are `wanted`, the others are seen by them but not worked out.
         """
         if self.after:
-            wanted = x[:, wanted_from:]
-            x = self.norm1(wanted + self.attention(wanted, x, weights))
+            x = self.norm1(tokens_at(x, wanted) + self.attention(x, x, weights, wanted))
             return self.norm2(x + self.mlp(x))
         seen = self.norm1(x)
-        x = x[:, wanted_from:] + self.attention(seen[:, wanted_from:], seen, weights)
+        x = tokens_at(x, wanted) + self.attention(seen, seen, weights, wanted)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import NystromformerConfig
+from transformers.models.nystromformer.modeling_nystromformer import NystromformerLayer
 
 from brainlm.config import Model, load_preset
 from brainlm.errors import DataError
@@ -124,3 +127,44 @@ def test_presets_have_the_published_numbers_of_parameters(preset: str, published
     marks = config.patch**2 if config.missing == "learned" else 0  # theirs are constants
     ours = sum(parameter.numel() for parameter in model.parameters())
     assert ours - marks + folded_parameters(config) == published
+
+
+def test_fewer_landmarks_than_tokens_give_the_numbers_of_transformers_layers(
+    shared_data: Path,
+) -> None:
+    """The 13M's layers approximate where their configuration says so: 64 tokens by 8 landmarks."""
+    folder = shared_data / "parity" / "13m_tiny"
+    about = json.loads((folder / "meta.json").read_text())["config"]
+    about |= {"num_landmarks": 8, "segment_means_seq_len": 64}
+    state = load_file(folder / "state_dict.safetensors")
+    io = load_file(folder / "io.safetensors")
+    published = read_published(about, state)
+    assert published.config.landmarks == 8
+    model = MaskedAutoencoder(published.config, io["xyz_vectors"]).eval()
+    model.load_state_dict(published.state)
+    names = ("hidden_size", "num_attention_heads", "intermediate_size", "hidden_act")
+    names += ("num_landmarks", "segment_means_seq_len", "conv_kernel_size", "layer_norm_eps")
+    config = NystromformerConfig(**{name: about[name] for name in names})
+    signal, visible = io["signal_vectors"].float()[:1], torch.arange(0, 630, 10)[None]
+    with torch.no_grad():
+        patches = model.tokenizer.cut(signal)[:, visible[0]]
+        x = torch.cat([model.cls, model.tokenizer(patches, visible)], dim=1)
+        for number in range(published.config.layers):
+            layer = NystromformerLayer(config).eval()
+            start = f"vit.encoder.layer.{number}."
+            layer.load_state_dict(
+                {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            )
+            x = layer(x)[0]
+        expected = model.encoder_norm(x)
+        found = model.encode(signal, visible)
+        assert not torch.allclose(_exactly(published, io).encode(signal, visible), found, atol=1e-3)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def _exactly(published: Published, io: dict[str, torch.Tensor]) -> MaskedAutoencoder:
+    """The same network with exact attention."""
+    config = dataclasses.replace(published.config, landmarks=0)
+    model = MaskedAutoencoder(config, io["xyz_vectors"]).eval()
+    model.load_state_dict(published.state)
+    return model
