@@ -156,7 +156,7 @@ class MaskedAutoencoder(nn.Module):
         counted = ~truth.isnan()
         error = torch.where(counted, predicted.float() - truth, 0.0)
         total = _LOSSES[loss](error).sum()
-        return Reconstruction(total / counted.sum(), predicted, truth)
+        return Reconstruction(total / counted.sum().clamp(min=1), predicted, truth)
 
 
 def build_on_meta(config: ModelConfig, xyz_mm: Tensor) -> MaskedAutoencoder:

@@ -237,6 +237,7 @@ def _train_step(
     )
     flag = torch.full_like(entries[:1], int(stopping))
     in_all, told_to_stop = ranks.total(torch.cat([entries.sum()[None], flag]))
+    in_all = in_all.clamp(min=1)
 
     state.weights.forget_gradients()
     loss = torch.zeros((), device=device)

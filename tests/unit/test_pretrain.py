@@ -582,3 +582,19 @@ def test_networks_are_numbered_and_parcels_without_one_are_not() -> None:
     assert network_numbers(table).tolist() == [1, -1, 0, 1]
     with pytest.raises(InputError, match="yeo7_network"):
         network_numbers(pd.DataFrame({"name": ["a", "b"]}))
+
+
+def test_a_pass_without_anything_to_guess_teaches_nothing(reader, tmp_path, monkeypatch) -> None:
+    """As where no whole network fits into a window's share of hidden tokens."""
+
+    def nothing(*arguments, **options):
+        mask = make_mask(*arguments, **options)
+        mask.target[:1] = False
+        return mask
+
+    monkeypatch.setattr(masking, "make_mask", nothing)
+    _, log = _train(reader, tmp_path, settings=_with(accumulate=2))
+    rows = [json.loads(line) for line in log.decode().splitlines()]
+    assert all(math.isfinite(row["loss"]) for row in rows if "loss" in row)
+    # The last window of an odd number is alone in its step.
+    assert [row["loss"] for row in rows if "loss" in row][2] == 0
