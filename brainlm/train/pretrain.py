@@ -9,7 +9,6 @@ The processor runs ahead of a GPU: the numbers of a step are read when the next 
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -181,7 +180,6 @@ def _step_maker(
     It is called in another thread, and works on the CPU alone.
     """
     config, settings, ranks = state.model.config, state.settings, state.ranks
-    tokenizer = copy.deepcopy(state.model.tokenizer).cpu()
     coverage = Coverage(reader)
     of_epoch = lru_cache(maxsize=1)(
         lambda epoch: epoch_batches(plan, config, settings, seed, epoch)
@@ -191,7 +189,7 @@ def _step_maker(
         epoch, place = divmod(number, plan.steps_per_epoch)
         windows = of_epoch(epoch)[place]
         draw = generator(seed, "mask", number)
-        mask = plan.masking.draw(tokenizer, coverage.of(windows), draw)
+        mask = plan.masking.draw(state.tokenizer, coverage.of(windows), draw)
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]

@@ -7,6 +7,7 @@ processes share them, so that a training may go on in other circumstances.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
@@ -51,6 +52,8 @@ class TrainState:
         self.precision = choose_precision(settings.precision, device)
         self.model = _plain(config, parcels)
         self.model.initialize(generator(seed, "weights"))
+        #: On the CPU, whole, for drawing masks.
+        self.tokenizer = copy.deepcopy(self.model.tokenizer)
         self.model.set_attention(settings.attention)
         self.model.checkpoint_blocks(settings.checkpoint_blocks)
         self.model.to(device).train()
