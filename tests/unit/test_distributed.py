@@ -152,6 +152,7 @@ def test_shared_work_has_the_result_of_one(
     _check_alike(tmp_path, alone, world)
 
 
+@pytest.mark.slow  # where cores are few and busy
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_four_processes_too_though_two_have_no_window_in_the_end(
     reader, tmp_path, parallel
