@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .config import ModelConfig
 from .mask import count_visible, future_timepoints
 from .place import ImagePlace, ParcelPlace, RawParcelPlace
@@ -249,13 +250,21 @@ def count_shown(config: ModelConfig, kind: str, ratio: float, parcels: int) -> i
     Given as its `n_visible`, the shapes are the same for all batches of a training.
     """
     fewest = fewest_tokens(config, parcels)
-    if kind in ("random", "networks"):
-        return count_visible(ratio, fewest)
     future = last_of_row(config, future_timepoints(ratio, config.timepoints))
     rows = fewest // len(future)
-    if kind == "parcels":
-        return count_visible(ratio, rows) * len(future)
-    return rows * int((~future).sum())
+    shown = {
+        "random": count_visible(ratio, fewest),
+        "networks": count_visible(ratio, fewest),
+        "parcels": count_visible(ratio, rows) * len(future),
+        "future": rows * int((~future).sum()),
+    }[kind]
+    if shown < 1:
+        raise InputError(
+            f"Hiding {ratio:.0%} as {kind} leaves nothing to show of a recording with {parcels} "
+            "parcels",
+            fix="mask a smaller share of the window, or leave out recordings with few parcels",
+        )
+    return shown
 
 
 def last_of_row(config: ModelConfig, timepoints: int, *, wholly: bool = False) -> Tensor:

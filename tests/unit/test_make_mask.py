@@ -106,8 +106,10 @@ def test_a_samples_mask_does_not_hang_on_the_others(case) -> None:
 def test_the_count_planned_for_a_training_is_left_in_every_recording(case) -> None:
     name, covered, kind, ratio, seed = case
     poorest = int(covered.sum(dim=1).min())
-    count = count_shown(NETWORKS[name].config, kind, ratio, poorest)
-    if count < 1:
+    try:
+        count = count_shown(NETWORKS[name].config, kind, ratio, poorest)
+    except InputError as error:
+        assert "leaves nothing to show" in error.what
         return
     try:
         mask = _make(name, covered, kind, ratio, (seed,), n_visible=count)
@@ -202,6 +204,8 @@ def test_counts_are_known_from_the_configuration() -> None:
     assert [count_shown(config, kind, 0.75, 8) for kind in KINDS] == [8, 8, 8, 8]
     assert count_shown(config, "parcels", 0.5, 7) == 4 * 4  # 3.5 parcels, to even
     assert count_shown(config, "future", 15 / 40, 7) == 7 * 2
+    with pytest.raises(InputError, match="90% as future leaves nothing to show"):
+        count_shown(config, "future", 0.9, 7)
 
 
 def test_a_mask_can_be_given_from_outside() -> None:

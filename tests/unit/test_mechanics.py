@@ -147,7 +147,7 @@ def test_a_step_compiles_with_the_default_compiler(kind: str) -> None:
     model = small_network(kind).train()
     expected = _loss_and_gradients(model)
     found = _loss_and_gradients(model, torch.compile(model, fullgraph=True))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 _TWICE = """
@@ -204,7 +204,7 @@ def test_the_largest_preset_takes_no_memory_on_meta() -> None:
 
 @pytest.mark.parametrize("kind", [*PRESETS, "landmarks"])
 def test_the_encoder_is_exported_for_batches_of_any_size(kind: str, tmp_path: Path) -> None:
-    model = small_network(kind, dropout=0.1)
+    model = small_network(kind, dropout=0.1).train()
     tokens = model.tokenizer.tokens
     graph = export_encoder(model).module()
     for batch in (1, 2, 5):
