@@ -61,7 +61,7 @@ def pretrain(
     reader = open_shards(run)
     config = ModelConfig.from_dict(run.params["model"])
     settings = read_settings(PretrainSettings, "pretrain", run.params["pretrain"])
-    device = set_up(settings.device, threads)
+    device = set_up(settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     made_of = _made_of(run, reader, machine)
     with stop_signals() as stop, joined() as ranks:

@@ -200,6 +200,11 @@ class Pretrain(Section):
         description="processes of one node that share the work, each with a GPU; the workflow "
         "starts them with torchrun",
     )
+    deterministic: bool = Field(
+        True,
+        description="equal bytes from equal runs; false: on a GPU whatever kernels are fastest, "
+        "timed at the start",
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="with several processes: ddp: each holds the model; fsdp: each holds a part",

@@ -19,7 +19,7 @@ from .decoder import build_decoder
 from .mask import TokenMask
 from .place import RawParcelPlace
 from .tokenizer import ImageTokenizer, ParcelTokenizer
-from .transformer import Attention, SelfBlock, run_block, tokens_at
+from .transformer import Attention, SelfBlock, TokenConvolution, run_block, tokens_at
 
 _INIT_STD = 0.02
 _LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"mse": torch.square, "mae": torch.abs}
@@ -76,7 +76,7 @@ class MaskedAutoencoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=source)
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Conv2d):
+            elif isinstance(module, TokenConvolution):
                 nn.init.normal_(module.weight, std=_INIT_STD, generator=source)
         for module in self.modules():
             if isinstance(module, Attention):

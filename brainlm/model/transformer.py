@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -42,11 +43,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.conv = (
-            nn.Conv2d(heads, heads, (conv, 1), padding=(conv // 2, 0), groups=heads, bias=False)
-            if conv
-            else None
-        )
+        self.conv = TokenConvolution(heads, conv) if conv else None
 
     @torch.no_grad()
     def look_at_similar(self) -> None:
@@ -93,6 +90,45 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(batch, n, width) -> (batch, heads, n, width / heads)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class TokenConvolution(nn.Module):
+    """A convolution along the sequence, one kernel for each head, zeros beyond the ends.
+
+    Stretches of the sequence times the kernel's band matrix: the numbers of a grouped `Conv2d` of
+    (reach, 1), whose backward pass takes many times as long (`bench_model` has both).
+    """
+
+    def __init__(self, heads: int, reach: int):
+        """`reach` tokens, an odd number, with the token itself in the middle."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, 1, reach, 1))
+        self.side, self.stretch = reach // 2, max(16, reach - 1)
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(batch, heads, n, width) -> the same shape."""
+        n, stretch = value.shape[2], self.stretch
+        blocks = -(-n // stretch)
+        padded = F.pad(value, (0, 0, self.side, (blocks + 1) * stretch - self.side - n))
+        blocked = padded.unflatten(2, (blocks + 1, stretch))
+        seen = torch.cat([blocked[:, :, :-1], blocked[:, :, 1:]], dim=3)
+        mixed = self._band(value.dtype)[:, None] @ seen
+        return mixed.flatten(2, 3)[:, :, :n]
+
+    def _band(self, dtype: torch.dtype) -> Tensor:
+        """(heads, stretch, 2 stretch): row i weighs the tokens from i on."""
+        kernel = self.weight.flatten(1).to(dtype)
+        empty = kernel.new_zeros(len(kernel), self.stretch, 2 * self.stretch)
+        row = torch.arange(self.stretch, device=kernel.device)[:, None]
+        place = (row + torch.arange(kernel.shape[1], device=kernel.device)).expand_as(
+            empty[0, :, : kernel.shape[1]]
+        )
+        return empty.scatter(
+            2,
+            place.expand(len(kernel), -1, -1),
+            kernel[:, None].expand(-1, self.stretch, -1),
+        )
 
 
 class Mlp(nn.Sequential):

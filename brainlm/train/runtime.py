@@ -46,8 +46,8 @@ def stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def set_up(device: str, threads: int) -> torch.device:
-    """Choose the device and make PyTorch deterministic.
+def set_up(device: str, threads: int, *, deterministic: bool = True) -> torch.device:
+    """Choose the device and, unless speed comes first, make PyTorch deterministic.
 
     On the CPU, sums are shared out among the threads, so bytes are equal only for an equal
     number of threads; it is part of what the sidecars record.
@@ -60,7 +60,7 @@ def set_up(device: str, threads: int) -> torch.device:
         )
     chosen = torch.device("cuda" if available and device != "cpu" else "cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's deterministic mode
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(deterministic)
     torch.set_num_threads(threads)
     return chosen
 

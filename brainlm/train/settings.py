@@ -60,6 +60,7 @@ class PretrainSettings:
     checkpoint_blocks: bool
     data: str
     processes: int
+    deterministic: bool
     parallel: str
     checkpoint_every: int
     keep_checkpoints: int
