@@ -44,7 +44,7 @@ def tell_steps(
     meter = Speedometer(
         plan.total_steps,
         plan.windows_per_epoch / plan.steps_per_epoch,
-        training_flops(config, plan.masking.n_visible),
+        training_flops(config, plan.asking),
         peak_of(device, ranks.world) if half else None,
     )
     with _bar(plan.total_steps) if sys.stderr.isatty() else _lines() as tell:

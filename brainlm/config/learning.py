@@ -164,6 +164,11 @@ class Pretrain(Section):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.75, description="share of the tokens hidden from the encoder"
     )
+    guessed: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="share of the hidden tokens that a step guesses; less is faster (cross decoder "
+        "and random masks only)",
+    )
     loss: Literal["mse", "mae"] = Field(
         "mse", description="error of the guesses: mean of the squared or of the absolute ones"
     )

@@ -30,16 +30,17 @@ _PEAK = {
 }
 
 
-def forward_flops(config: ModelConfig, n_visible: int) -> float:
+def forward_flops(config: ModelConfig, n_visible: int, n_asked: int | None = None) -> float:
     """Floating-point operations of one window, of which the encoder sees `n_visible` tokens.
 
-    All other tokens are guessed. Attention by landmarks is counted as if it were exact.
+    `n_asked` of the others are guessed, by default all. Attention by landmarks is counted as if it
+    were exact.
     """
     tokens, entries = count_tokens(config), config.patch
     if config.tokenizer == "image":
         entries = config.patch**2
     hidden, width = config.hidden, config.decoder_hidden
-    seen, guessed = 1 + n_visible, tokens - n_visible
+    seen, guessed = 1 + n_visible, tokens - n_visible if n_asked is None else n_asked
     total = _linear(n_visible, entries, hidden)
     total += config.layers * _block(seen, seen, hidden, config.mlp)
     total += _linear(seen, hidden, width)

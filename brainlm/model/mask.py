@@ -138,6 +138,22 @@ def chosen_mask(
     return mask
 
 
+def count_asked(hidden: int, share: float) -> int:
+    """Tokens that `ask_for` asks for, of so many `hidden` ones."""
+    return max(1, round(share * hidden))
+
+
+def ask_for(mask: TokenMask, share: float) -> TokenMask:
+    """The same tokens shown, but only a `share` of the hidden ones asked for, of a random mask.
+
+    Its hidden tokens are in random order, those with data first. For the cross decoder alone, to
+    which tokens that are not asked for do not exist; each that is costs it as much as any other (Fu
+    et al. 2024 ask for a quarter).
+    """
+    count = count_asked(mask.hidden.shape[1], share)
+    return TokenMask(mask.visible, mask.hidden[:, :count], mask.target[:, :count])
+
+
 def random_parcels(covered: Tensor, count: int, source: torch.Generator) -> Tensor:
     """`count` random parcels of each sample's `covered` (batch, parcels) ones, as bool."""
     chosen = _shuffle(covered, source)[:, :count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model.config import ModelConfig
-from ..model.mask import TokenMask, generator, make_mask
+from ..model.mask import TokenMask, ask_for, generator, make_mask
 from ..model.tokenizer import ImageTokenizer, ParcelTokenizer, count_shown
 from ..shards.sampler import Window
 from .data import Coverage
@@ -32,6 +32,7 @@ class Masking:
     ratio: float
     n_visible: int
     groups: Tensor | None = None  # (parcels,) number of the network, -1: none
+    guessed: float = 1.0  # share of the hidden tokens that are asked for
 
     @classmethod
     def of(
@@ -41,6 +42,17 @@ class Masking:
         shown = count_shown(config, kind, ratio, fewest)
         return cls(kind, ratio, shown, network_numbers(parcels) if kind == "networks" else None)
 
+    def asking(self, share: float, decoder: str) -> Masking:
+        """Masks that ask for a `share` of the hidden tokens; refuses where that makes no sense."""
+        if share < 1 and (self.kind != "random" or decoder != "cross"):
+            raise InputError(
+                f"pretrain.guessed is {share:g}, but the mask is {self.kind} and the decoder "
+                f"{decoder}",
+                fix="set model.overrides: {decoder: cross} and pretrain.mask: random, or "
+                "pretrain.guessed: 1",
+            )
+        return replace(self, guessed=share)
+
     def draw(
         self,
         tokenizer: ParcelTokenizer | ImageTokenizer,
@@ -48,7 +60,7 @@ class Masking:
         source: torch.Generator,
     ) -> TokenMask:
         """The mask of windows whose parcels are `covered` (batch, parcels)."""
-        return make_mask(
+        mask = make_mask(
             tokenizer,
             covered,
             self.kind,
@@ -57,6 +69,7 @@ class Masking:
             groups=self.groups,
             n_visible=self.n_visible,
         )
+        return mask if self.guessed == 1 else ask_for(mask, self.guessed)
 
     def of_rows(
         self,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model.config import ModelConfig
+from ..model.kernels import attention_shapes, fastest_kernels
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, generator
 from ..shards.reader import ShardReader
@@ -48,7 +49,8 @@ class Plan:
 
     train: dict[str, int]  # recording_id -> time points
     val_windows: list[Window]
-    masking: Masking
+    masking: Masking  # of validation
+    asking: Masking  # of steps: the same, but perhaps not all that is hidden is asked for
     steps_per_epoch: int
     total_steps: int
     windows_per_epoch: int
@@ -78,16 +80,18 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
     long_enough = sum(length >= config.timepoints for length in train.values())
     windows = long_enough * settings.windows_per_recording
     steps = math.ceil(windows / settings.batch_size)
+    masking = Masking.of(
+        config,
+        settings.mask,
+        settings.mask_ratio,
+        reader.parcels,
+        fewest_parcels(reader, ("train", "val")),
+    )
     return Plan(
         train=train,
         val_windows=even_windows(val, config.timepoints),
-        masking=Masking.of(
-            config,
-            settings.mask,
-            settings.mask_ratio,
-            reader.parcels,
-            fewest_parcels(reader, ("train", "val")),
-        ),
+        masking=masking,
+        asking=masking.asking(settings.guessed, config.decoder),
         steps_per_epoch=steps,
         total_steps=steps * settings.epochs,
         windows_per_epoch=windows,
@@ -138,7 +142,7 @@ def pretrain(
 
     threads = _THREADS if device.type == "cuda" else 1
     steps = ahead(make_step, range(done, plan.total_steps), threads)
-    with contextlib.closing(steps):
+    with contextlib.closing(steps), _kernels(plan, state):
         for step in steps:
             epoch, place = divmod(step.number, plan.steps_per_epoch)
             rate = learning_rate_at(
@@ -176,6 +180,17 @@ def pretrain(
     return state.finished()
 
 
+def _kernels(plan: Plan, state: TrainState) -> contextlib.AbstractContextManager[object]:
+    """The block in which attention takes the fastest of PyTorch's kernels, where it may choose."""
+    settings, config = state.settings, state.model.config
+    if settings.attention != "sdpa":
+        return contextlib.nullcontext()
+    at_once = max(1, settings.batch_size // state.ranks.world // settings.accumulate)
+    shapes = attention_shapes(config, state.tokenizer.tokens, at_once, plan.masking.n_visible)
+    dtype = torch.float32 if state.precision == "float32" else torch.bfloat16
+    return fastest_kernels(shapes, dtype, state.device)
+
+
 def _step_maker(
     reader: ShardReader, plan: Plan, state: TrainState, source: Source, seed: int
 ) -> Callable[[int], Step]:
@@ -198,7 +213,7 @@ def _step_maker(
             pieces.append(
                 Piece(
                     source.fetch([windows[row] for row in taken]),
-                    plan.masking.of_rows(
+                    plan.asking.of_rows(
                         state.tokenizer, coverage, windows, taken, (seed, "mask", number)
                     ),
                     counts=len(rows) > 0,

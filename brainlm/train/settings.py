@@ -51,6 +51,7 @@ class PretrainSettings:
     warmup: float
     mask: str
     mask_ratio: float
+    guessed: float
     loss: str
     clip_norm: float
     ema_decay: float

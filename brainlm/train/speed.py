@@ -11,6 +11,9 @@ import torch
 
 from ..model.config import ModelConfig
 from ..model.flops import STEP, forward_flops, peak_flops
+from ..model.mask import count_asked
+from ..model.tokenizer import count_tokens
+from .masking import Masking
 
 #: Steps over which speed is averaged.
 _STEPS = 50
@@ -52,9 +55,10 @@ class Speedometer:
         return Speed(rate, used, (self._total - step) / steps_per_s)
 
 
-def training_flops(config: ModelConfig, n_visible: int) -> float:
+def training_flops(config: ModelConfig, masking: Masking) -> float:
     """Operations that training on one window takes (matrix products)."""
-    return STEP * forward_flops(config, n_visible)
+    asked = count_asked(count_tokens(config) - masking.n_visible, masking.guessed)
+    return STEP * forward_flops(config, masking.n_visible, asked)
 
 
 def peak_of(device: torch.device, world: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -66,6 +67,7 @@ SETTINGS = PretrainSettings(
     warmup=0.1,
     mask="random",
     mask_ratio=0.75,
+    guessed=1.0,
     loss="mse",
     clip_norm=1.0,
     ema_decay=0.0,
@@ -75,6 +77,7 @@ SETTINGS = PretrainSettings(
     checkpoint_blocks=False,
     data="auto",
     processes=1,
+    deterministic=True,
     parallel="ddp",
     checkpoint_every=2,
     keep_checkpoints=2,
@@ -559,6 +562,7 @@ def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
         {"mask": "parcels"},
         {"mask": "networks", "mask_ratio": 0.5},
         {"loss": "mae"},
+        {"guessed": 0.25},
         {"learning_rate": 0.001},
     ],
 )
@@ -569,6 +573,42 @@ def test_what_decides_the_result_changes_it(reader, unbroken, tmp_path, changes)
     assert log != unbroken[1]
     rows = [json.loads(line) for line in log.decode().splitlines()]
     assert all(math.isfinite(row["loss"]) for row in rows if "loss" in row)
+
+
+def test_a_step_may_guess_a_part_of_what_is_hidden(reader) -> None:
+    plan = training.make_plan(reader, CONFIG, _with(guessed=0.25))
+    tokenizer = MaskedAutoencoder(CONFIG, torch.randn(8, 3)).tokenizer
+    covered = torch.ones(3, 8, dtype=torch.bool)
+    covered[1, :2] = False
+    part, whole = (
+        masks.draw(tokenizer, covered, generator(0)) for masks in (plan.asking, plan.masking)
+    )
+    assert part.visible.equal(whole.visible)
+    assert part.hidden.shape == (3, 6) and whole.hidden.shape == (3, 24)
+    assert part.hidden.equal(whole.hidden[:, :6])
+    assert part.target.all()  # tokens without data come last
+    for settings_, config in (
+        (_with(guessed=0.25, mask="future"), CONFIG),
+        (_with(guessed=0.25), replace(CONFIG, decoder="full")),
+    ):
+        with pytest.raises(InputError, match=r"guessed is 0\.25"):
+            training.make_plan(reader, config, settings_)
+
+
+def test_attention_kernels_are_chosen_for_the_windows_at_hand(reader, tmp_path, monkeypatch):
+    asked = []
+
+    def note(shapes, dtype, device):
+        asked.append((shapes, dtype))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(training, "fastest_kernels", note)
+    _train(reader, tmp_path / "sdpa", settings=_with(epochs=1, precision="bf16"))
+    _train(reader, tmp_path / "eager", settings=_with(epochs=1, attention="eager"))
+    ((encoder, decoder), dtype), *others = asked
+    assert not others and dtype == torch.bfloat16
+    assert encoder == (2, 1, 9, 9, 32, 1)  # windows, heads, CLS and 8 visible, width, layers
+    assert decoder == (2, 1, 24, 9, 32, 1)
 
 
 @pytest.mark.parametrize("changes", [{"attention": "eager"}, {"checkpoint_blocks": True}])

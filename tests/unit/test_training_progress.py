@@ -15,6 +15,7 @@ from brainlm.cli.pretrain import pretrain as command
 from brainlm.errors import InputError
 from brainlm.model.config import ModelConfig
 from brainlm.train.lineage import changed, inherit
+from brainlm.train.masking import Masking
 from brainlm.train.speed import Speed, Speedometer, peak_of, training_flops
 
 from .synthetic_cohort import NETWORK, make_shards, write_study
@@ -53,7 +54,10 @@ def test_what_training_costs_is_three_times_a_look() -> None:
     config = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
     from brainlm.model.flops import forward_flops
 
-    assert training_flops(config, 8) == 3 * forward_flops(config, 8)
+    masking = Masking("random", 0.75, n_visible=8)
+    assert training_flops(config, masking) == 3 * forward_flops(config, 8)
+    a_quarter = masking.asking(0.25, config.decoder)
+    assert training_flops(config, a_quarter) == 3 * forward_flops(config, 8, 24 // 4)
     assert peak_of(torch.device("cpu"), 2) is None
 
 
