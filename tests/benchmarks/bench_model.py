@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS, STEPS, THREADS = 3, 3, 2
-#: Ours: preset; padding, or whether the layers have convolutions; decoder; share of the hidden tokens
+#: Ours: preset; padding, or whether layers have convolutions; decoder; share of the hidden tokens
 #: that a step guesses (all).
 IMAGE = (
     "ViTMAE eager",
