@@ -183,7 +183,7 @@ def _write(
     """One model's folder: its network with every one of the weights, refused where one is off."""
     from ..model.card import released_card
     from ..model.checkpoint import ModelCard, save_surroundings, save_weights
-    from ..model.opening import RELEASED_MASK_RATIO, released_network
+    from ..model.opening import released_network
 
     model = released_network(published, reader.parcels, weights, head)
     run.path(kind).unlink(missing_ok=True)  # no older weights beside the new config.json
@@ -191,7 +191,7 @@ def _write(
     save_surroundings(
         run.path(kind).parent,
         config=published.config,
-        card=ModelCard(RELEASED_MASK_RATIO, split_sha256=None, head=card, released=released),
+        card=ModelCard(published.mask_ratio, split_sha256=None, head=card, released=released),
         data_folder=reader.folder,
         readme=released_card(run.path(kind).parent.name, published.config, released),
     )

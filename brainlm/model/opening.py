@@ -19,9 +19,6 @@ from .published import Published
 from .released import read_released
 from .repository import fetch_model
 
-#: Share of the tokens that was hidden when the released models were trained.
-RELEASED_MASK_RATIO = 0.75
-
 
 def open_model(
     path_or_repo: str | Path, subfolder: str | None = None, revision: str | None = None
@@ -113,7 +110,7 @@ def _released_model(folder: Path) -> LoadedModel:
     return LoadedModel(
         model=model.eval(),
         config=published.config,
-        card=ModelCard(RELEASED_MASK_RATIO, None, head.to_dict() if head else None, about),
+        card=ModelCard(published.mask_ratio, None, head.to_dict() if head else None, about),
         scaler=None,
         parcels=parcels,
         parcels_tsv=table,

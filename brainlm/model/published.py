@@ -20,6 +20,8 @@ from .place import ImagePlace
 
 State = dict[str, Tensor]
 
+#: Parcels of their images.
+_PARCELS = 424
 #: What the authors divide scaled series by before they make an image of them.
 INPUT_SCALE = 5.6430855
 
@@ -45,6 +47,12 @@ _POSITION_TOLERANCE = 1e-5
 _UNUSED = {"decoder.decoder_pred.weight", "decoder.decoder_pred.bias"}
 #: So many missing weights are named.
 _NAMED = 20
+#: What the network computes by other settings than these is not what ours does.
+_EXPECTED: dict[str, Any] = {"hidden_act": "gelu", "qkv_bias": True}
+_EXPECTED_PARCELS: dict[str, Any] = {"use_tanh_decoder": False}
+_EXPECTED_IMAGE: dict[str, Any] = {"num_channels": 3}
+#: Share of the tokens that was hidden in training, where config.json does not tell.
+_MASK_RATIO = 0.75
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,13 @@ class Published:
     head_loss: str = "mse"  # what the head was trained with; bce: two classes
     head_mean: bool = False  # whether it reads the mean over all tokens, or CLS
     head_sigmoid: bool = False  # whether a sigmoid followed it
+    mask_ratio: float = _MASK_RATIO  # share of the tokens that was hidden in training
 
 
 def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Published:
     """Translate a released model: the content of its config.json, and its weights by name."""
     nystrom = config.get("model_type") == "brainlm_mae"
+    _check_settings(config, _EXPECTED | (_EXPECTED_PARCELS if nystrom else _EXPECTED_IMAGE))
     ours = _config_of(config, nystrom=nystrom)
     given = _Given(dict(state))
     found: State = {"cls": given.take("vit.embeddings.cls_token")}
@@ -95,6 +105,7 @@ def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Pu
         head_loss=str(config.get("loss_fn", "mse")),
         head_mean=bool(config.get("use_mean_pooling")),
         head_sigmoid=bool(config.get("sigmoid_outputs")),
+        mask_ratio=float(config.get("mask_ratio") or _MASK_RATIO),
     )
 
 
@@ -130,10 +141,18 @@ class _Given:
         return {f"{ours}.{kind}": self.take(f"{theirs}.{kind}") for kind in ("weight", "bias")}
 
 
+def _check_settings(config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse settings with which the same weights would give other numbers than ours."""
+    for name, value in expected.items():
+        if config.get(name, value) != value:
+            raise DataError(
+                f"The released model has {name}: {config[name]}, only {value} can be imported",
+                fix="choose one of 13M, 111M, 650M as their authors released them",
+            )
+
+
 def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
     """Their config.json in our terms."""
-    image = config["image_size"]
-    side = image[0] if isinstance(image, list | tuple) else image
     shared: dict[str, Any] = {
         "hidden": config["hidden_size"],
         "layers": config["num_hidden_layers"],
@@ -162,12 +181,18 @@ def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
             head="mlp",
             **shared,
         )
-    if side % config["patch_size"]:
-        raise DataError(f"Its image of {side} is no multiple of its patch {config['patch_size']}")
+    image, patch = config["image_size"], config["patch_size"]
+    side = -(-_PARCELS // patch) * patch
+    if image not in (side, [side, side]):
+        raise DataError(
+            f"The released model has an image of {image}, expected {side} x {side}: {_PARCELS} "
+            f"parcels in whole patches of {patch}",
+            fix="choose one of 111M, 650M as their authors released them",
+        )
     return ModelConfig(
-        parcels=424,
+        parcels=_PARCELS,
         timepoints=200,
-        patch=config["patch_size"],
+        patch=patch,
         tokenizer="image",
         padding="square",
         input_scale=INPUT_SCALE,
@@ -235,7 +260,10 @@ def _check_positions(table: Tensor, width: int, name: str) -> None:
     fixed = ImagePlace(grid[0].flatten(), grid[1].flatten(), width).table
     off = (table[0, 1:] - fixed).abs().max().item() if len(fixed) + 1 == table.shape[1] else 1.0
     if max(off, table[0, 0].abs().max().item()) > _POSITION_TOLERANCE:
-        raise DataError(f"The released model's {name} are not the fixed sines and cosines")
+        raise DataError(
+            f"The released model's {name} are not the fixed sines and cosines",
+            fix="give a model whose positions were not trained",
+        )
 
 
 def _head(given: _Given) -> State | None:

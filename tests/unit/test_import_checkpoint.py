@@ -271,6 +271,34 @@ def test_what_is_told_of_a_label_must_fit(tmp_path: Path, options: dict, told: s
         import_checkpoint("source", None, tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"hidden_act": "relu"}, "has hidden_act: relu, only gelu"),
+        ({"qkv_bias": False}, "has qkv_bias: False"),
+        ({"num_channels": 1}, "has num_channels: 1"),
+        ({"image_size": [448, 448]}, r"image of \[448, 448\], expected 432 x 432"),
+        ({"image_size": [432, 448]}, "expected 432 x 432"),
+        ({"hidden_size": 30}, "must be multiples of 4"),
+        ({"hidden_size": "wide"}, "do not fit together"),
+        ({"patch_size": None}, "do not fit together"),
+    ],
+)
+def test_settings_that_would_give_other_numbers_are_refused(
+    released: Path, changes: dict, told: str
+) -> None:
+    """The weights alone would fit: nobody would notice."""
+    _change_config(released, **changes)
+    with pytest.raises(DataError, match=told) as error:
+        BrainLM.from_pretrained(released)
+    assert error.value.file == str(released) and error.value.fix
+
+
+def test_as_much_is_hidden_as_config_json_tells(released: Path) -> None:
+    _change_config(released, mask_ratio=0.9)
+    assert BrainLM.from_pretrained(released).loaded.card.mask_ratio == 0.9
+
+
 def test_a_label_without_a_head_is_refused(study: Study, released: Path) -> None:
     with pytest.raises(InputError, match="has no head"):
         import_checkpoint(str(released), None, study.root, target="age", mean=5.0, sd=1.0)
