@@ -103,6 +103,14 @@ def import_checkpoint(
             file=weights,
             fix="leave --target and what goes with it out; `brainlm finetune` trains a head",
         )
+    if "mean" in label and label.get("kind") is None and published.head_loss == "bce":
+        raise InputError(
+            "This head was trained to tell two classes (loss bce), so its label has no mean and "
+            "SD, smallest or largest value",
+            file=weights,
+            fix="--target NAME --kind binary --positive VALUE; or --kind regression, if it is one",
+        )
+    _warn_of_other_data(reader)
     released = {"source": source, "subfolder": subfolder, "sha256": sha256_file(weights)}
     _write(run, "model", published, reader, weights, released, None)
     say(f"imported {weights.name} of {source}: {run.study.relative(run.path('model'))}")
@@ -116,6 +124,28 @@ def import_checkpoint(
                 "nobody knows the unit of what the head predicts; say how the label was scaled: "
                 "--target NAME, and --mean and --sd or --min and --max (and --log)"
             )
+
+
+def _warn_of_other_data(reader: ShardReader) -> None:
+    """Tell where the study's series are not like those that the released models have seen."""
+    from ..model.opening import released_parcels
+    from ..model.published import RELEASED_TR
+    from ..shards.timing import has_tr
+
+    tr = reader.scaler.about.get("tr")
+    if tr is None or not has_tr(tr, RELEASED_TR, 0.01):
+        found = "several TRs" if tr is None else f"a TR of {tr:g} s"
+        warn(
+            f"the study's series have {found}, the released models were trained at "
+            f"{RELEASED_TR:g} s: their tokens are other stretches of time; timing.tr: "
+            f"{RELEASED_TR:g} resamples"
+        )
+    theirs = released_parcels()[0]
+    if reader.parcels["name"].astype(str).tolist() != theirs["name"].tolist():
+        warn(
+            "the study's parcels are not those of A424, which the released models were trained on, "
+            "or stand in another order: their numbers mean little here"
+        )
 
 
 def _label(

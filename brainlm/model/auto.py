@@ -166,6 +166,8 @@ class BrainLMModel(PreTrainedModel):
             raise TypeError("to upload a model call its push_to_hub(repository)")
         if not is_main_process:
             return
+        # No older weights beside a new config.json, should this not come to its end.
+        (Path(save_directory) / _WEIGHTS).unlink(missing_ok=True)
         for name, content in self._files.items():
             with atomic_path(Path(save_directory) / name) as temporary:
                 temporary.write_bytes(content)

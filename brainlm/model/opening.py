@@ -48,8 +48,9 @@ def find_folder(
     return folder
 
 
-def read_parcels(path: Path) -> tuple[pd.DataFrame, bytes]:
-    """A table of parcels, and its bytes."""
+def released_parcels() -> tuple[pd.DataFrame, bytes]:
+    """The parcels of the released models, those of A424, and their table as it stands."""
+    path = share_dir() / "atlases" / "A424" / "parcels.tsv"
     return pd.read_csv(path, sep="\t"), path.read_bytes()
 
 
@@ -98,7 +99,7 @@ def _is_released(folder: Path) -> bool:
 def _released_model(folder: Path) -> LoadedModel:
     """A released model as it stands: no scaler, the parcels of A424."""
     published, weights = read_released(folder)
-    parcels, table = read_parcels(share_dir() / "atlases" / "A424" / "parcels.tsv")
+    parcels, table = released_parcels()
     if published.config.parcels != len(parcels):
         raise DataError(
             f"The released model has {published.config.parcels} parcels, A424 has {len(parcels)}",

@@ -22,6 +22,8 @@ State = dict[str, Tensor]
 
 #: Parcels of their images.
 _PARCELS = 424
+#: Repetition time of what they were trained on (UK Biobank), s.
+RELEASED_TR = 0.735
 #: What the authors divide scaled series by before they make an image of them.
 INPUT_SCALE = 5.6430855
 

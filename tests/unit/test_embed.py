@@ -96,6 +96,24 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
         embed_files(str(folder), paths[:1], tmp_path / "out.csv")
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """As those of a study are that has a folder for each subject."""
+    folder = write_model(tmp_path / "model")
+    paths = [tmp_path / subject / "series.npy" for subject in ("sub-01", "sub-02")]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir()
+        np.save(path, series(50, seed))
+    out = tmp_path / "out.parquet"
+    embed_files(str(folder), paths, out, scaler=folder)
+    assert read_embeddings(out)[0] == [path.as_posix() for path in paths]
+    assert set(read_sidecar(out)["Sources"]) == {
+        *(f"series::{path.as_posix()}" for path in paths),
+        "scaler::normalization.safetensors",
+    }
+    with pytest.raises(InputError, match="given twice"):
+        embed_files(str(folder), [paths[0], paths[0]], out)
+
+
 def test_the_command_line_takes_many_files(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     for name in ("a", "b"):

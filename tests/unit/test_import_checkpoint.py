@@ -294,6 +294,30 @@ def test_settings_that_would_give_other_numbers_are_refused(
     assert error.value.file == str(released) and error.value.fix
 
 
+def test_a_released_model_knows_its_tr(released: Path) -> None:
+    model = BrainLM.from_pretrained(released)
+    scaled = np.random.default_rng(0).standard_normal((200, 424))
+    assert model.tr == 0.735
+    with pytest.raises(DataError, match=r"TR of 2 s, the model was trained at 0\.735 s"):
+        model.embed(scaled, tr=2.0, scaled=True)
+    model.embed(scaled, tr=0.735, scaled=True)
+    with pytest.raises(InputError, match=r"fitted on series with a TR of 2 s"):
+        model.with_scaler(fit_scaler([scaled], list(model.parcels["name"]), tr=2.0))
+
+
+def test_data_unlike_theirs_are_told(study: Study, released: Path, capsys) -> None:
+    import_checkpoint(str(released), None, study.root)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a TR of 2 s, the released models were trained at 0.735 s" in told
+    assert "not those of A424" in told
+
+
+def test_two_classes_have_no_scale(study: Study, finetuned: Path) -> None:
+    _change_config(finetuned, loss_fn="bce")
+    with pytest.raises(InputError, match="two classes"):
+        import_checkpoint(str(finetuned), None, study.root, target="age", mean=5.0, sd=1.0)
+
+
 def test_as_much_is_hidden_as_config_json_tells(released: Path) -> None:
     _change_config(released, mask_ratio=0.9)
     assert BrainLM.from_pretrained(released).loaded.card.mask_ratio == 0.9
