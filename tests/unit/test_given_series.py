@@ -74,7 +74,7 @@ def _columns(names: list[str]) -> pd.DataFrame:
 
 def test_what_is_masked_is_no_data() -> None:
     raw = series()
-    masked = np.ma.masked_array(raw, np.arange(8) == np.full_like(raw, 2))
+    masked = np.ma.masked_array(raw.copy(), np.arange(8) == np.full_like(raw, 2))
     raw[:, 2] = np.nan
     np.testing.assert_array_equal(take(masked).values, take(raw).values)
 
