@@ -37,6 +37,13 @@ def find_folder(
         if folder.is_absolute() or str(path_or_repo).startswith(".") or folder.exists():
             raise InputError("There is no such folder", file=folder, fix="give a model's folder")
         return fetch_model(str(path_or_repo), subfolder, revision)
+    if revision:
+        raise InputError(
+            f"A folder has no revision, so {revision} cannot be chosen",
+            file=folder,
+            fix="leave it out; or, if the Hub's repository is meant, work where no folder has its "
+            "name",
+        )
     folder = folder / subfolder if subfolder else folder
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))

@@ -366,6 +366,8 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"config\.json lacks mask_ratio"):
         load_model(folder)
+    with pytest.raises(InputError, match="has no revision, so v2"):
+        BrainLM.from_pretrained(good, revision="v2")
     with pytest.raises(InputError, match="no such folder"):
         BrainLM.from_pretrained(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"no config\.json") as told:
