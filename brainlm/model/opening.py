@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def _is_released(folder: Path) -> bool:
 def _released_model(folder: Path) -> LoadedModel:
     """A released model as it stands: no scaler, the parcels of A424."""
     published, weights = read_released(folder)
+    if published.unknown:
+        told = f"{weights} holds weights that are not known, and not used: "
+        warnings.warn(told + ", ".join(published.unknown), stacklevel=2)
     parcels, table = released_parcels()
     if published.config.parcels != len(parcels):
         raise DataError(

@@ -95,5 +95,5 @@ def test_where_windows_overlap_guesses_are_averaged(model) -> None:
     inside = stitch(model, found[:1], values)
     assert inside.isnan().any() and not together.isnan().any()
     one, other = (part[:, 20:40] for part in parts)
-    low, high = torch.minimum(one, other), torch.maximum(one, other)
-    assert ((together[:, 20:40] >= low - 1e-6) & (together[:, 20:40] <= high + 1e-6)).all()
+    # In both windows each token was hidden once.
+    torch.testing.assert_close(together[:, 20:40], (one + other) / 2)
