@@ -1,8 +1,8 @@
 """A trained network on one recording: which windows, which tokens of them, and what comes out.
 
 A network that was pretrained with three quarters of the tokens hidden has never seen a whole
-window. It may be shown one all the same (one look, nothing drawn), or several disjoint random sets
-of tokens that together cover the window, each as sparse as in training; the looks are averaged.
+window. It may be shown one all the same (one look, nothing drawn), or several random sets of
+tokens that together cover the window, each as sparse as in training; the looks are averaged.
 """
 
 from __future__ import annotations

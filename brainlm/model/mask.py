@@ -10,6 +10,7 @@ A sample's mask is decided by the generator and by its place in the batch: not b
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from .tokenizer import ImageTokenizer, ParcelTokenizer
+
+#: A whole look for less than this share of it would cost more than it shows.
+_LEFT_OUT = 0.05
 
 KINDS = ("random", "future", "parcels", "networks")
 
@@ -145,14 +149,16 @@ def random_parcels(covered: Tensor, count: int, source: torch.Generator) -> Tens
 
 
 def random_partition(available: Tensor, n_visible: int, source: torch.Generator) -> Tensor:
-    """Disjoint sets of `n_visible` tokens, (sets, n_visible), of one window, for one look at each.
+    """Sets of `n_visible` tokens, (sets, n_visible), of one window, for one look at each.
 
-    `available` is (tokens,). There are as many sets as the tokens fill. Read one after the other
-    they show (nearly) the whole window, each at the sparsity the encoder was trained at.
+    `available` is (tokens,). Together the sets show the window, each at the sparsity the encoder
+    was trained at. They share no token, but for the last one, which the first tokens fill up; it is
+    left out where less than `_LEFT_OUT` of it would be new.
     """
-    order = _shuffle(available[None], source)
-    sets = max(1, int(available.sum()) // n_visible)
-    return order[0, : sets * n_visible].unflatten(0, (sets, n_visible))
+    order = _shuffle(available[None], source)[0, : int(available.sum())]
+    sets = max(1, math.ceil(len(order) / n_visible - _LEFT_OUT))
+    place = torch.arange(sets * n_visible, device=order.device) % len(order)
+    return order[place].unflatten(0, (sets, n_visible))
 
 
 def _some_of(groups: Tensor, available: Tensor, n_visible: int, source: torch.Generator) -> Tensor:

@@ -113,7 +113,10 @@ def test_masks_never_show_or_ask_for_missing_parcels(covered, ratio, seed) -> No
         assert views.shape[1] == n_visible
         joined = views.flatten()
         assert row[joined // patches].all()
-        assert len(joined.unique()) == len(joined) > int(row.sum()) * patches - n_visible
+        n = int(row.sum()) * patches
+        assert n - len(joined.unique()) < 0.05 * n_visible  # next to all are shown
+        assert len(joined) < n + n_visible  # by as few looks as it takes
+        assert all(len(view.unique()) == n_visible for view in views)
 
 
 def test_chosen_tokens_are_hidden_and_asked_for() -> None:
