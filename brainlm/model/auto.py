@@ -120,7 +120,10 @@ class BrainLMModel(PreTrainedModel):
         model = cls(config, load_model(folder))
         if config._attn_implementation == "eager":
             model.autoencoder.set_attention("eager")
-        model._files = {name: (folder / name).read_bytes() for name in _SURROUNDINGS}
+        there = [
+            name for name in _SURROUNDINGS if (folder / name).is_file()
+        ]  # a card may be missing
+        model._files = {name: (folder / name).read_bytes() for name in there}
         nn.Module.to(model, device=_device(device_map), dtype=_dtype(dtype or torch_dtype))
         return model.eval()
 

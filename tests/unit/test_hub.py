@@ -187,6 +187,23 @@ def test_saved_again_it_is_the_same_folder(tmp_path: Path, head: dict | None) ->
     load_model(tmp_path / "half")
 
 
+def test_a_folder_without_a_card_can_be_read(folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").unlink()
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    assert _bytes(tmp_path / "copy") == _bytes(folder)
+
+
+def test_no_older_weights_stay_beside_a_new_config(folder: Path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    model = AutoModel.from_pretrained(folder)
+    monkeypatch.setattr("brainlm.model.auto.save_state", fail)
+    with pytest.raises(OSError, match="full"):
+        model.save_pretrained(folder)
+    assert not (folder / "model.safetensors").exists()
+
+
 def test_there_and_back(hub, folder: Path) -> None:
     (folder / "model.json").write_text("{}")  # provenance, which names recordings: stays here
     (folder / "checkpoints").mkdir()
