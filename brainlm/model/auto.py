@@ -7,6 +7,7 @@ The folder's own reader builds the network and fills it: transformers would buil
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -117,13 +118,20 @@ class BrainLMModel(PreTrainedModel):
                 folder, return_unused_kwargs=True, **kwargs
             )
         _refuse_unknown("from_pretrained", kwargs)
-        model = cls(config, load_model(folder))
+        loaded = load_model(folder)
+        model = cls(config, loaded)
         if config._attn_implementation == "eager":
             model.autoencoder.set_attention("eager")
         there = [
             name for name in _SURROUNDINGS if (folder / name).is_file()
         ]  # a card may be missing
         model._files = {name: (folder / name).read_bytes() for name in there}
+        about = json.loads(model._files["config.json"])
+        if loaded.card.released and not about.get(
+            "released"
+        ):  # an older folder, whose sidecar told
+            about["released"] = dict(loaded.card.released)
+            model._files["config.json"] = json.dumps(about, indent=2).encode()
         nn.Module.to(model, device=_device(device_map), dtype=_dtype(dtype or torch_dtype))
         return model.eval()
 

@@ -311,6 +311,16 @@ def test_released_weights_are_not_passed_on(hub, tmp_path: Path) -> None:
     assert hub.repositories["lab/mine"].private and hub.files("lab/mine")
 
 
+def test_nor_by_way_of_a_library(hub, tmp_path: Path) -> None:
+    """An older folder tells of them in the weights' sidecar alone, which is not saved again."""
+    older = _with_card(write_model(tmp_path / "older"))
+    (older / "model.json").write_text(json.dumps({"Released": {"source": "vandijklab/brainlm"}}))
+    for kind in (AutoModel, BrainLM):
+        with pytest.raises(InputError, match="must not be passed on"):
+            kind.from_pretrained(older).push_to_hub("lab/mine")
+    assert not hub.requests
+
+
 def test_a_folder_that_is_not_whole_is_not_uploaded(hub, folder: Path) -> None:
     (folder / "parcels.tsv").write_text("changed\n")
     with pytest.raises(DataError, match=r"parcels\.tsv is not the one"):
