@@ -14,7 +14,7 @@ from brainlm.cli.embed import embed
 from brainlm.cli.embed_files import embed_files
 from brainlm.cli.pretrain import pretrain
 from brainlm.errors import DataError, InputError
-from brainlm.evaluate.embeddings import read_embeddings
+from brainlm.evaluate.embeddings import embed_series, read_embeddings
 from brainlm.layout import Study
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import weights_sha256
@@ -79,6 +79,17 @@ def test_loose_files_are_embedded_as_the_class_does(tmp_path: Path) -> None:
     about = read_sidecar(out)
     assert set(about["Sources"]) == {"series::a.npy", "series::b.tsv", "series::c.npy"}
     assert about["ModelWeightsSHA256"] == weights_sha256(model.network)
+
+
+def test_all_windows_count_however_they_are_batched(tmp_path: Path) -> None:
+    model = BrainLM.from_pretrained(write_model(tmp_path / "model"))
+    raw = series(130)
+    scaled = model.take(raw).values.T
+    for batch_size in (1, 2, 8):
+        found = embed_series(model.autoencoder, scaled, batch_size=batch_size)
+        assert found.n_windows == 3
+        for pool, vector in found.pooled.items():
+            np.testing.assert_allclose(vector, model.embed(raw, pool), rtol=1e-4, atol=1e-6)
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -103,6 +103,20 @@ def test_looks_at_a_part_show_all_tokens_once_and_are_repeatable(model: BrainLM)
     assert not np.allclose(np.nan_to_num(first.tokens), np.nan_to_num(model.latents(raw).tokens))
 
 
+def test_a_parcel_that_some_looks_do_not_show_is_known_by_the_others(model: BrainLM) -> None:
+    raw = series()
+    found = model.embed(raw, "parcels", mask_ratio=0.9)
+    assert np.isfinite(found).all()
+    assert np.isfinite(model.attention(raw, mask_ratio=0.9)).all()
+
+
+def test_what_is_hidden_when_is_the_seeds(model: BrainLM) -> None:
+    raw = series()
+    first, again, other = (model.reconstruct(raw, seed=seed).series for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other, rtol=1e-6)
+
+
 def test_tokens_may_be_chosen(model: BrainLM) -> None:
     raw = series()
     signal, visible = _scaled(model, raw), [4, 0, 3]
