@@ -8,7 +8,6 @@ docs/using-models.md shows the rest.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..shards.dataset import covered_of
 from ..shards.scaler import Scaler, load_scaler
-from ..shards.timing import has_tr
 from . import inference
 from .attention_maps import ATTENTION, attention_map, belonging, entry_tokens
 from .checkpoint import LoadedModel, save_model
 from .config import ModelConfig
-from .given_series import TR_TOLERANCE, About, Given, TakenSeries, take_series
+from .given_scaler import check_scaler
+from .given_series import About, Given, TakenSeries, take_series
 from .heads import LabelModel, pooled_of
 from .inference import Look
 from .label_unit import HeadCard
@@ -143,24 +142,8 @@ class BrainLM:
         if not isinstance(scaler, Scaler):
             path = Path(scaler)
             scaler = load_scaler(path / "normalization.safetensors" if path.is_dir() else path)
-        atlas = scaler.about.get("atlas_sha256")
-        own = hashlib.sha256(self.loaded.parcels_tsv).hexdigest()
-        if scaler.parcels != self.config.parcels or atlas not in (None, own):
-            raise InputError(
-                f"The scaler was fitted on other parcels ({scaler.parcels}) than the model's "
-                f"({self.config.parcels})",
-                fix="fit one on series of the model's atlas (model.parcels)",
-            )
-        _check_same_kind(scaler, self.scaler)
-        tr = scaler.about.get("tr")
-        if tr and self.tr and not has_tr(tr, self.tr, TR_TOLERANCE):
-            raise InputError(
-                f"The scaler was fitted on series with a TR of {tr:g} s, the model was trained at "
-                f"{self.tr:g} s",
-                fix="resample the series first: brainlm.shards.timing.resample(series.T, its_tr, "
-                "model.tr).T",
-            )
-        scaler = replace(scaler, about={**scaler.about, "tr": self.tr or tr})
+        check_scaler(scaler, self.loaded)
+        scaler = replace(scaler, about={**scaler.about, "tr": self.tr or scaler.about.get("tr")})
         return BrainLM(replace(self.loaded, scaler=scaler), self.device)
 
     def embed(
@@ -369,18 +352,6 @@ class BrainLM:
 def _choose(name: str, value: str, values: Sequence[str]) -> None:
     if value not in values:
         raise InputError(f"{name} must be one of {', '.join(values)}, not {value!r}")
-
-
-def _check_same_kind(scaler: Scaler, own: Scaler | None) -> None:
-    """Refuse a scaler of another method than that of the train data, where that is known."""
-    if own is None or (scaler.method, scaler.mean_removed) == (own.method, own.mean_removed):
-        return
-    told = [one.method + ("" if one.mean_removed else " with means kept") for one in (scaler, own)]
-    raise InputError(
-        f"The scaler's method is {told[0]}, the model's train data were scaled by {told[1]}",
-        fix="fit one as the model's was (scale.method of the config); series that you have scaled "
-        "so yourself can be given with scaled=True",
-    )
 
 
 def _placed(network: Network, device: str | torch.device) -> Network:
