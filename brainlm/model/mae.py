@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .attention import check_backend
 from .config import ModelConfig
 from .decoder import build_decoder
@@ -124,11 +125,16 @@ class MaskedAutoencoder(nn.Module):
         (batch, parcels, timepoints), scaled. Tokens of the future alone are hidden; in one that
         reaches into it the future is set to 0, so that not one entry too many is withheld
         (`predict_last_pixel` of the authors). Parcels without data are not shown; there is a guess
-        for them as well.
+        for them as well. What stands in the future, NaN too, changes nothing.
         """
-        covered = ~signal.isnan().any(dim=2)
+        window = self.config.timepoints
+        if not 0 < timepoints < window:
+            raise InputError(f"timepoints must be from 1 to {window - 1}, not {timepoints}")
+        covered = ~signal[:, :, :-timepoints].isnan().any(dim=2)
         if not (covered == covered[0]).all():  # then not all show equally many tokens
             return torch.cat([self.forecast(one, timepoints) for one in signal.split(1)])
+        signal = signal.clone()  # a gap of the past goes on in the future, and no other is there
+        signal[:, :, -timepoints:] = torch.where(covered, 0.0, torch.nan)[..., None]
         tokens = torch.arange(self.tokenizer.tokens, device=signal.device)
         shown = self.tokenizer.available(covered[:1])[0]
         shown = shown & ~self.tokenizer.last(timepoints, wholly=True).to(signal.device)
@@ -144,9 +150,11 @@ class MaskedAutoencoder(nn.Module):
         """Guess the hidden tokens of `signal` (batch, parcels, time) and compare.
 
         `loss` is the mean of the squared ("mse") or absolute ("mae") error, in units of the
-        tokenizer. Only entries with data of target tokens count. Whatever the network's precision,
-        it is worked out in float32.
+        tokenizer. Only entries with data of target tokens count; without any it is NaN. Whatever
+        the network's precision, it is worked out in float32.
         """
+        if loss not in _LOSSES:
+            raise InputError(f"There is no loss {loss!r}", fix=f"choose of {', '.join(_LOSSES)}")
         patches = self.tokenizer.cut(signal)
         latents = self.encode_patches(patches, mask.visible)
         predicted = self.decode(latents, mask.visible, mask.hidden)

@@ -182,6 +182,8 @@ def test_nystrom_attention_takes_any_length_and_gives_its_weights(tokens: int) -
     torch.testing.assert_close(mixed, attend(query, key, value, backend="nystrom", landmarks=5))
     mixed.sum().backward()
     assert all(part.grad.isfinite().all() for part in (query, key, value))
+    few = attend(query[:, :, :3], key, value, landmarks=5)  # less than one query for a landmark
+    torch.testing.assert_close(few, attend(query[:, :, :3], key, value))
     short = attend(query, key, value, landmarks=tokens)
     torch.testing.assert_close(short, attend(query, key, value))
 
