@@ -33,6 +33,10 @@ def read_released(folder: Path) -> tuple[Published, Path]:
         raise DataError(
             f"config.json lacks {error}", file=folder / "config.json", fix=_ANEW
         ) from None
+    except DataError as error:
+        if error.file:
+            raise
+        raise DataError(error.what, file=folder, fix=error.fix or _ANEW) from None
 
 
 def _config(path: Path) -> Mapping[str, Any]:
