@@ -102,8 +102,7 @@ class MaskedAutoencoder(nn.Module):
         self, patches: Tensor, visible: Tensor, weights: list[Tensor] | None = None
     ) -> Tensor:
         """`encode`, of a signal that is cut already (batch, tokens, entries)."""
-        tokens = self.tokenizer(tokens_at(patches, visible), visible)
-        x = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        x = first_tokens(self.tokenizer, self.cls, patches, visible)
         for block in self.encoder:
             x = run_block(block, self.recompute and weights is None, x, weights)
         latents: Tensor = self.encoder_norm(x)
@@ -165,6 +164,14 @@ class MaskedAutoencoder(nn.Module):
         error = torch.where(counted, predicted.float() - truth, 0.0)
         total = _LOSSES[loss](error).sum()
         return Reconstruction(total / counted.sum(), predicted, truth)
+
+
+def first_tokens(
+    tokenizer: ParcelTokenizer | ImageTokenizer, cls: Tensor, patches: Tensor, visible: Tensor
+) -> Tensor:
+    """What the encoder begins with, (batch, 1 + k, hidden): CLS, and the `visible` tokens."""
+    tokens = tokenizer(tokens_at(patches, visible), visible)
+    return torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
 
 def build_on_meta(config: ModelConfig, xyz_mm: Tensor) -> MaskedAutoencoder:
