@@ -64,6 +64,11 @@ def test_weights_are_handed_back_and_dropped_in_training_alone() -> None:
         ).mean(dim=0)
         assert not torch.allclose(attend(query, key, value, backend=backend, dropout=0.3), mixed)
         torch.testing.assert_close(mean, mixed, rtol=0, atol=0.1)
+    layer, x = Attention(32, 4, dropout=0.5), torch.randn(2, 9, 32, generator=generator("x"))
+    for landmarks in (0, 3):
+        layer.landmarks = landmarks
+        assert not torch.allclose(layer.train()(x, x), layer(x, x))
+        assert torch.equal(layer.eval()(x, x), layer(x, x))
 
 
 def _flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):

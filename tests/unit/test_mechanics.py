@@ -104,6 +104,18 @@ def test_the_full_decoder_is_what_its_blocks_make_of_all_tokens(kind: str) -> No
         torch.testing.assert_close(whole, guessed, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guess_hangs_on_where_the_shown_tokens_were(kind: str) -> None:
+    """The same latents, told to be of other places: of another parcel, or time."""
+    model = small_network(kind)
+    signal, mask = _sample(model)
+    with torch.no_grad():
+        latents = model.encode(signal, mask.visible)
+        found = model.decode(latents, mask.visible, mask.hidden)
+        elsewhere = model.decode(latents, mask.visible.roll(1, dims=1), mask.hidden)
+    assert not torch.allclose(found, elsewhere, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", PRESETS)
 def test_a_step_compiles_whole_and_once(kind: str) -> None:
     """No graph breaks, and no second graph for other masks of the same shape."""
