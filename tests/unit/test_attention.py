@@ -193,6 +193,13 @@ def test_nystrom_attention_takes_any_length_and_gives_its_weights(tokens: int) -
     torch.testing.assert_close(short, attend(query, key, value))
 
 
+def test_nystrom_attention_stays_in_single_precision_under_autocast() -> None:
+    parts = [part.detach() for part in _parts(20, 20)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attend(*parts, landmarks=6)
+    assert torch.equal(found, attend(*parts, landmarks=6))
+
+
 def test_nystrom_attention_nears_the_exact_one_as_landmarks_grow() -> None:
     """Smooth sequences, as the approximation assumes."""
     time = torch.linspace(0, 3, 64)
@@ -217,12 +224,12 @@ def test_kernels_are_ranked_by_time_over_all_layers() -> None:
         (cudnn, 8): 1.0,
         (flash, 8): 2.0,
         (efficient, 8): 3.0,
-        (cudnn, 64): 50.0,
+        (cudnn, 64): 8.0,  # the slower one here, but there is one such layer alone
         (flash, 64): 5.0,
         (efficient, 64): float("inf"),
     }
     found = ranked(shapes, lambda kernel, shape: seconds[kernel, shape.queries])
-    assert found == (flash, cudnn, efficient)
+    assert found == (cudnn, flash, efficient)
 
 
 def test_without_a_gpu_no_kernel_is_preferred() -> None:
