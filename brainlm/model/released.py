@@ -39,6 +39,8 @@ def read_released(folder: Path) -> tuple[Published, Path]:
             f"config.json and the weights do not fit together: {error}", file=folder, fix=_ANEW
         ) from None
     except BrainLMError as error:
+        if error.file:
+            raise
         raise DataError(error.what, file=folder, fix=error.fix or _ANEW) from None
 
 
