@@ -46,6 +46,7 @@ def embed_files(
     """Write a model's vectors of ready parcel series, one row for each file.
 
     Columns: file, n_windows, cls, and mean (over CLS and all tokens); as `brainlm embed` has them.
+    `file` is the file's name, or its path as given where two have the same name.
     A series that does not fit the model (parcels, length, TR, unit) ends the command before
     anything is written.
     """
@@ -55,6 +56,7 @@ def embed_files(
     from ..model.checkpoint import weights_sha256
     from ..model.pretrained import BrainLM
     from ..provenance import sha256_file, software_versions, write_sidecar
+    from ..shards.reader import NORMALIZATION_NAME
     from ..stages import module_digest
 
     if output.suffix != ".parquet":
@@ -63,19 +65,35 @@ def embed_files(
     if scaler:
         opened = opened.with_scaler(scaler)
     vectors = _vectors(opened, series, tr, scaled)
+    names = _names(series)
+    sources = {f"series::{name}": sha256_file(one) for name, one in zip(names, series, strict=True)}
+    if scaler:
+        file = scaler / NORMALIZATION_NAME if scaler.is_dir() else scaler
+        sources[f"scaler::{file.name}"] = sha256_file(file)
     with atomic_path(output) as path:
-        write_embeddings(path, {"file": [one.name for one in series]}, vectors)
+        write_embeddings(path, {"file": names}, vectors)
         write_sidecar(
             output,
             stage="embed-files",
             code_digest=module_digest(__name__),
             entities={},
-            sources={f"series::{one.name}": sha256_file(one) for one in series},
+            sources=sources,
             parameters={"model": model, "subfolder": subfolder, "tr": tr, "scaled": scaled},
             software=software_versions(("numpy", "pyarrow", "safetensors", "torch")),
             fields={"ModelWeightsSHA256": weights_sha256(opened.network)},
         )
     say(f"{len(series)} series: {output}")
+
+
+def _names(series: Sequence[Path]) -> list[str]:
+    """The files' names; their paths where names alone do not tell them apart."""
+    from ..errors import InputError
+
+    paths = [one.as_posix() for one in series]
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise InputError("This series is given twice", file=twice[0])
+    names = [one.name for one in series]
+    return names if len(set(names)) == len(names) else paths
 
 
 def _vectors(

@@ -10,12 +10,12 @@ from ._console import say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable
     from typing import Any
 
-    from ..model.label_unit import HeadCard
-    from ..model.published import Published
+    from ..model.checkpoint import ModelCard
+    from ..model.heads import LabelModel
+    from ..model.mae import MaskedAutoencoder
     from ..shards.reader import ShardReader
 
 
@@ -76,8 +76,11 @@ def import_checkpoint(
     models/RUN-TARGET. The file does not tell the label's unit; say how it was scaled, or its
     predictions stay as released.
     """
+    from dataclasses import replace
+
     from ..errors import InputError
-    from ..model.opening import find_folder, head_card
+    from ..model.checkpoint import ModelCard
+    from ..model.opening import find_folder, head_card, released_network
     from ..model.released import read_released
     from ..provenance import sha256_file
     from ._training import open_shards
@@ -103,19 +106,51 @@ def import_checkpoint(
             file=weights,
             fix="leave --target and what goes with it out; `brainlm finetune` trains a head",
         )
+    if "mean" in label and label.get("kind") is None and published.head_loss == "bce":
+        raise InputError(
+            "This head was trained to tell two classes (loss bce), so its label has no mean and "
+            "SD, smallest or largest value",
+            file=weights,
+            fix="--target NAME --kind binary --positive VALUE; or --kind regression, if it is one",
+        )
+    head = head_card(published, **label) if published.head is not None else None
+    model = released_network(published, reader.parcels, weights, head)
+    _warn_of_other_data(reader)
     released = {"source": source, "subfolder": subfolder, "sha256": sha256_file(weights)}
-    _write(run, "model", published, reader, weights, released, None)
+    card = ModelCard(published.mask_ratio, split_sha256=None, head=None, released=released)
+    _write(run, "model", model.autoencoder if head else model, card, reader)
     say(f"imported {weights.name} of {source}: {run.study.relative(run.path('model'))}")
-    if published.head is not None:
-        head = head_card(published, **label)
+    if head is not None:
         run.fields["target"] = head.name
-        _write(run, "finetuned", published, reader, weights, released, head)
+        _write(run, "finetuned", model, replace(card, head=head.to_dict()), reader)
         say(f"with its head: {run.study.relative(run.path('finetuned'))}")
         if head.unit == "as released":
             warn(
                 "nobody knows the unit of what the head predicts; say how the label was scaled: "
                 "--target NAME, and --mean and --sd or --min and --max (and --log)"
             )
+
+
+def _warn_of_other_data(reader: ShardReader) -> None:
+    """Tell where the study's series are not like those that the released models have seen."""
+    from ..model.opening import released_parcels
+    from ..model.published import RELEASED_TR
+    from ..shards.timing import has_tr
+
+    tr = reader.scaler.about.get("tr")
+    if tr is None or not has_tr(tr, RELEASED_TR, 0.01):
+        found = "several TRs" if tr is None else f"a TR of {tr:g} s"
+        warn(
+            f"the study's series have {found}, the released models were trained at "
+            f"{RELEASED_TR:g} s: their tokens are other stretches of time; timing.tr: "
+            f"{RELEASED_TR:g} resamples"
+        )
+    theirs = released_parcels()[0]
+    if reader.parcels["name"].astype(str).tolist() != theirs["name"].tolist():
+        warn(
+            "the study's parcels are not those of A424, which the released models were trained on, "
+            "or stand in another order: their numbers mean little here"
+        )
 
 
 def _label(
@@ -174,27 +209,25 @@ def _label(
 def _write(
     run: StageRun,
     kind: str,
-    published: Published,
+    model: MaskedAutoencoder | LabelModel,
+    card: ModelCard,
     reader: ShardReader,
-    weights: Path,
-    released: Mapping[str, Any],
-    head: HeadCard | None,
 ) -> None:
-    """One model's folder: its network with every one of the weights, refused where one is off."""
+    """One model's folder."""
     from ..model.card import released_card
-    from ..model.checkpoint import ModelCard, save_surroundings, save_weights
-    from ..model.opening import RELEASED_MASK_RATIO, released_network
+    from ..model.checkpoint import save_surroundings, save_weights
+    from ..model.heads import LabelModel
 
-    model = released_network(published, reader.parcels, weights, head)
+    released = card.released or {}
+    config = (model.autoencoder if isinstance(model, LabelModel) else model).config
     run.path(kind).unlink(missing_ok=True)  # no older weights beside the new config.json
-    card = head.to_dict() if head else None
     save_surroundings(
         run.path(kind).parent,
-        config=published.config,
-        card=ModelCard(RELEASED_MASK_RATIO, split_sha256=None, head=card, released=released),
+        config=config,
+        card=card,
         data_folder=reader.folder,
-        readme=released_card(run.path(kind).parent.name, published.config, released),
+        readme=released_card(run.path(kind).parent.name, config, released),
     )
-    about = {"Released": released} | ({"Head": card} if card else {})
+    about = {"Released": released} | ({"Head": card.head} if card.head else {})
     with run.output(kind, about=about) as path:
         save_weights(path, model)

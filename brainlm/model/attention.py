@@ -61,7 +61,7 @@ def attend(
     `weights` gets the weights (batch, heads, n, m) appended, which needs the memory of all of them,
     and takes the eager backend.
     """
-    if landmarks and key.shape[2] > landmarks:
+    if landmarks and min(query.shape[2], key.shape[2]) > landmarks:
         return _nystrom(query, key, value, dropout, landmarks, weights)
     if weights is not None or backend == "eager":
         return _eager(query, key, value, dropout, weights)

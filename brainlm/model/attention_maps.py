@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,6 +122,8 @@ def attention_map(
     """
     parts = belonging(model.tokenizer, covered_of(signal), visible)
     if of == "rollout":
+        if (layer, head) != (-1, "mean"):
+            raise InputError("rollout goes through all layers and heads: choose none of them")
         rollout = Rollout()
         model.encode(signal[None], visible[None], rollout)
         return rollout.of_cls(parts)[0].masked_fill(~parts.known, torch.nan)
@@ -139,6 +142,6 @@ def _along(values: Tensor, which: int | str, axis: int, name: str) -> Tensor:
         return values
     if which == "mean":
         return values.mean(dim=axis)
-    if not isinstance(which, int) or not -count <= which < count:
+    if not isinstance(which, int | np.integer) or not -count <= which < count:
         raise InputError(f"{name} must be mean, all or a number below {count}, not {which!r}")
-    return values.select(axis, which)
+    return values.select(axis, int(which))

@@ -7,6 +7,7 @@ The folder's own reader builds the network and fills it: transformers would buil
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -117,11 +118,16 @@ class BrainLMModel(PreTrainedModel):
                 folder, return_unused_kwargs=True, **kwargs
             )
         _refuse_unknown("from_pretrained", kwargs)
-        model = cls(config, load_model(folder))
+        loaded = load_model(folder)
+        model = cls(config, loaded)
         if config._attn_implementation == "eager":
             model.autoencoder.set_attention("eager")
         found = [folder / name for name in _SURROUNDINGS if (folder / name).is_file()]
         model._files = {path.name: path.read_bytes() for path in found}
+        about = json.loads(model._files["config.json"])
+        if loaded.card.released and not about.get("released"):  # told by an older folder's sidecar
+            about["released"] = dict(loaded.card.released)
+            model._files["config.json"] = json.dumps(about, indent=2).encode()
         nn.Module.to(model, device=_device(device_map), dtype=_dtype(dtype or torch_dtype))
         return model.eval()
 
@@ -167,6 +173,8 @@ class BrainLMModel(PreTrainedModel):
             raise TypeError("to upload a model call its push_to_hub(repository)")
         if not is_main_process:
             return
+        # No older weights beside a new config.json, should this not come to its end.
+        (Path(save_directory) / _WEIGHTS).unlink(missing_ok=True)
         for name, content in self._files.items():
             with atomic_path(Path(save_directory) / name) as temporary:
                 temporary.write_bytes(content)

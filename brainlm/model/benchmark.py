@@ -43,7 +43,8 @@ class SeriesTransform:
         """`scaler`: the model's own. `tr`: what recordings are resampled to, s; None: not at all.
 
         The model's own scaler is right where the benchmark's series are in the unit of the model's
-        train data; else one is fitted on the benchmark's train split, of the same kind.
+        train data, and where its method knows no unit; else one is fitted on the benchmark's train
+        split, which is done for the method robust alone.
         """
         if choice not in ("train", "model"):
             raise InputError(f"scaler must be train or model, not {choice!r}")
@@ -52,6 +53,8 @@ class SeriesTransform:
                 "This model has no scaler of its own (its authors did not release theirs)",
                 fix="use scaler=train",
             )
+        if choice == "train" and scaler is not None:
+            choice = _choice_of(scaler)
         self.window = autoencoder.config.timepoints
         self.fewest = shortest(autoencoder.tokenizer, self.window)
         self.choice, self.tr = choice, tr
@@ -117,6 +120,20 @@ class SeriesTransform:
         whole[:, :kept] = scaled[:, :kept]
         windows = whole.reshape(parcels, count, self.window).swapaxes(0, 1)
         return np.ascontiguousarray(windows)
+
+
+def _choice_of(scaler: Scaler) -> ScalerChoice:
+    """How to scale by the method of the model's own scaler, in another unit than its train data."""
+    if scaler.method in ("recording-zscore", "recording-minmax", "parcel-minmax"):
+        return "model"  # a recording's own scale
+    if scaler.method == "robust" and scaler.mean_removed:
+        return "train"
+    raise InputError(
+        f"The model's train data were scaled by {scaler.method}"
+        + ("" if scaler.mean_removed else " with means kept")
+        + ", which cannot be fitted on the benchmark's",
+        fix="use scaler=model where the benchmark's series are in the unit of the model's",
+    )
 
 
 class SeriesEncoder(nn.Module):

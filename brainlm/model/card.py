@@ -7,6 +7,7 @@ the front matter.
 from __future__ import annotations
 
 import json
+import keyword
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,11 +131,11 @@ def _front_matter(
 
 def _usage(config: ModelConfig, head: Mapping[str, Any] | None) -> list[str]:
     """How to load it, and what goes in."""
-    ask = (
-        f"{head['name']} = model.predict(series, tr=0.8)"
-        if head and str(head["name"]).isidentifier()
-        else "vector = model.embed(series, tr=0.8)"
-    )
+    ask = "vector = model.embed(series, tr=0.8)"
+    if head:
+        name = str(head["name"])
+        usable = name.isidentifier() and not keyword.iskeyword(name)
+        ask = f"{name if usable else 'label'} = model.predict(series, tr=0.8)"
     return [
         "## How to use it",
         "```python",

@@ -10,7 +10,6 @@ README.md                   the model card
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +22,20 @@ from torch import Tensor, nn
 
 from ..errors import DataError, InputError
 from ..files import atomic_path, read_json, write_json, write_text
-from ..provenance import sha256_file
+from ..provenance import read_sidecar, sha256_file
 from ..shards.scaler import Scaler, load_scaler, save_scaler
 from ..shards.tensorfile import load_tensors, save_tensors
 from .config import ModelConfig
 from .heads import LabelModel
 from .label_unit import HeadCard
 from .mae import MaskedAutoencoder
+from .published import RELEASED_TR
 
 FORMAT = 1
 #: What config.json must hold beside its format; more may stand there, for other programs.
 _KEYS = {"model", "mask_ratio", "split_sha256", "head", "sha256"}
+#: Files whose hashes it holds.
+_HASHED = {"parcels.tsv", "normalization.safetensors"}
 _NAMED = 10
 _RETRAIN = "train it again, or copy the whole folder anew"
 
@@ -64,6 +66,13 @@ class LoadedModel:
     def autoencoder(self) -> MaskedAutoencoder:
         """The autoencoder, with or without a head on it."""
         return self.model.autoencoder if isinstance(self.model, LabelModel) else self.model
+
+    @property
+    def tr(self) -> float | None:
+        """Repetition time of the train data, s; None: not known, or several."""
+        if self.scaler is not None:
+            return self.scaler.about.get("tr")
+        return RELEASED_TR if self.card.released else None
 
 
 def build_model(
@@ -177,7 +186,7 @@ def load_model(folder: str | Path) -> LoadedModel:
             mask_ratio=content["mask_ratio"],
             split_sha256=content["split_sha256"],
             head=content["head"],
-            released=content.get("released"),
+            released=content.get("released") or _imported(folder),
         ),
         scaler=load_scaler(folder / "normalization.safetensors"),
         parcels=parcels,
@@ -186,11 +195,19 @@ def load_model(folder: str | Path) -> LoadedModel:
     )
 
 
+def _imported(folder: Path) -> Mapping[str, Any] | None:
+    """Which released weights these are, of a folder written before config.json told it."""
+    try:
+        return read_sidecar(folder / "model.safetensors").get("Released")
+    except DataError:
+        return None
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         content = dict(read_json(path))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, TypeError) as error:  # none, no text, no JSON, no object
         raise DataError(
             f"This is no model's folder: config.json cannot be read ({type(error).__name__})",
             file=path,
@@ -204,6 +221,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     if missing := sorted(_KEYS - set(content)):
         raise DataError(f"config.json lacks {', '.join(missing)}", file=path, fix=_RETRAIN)
+    kinds = {"model": dict, "sha256": dict, "head": dict | None, "mask_ratio": float | int}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content[name], kind)]:
+        raise DataError(f"config.json holds no usable {wrong[0]}", file=path, fix=_RETRAIN)
+    if missing := sorted(_HASHED - set(content["sha256"])):
+        raise DataError(
+            f"config.json lacks the hash of {', '.join(missing)}", file=path, fix=_RETRAIN
+        )
     return content
 
 

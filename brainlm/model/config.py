@@ -40,7 +40,8 @@ class ModelConfig:
     place: str = "fourier"  # of parcel tokens; linear: raw mm, as the published 13M
     padding: str = "none"  # of an image; square: as published, most of it without data
     input_scale: float = 1.0  # scaled series are divided by it; the authors' images by 5.6430855
-    norm: str = "pre"  # LayerNorm before each step, or after it (post: the published 13M)
+    norm: str = "pre"  # LayerNorm before each step, or after it (post: the published 13M);
+    # the cross decoder always has it before, and neither conv nor landmarks
     norm_eps: float = 1e-5
     conv: int = 0  # reach of a convolution over the tokens beside attention (published 13M: 65)
     landmarks: int = 0  # of approximate attention (Nystrom), for sequences longer than that

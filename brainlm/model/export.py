@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..errors import InputError
 from ..files import atomic_path
-from .mae import MaskedAutoencoder
+from .mae import MaskedAutoencoder, first_tokens
 
 #: What one ONNX file can hold, bytes.
 _ONNX_LIMIT = 2**31
@@ -20,15 +20,22 @@ class EncoderForExport(nn.Module):
     """Scaled series of all parcels in, latents of all tokens out."""
 
     def __init__(self, model: MaskedAutoencoder):
-        """`model` is shared, not copied, and put in evaluation mode."""
+        """`model` is shared, not copied, and put in evaluation mode; its decoder is left out."""
         super().__init__()
-        self.model = model
+        model.eval()
+        self.tokenizer, self.cls = model.tokenizer, model.cls
+        self.encoder, self.norm = model.encoder, model.encoder_norm
         self.eval()
 
     def forward(self, signal: Tensor) -> Tensor:
         """(batch, parcels, time) without NaN -> (batch, 1 + tokens, hidden), CLS first."""
-        tokens = torch.arange(self.model.tokenizer.tokens, device=signal.device)
-        return self.model.encode(signal, tokens.expand(signal.shape[0], -1))
+        everything = torch.arange(self.tokenizer.tokens, device=signal.device)
+        visible, patches = everything.expand(signal.shape[0], -1), self.tokenizer.cut(signal)
+        x = first_tokens(self.tokenizer, self.cls, patches, visible)
+        for block in self.encoder:
+            x = block(x)
+        latents: Tensor = self.norm(x)
+        return latents
 
 
 def export_encoder(model: MaskedAutoencoder) -> ExportedProgram:

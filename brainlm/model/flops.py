@@ -16,9 +16,11 @@ STEP = 3
 #: Dense bfloat16 rate, with float32 sums, that makers publish, by part of the name PyTorch gives.
 _PEAK = {
     "B200": 2250e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "GH200": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,

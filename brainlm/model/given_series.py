@@ -67,16 +67,18 @@ def take_series(
     tr: float | None = None,
     tr_tolerance: float = TR_TOLERANCE,
     unit_check: bool = True,
+    model_tr: float | None = None,
 ) -> TakenSeries:
     """Check a series (time, parcels) of at least `fewest` time points, and scale it.
 
-    `parcels` are the model's names in its order, `tr` is the series' own, in s. A series that is
-    `scaled` is taken and given back as it is.
+    `parcels` are the model's names in its order, `tr` is the series' own, in s, `model_tr` that of
+    the train data (default: the scaler's). A series that is `scaled` is taken and given back as it
+    is.
     """
     values = _as_table(series, parcels)
     _check_shape(values, parcels, fewest)
     if tr is not None:
-        _check_tr(tr, scaler, tr_tolerance)
+        _check_tr(tr, model_tr or (scaler.about.get("tr") if scaler else None), tr_tolerance)
     covered = _check_values(values, parcels)
     if scaled:
         if unit_check:
@@ -130,8 +132,10 @@ def _as_table(series: Given, parcels: Sequence[str]) -> NDArray[np.float64]:
     if isinstance(series, pd.DataFrame):
         _check_names([str(name) for name in series.columns], parcels)
     if isinstance(series, Tensor):
-        series = series.detach().cpu().float().numpy()
+        series = series.detach().cpu().double().numpy()
     try:
+        if isinstance(series, np.ma.MaskedArray):  # what is masked is no data
+            series = np.ma.filled(series.astype(np.float64), np.nan)
         values = np.asarray(series, np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
@@ -148,8 +152,8 @@ def _as_table(series: Given, parcels: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _check_names(names: Sequence[str], parcels: Sequence[str]) -> None:
-    """Refuse names in another order; numbers are no names."""
-    if list(names) == list(parcels) or all(name.isdigit() for name in names):
+    """Refuse names in another order; numbers that count up are no names."""
+    if list(names) == list(parcels):
         return
     if sorted(names) == sorted(parcels):
         place = next(
@@ -159,6 +163,16 @@ def _check_names(names: Sequence[str], parcels: Sequence[str]) -> None:
             f"The columns stand in another order than the model's parcels: column {place + 1} is "
             f"{names[place]}, expected {parcels[place]}",
             fix='reorder them: series[model.parcels["name"]]',
+        )
+    if all(name.isdecimal() for name in names):
+        numbers = [int(name) for name in names]
+        if numbers == sorted(set(numbers)):
+            return
+        raise InputError(
+            "The columns are numbered, but not in order, so they cannot stand in that of the "
+            "model's parcels",
+            fix="put them into the order of model.parcels and name them so; if they stand in it, "
+            "give series.to_numpy()",
         )
     unknown = [name for name in names if name not in set(parcels)]
     missing = [name for name in parcels if name not in set(names)]
@@ -193,8 +207,7 @@ def _check_shape(values: NDArray[np.float64], parcels: Sequence[str], fewest: in
         )
 
 
-def _check_tr(tr: float, scaler: Scaler | None, tolerance: float) -> None:
-    expected = scaler.about.get("tr") if scaler else None
+def _check_tr(tr: float, expected: float | None, tolerance: float) -> None:
     if not tr > 0:
         raise InputError(f"A TR is above 0 s, this is {tr:g} s", fix="give it in seconds")
     if expected and not has_tr(tr, expected, tolerance):

@@ -1,8 +1,8 @@
 """A trained network on one recording: which windows, which tokens of them, and what comes out.
 
 A network that was pretrained with three quarters of the tokens hidden has never seen a whole
-window. It may be shown one all the same (one look, nothing drawn), or several disjoint random sets
-of tokens that together cover the window, each as sparse as in training; the looks are averaged.
+window. It may be shown one all the same (one look, nothing drawn), or several random sets of
+tokens that together cover the window, each as sparse as in training; the looks are averaged.
 """
 
 from __future__ import annotations
@@ -105,13 +105,15 @@ def hiding(
     """
     token_of = entry_tokens(model.tokenizer).to(hidden.device)
     found = []
+    holds = torch.zeros(model.tokenizer.tokens, dtype=torch.bool, device=hidden.device)
+    holds[token_of[covered_of(values)]] = True  # data, not padding alone
     for whole in _windows(model, values, starts):
         gone = torch.zeros_like(whole.available)
         gone[token_of[hidden[:, whole.start : whole.start + token_of.shape[1]]]] = True
         left = (whole.available & ~gone).nonzero()[:, 0]
-        if not len(left):
+        if not holds[left].any():
             raise InputError(
-                "Nothing is left to show: the mask touches every token of a window",
+                "Nothing is left to show: the mask touches every token of a window with data",
                 fix="hide less; a token is hidden as soon as one of its entries is",
             )
         if len(left) < len(whole.visible):
@@ -202,9 +204,11 @@ def _check_ratio(mask_ratio: float, *, least: bool = False) -> None:
 
 def _checked(visible: Sequence[int], available: Tensor) -> Tensor:
     """Numbers of tokens as a tensor; refuses those that are not there, or have no data."""
-    tokens = torch.as_tensor(visible, dtype=torch.long, device=available.device)
-    if tokens.ndim != 1 or not len(tokens) or len(tokens.unique()) < len(tokens):
+    tokens = torch.as_tensor(visible, device=available.device)
+    whole = not tokens.is_floating_point() and tokens.dtype != torch.bool
+    if not whole or tokens.ndim != 1 or not len(tokens) or len(tokens.unique()) < len(tokens):
         raise InputError("visible must be a list of numbers of tokens, each once")
+    tokens = tokens.long()
     if int(tokens.min()) < 0 or int(tokens.max()) >= len(available):
         raise InputError(f"visible must be numbers of tokens from 0 to {len(available) - 1}")
     if not available[tokens].all():

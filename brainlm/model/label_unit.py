@@ -21,6 +21,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "log": ("none", "log", "log1p"),
     "unit": ("label", "as released"),
 }
+#: What config.json may hold for a field of such a type.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "float": (float, int),
+    "int": (int,),
+    "bool": (bool,),
+}
 _UNDO_LOG: dict[str, Callable[[Floats], Floats]] = {
     "none": np.asarray,
     "log": np.exp,
@@ -68,9 +76,9 @@ class HeadCard:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> HeadCard:
         """Read a mapping strictly: all keys that have no default, and none that is unknown."""
-        names = {field.name for field in fields(cls)}
+        names = {field.name: str(field.type) for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.default is MISSING}
-        unknown, missing = sorted(set(content) - names), sorted(needed - set(content))
+        unknown, missing = sorted(set(content) - set(names)), sorted(needed - set(content))
         if unknown or missing:
             told = [f"unknown: {', '.join(unknown)}"] if unknown else []
             told += [f"missing: {', '.join(missing)}"] if missing else []
@@ -78,6 +86,12 @@ class HeadCard:
                 f"The head's settings have wrong keys ({'; '.join(told)})",
                 fix=f"the keys are {', '.join(sorted(names))}",
             )
+        for name, value in content.items():
+            # bool is a kind of int, but neither a number of outputs nor a scale
+            if not isinstance(value, _TYPES[names[name]]) or (
+                isinstance(value, bool) and names[name] != "bool"
+            ):
+                raise InputError(f"head.{name} must be of type {names[name]}, not {value!r}")
         return cls(**content)
 
     def to_label(self, outputs: Floats) -> Floats:

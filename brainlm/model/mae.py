@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .attention import check_backend
 from .config import ModelConfig
 from .decoder import build_decoder
@@ -101,8 +102,7 @@ class MaskedAutoencoder(nn.Module):
         self, patches: Tensor, visible: Tensor, weights: list[Tensor] | None = None
     ) -> Tensor:
         """`encode`, of a signal that is cut already (batch, tokens, entries)."""
-        tokens = self.tokenizer(tokens_at(patches, visible), visible)
-        x = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        x = first_tokens(self.tokenizer, self.cls, patches, visible)
         for block in self.encoder:
             x = run_block(block, self.recompute and weights is None, x, weights)
         latents: Tensor = self.encoder_norm(x)
@@ -124,11 +124,16 @@ class MaskedAutoencoder(nn.Module):
         (batch, parcels, timepoints), scaled. Tokens of the future alone are hidden; in one that
         reaches into it the future is set to 0, so that not one entry too many is withheld
         (`predict_last_pixel` of the authors). Parcels without data are not shown; there is a guess
-        for them as well.
+        for them as well. What stands in the future, NaN too, changes nothing.
         """
-        covered = ~signal.isnan().any(dim=2)
+        window = self.config.timepoints
+        if not 0 < timepoints < window:
+            raise InputError(f"timepoints must be from 1 to {window - 1}, not {timepoints}")
+        covered = ~signal[:, :, :-timepoints].isnan().any(dim=2)
         if not (covered == covered[0]).all():  # then not all show equally many tokens
             return torch.cat([self.forecast(one, timepoints) for one in signal.split(1)])
+        signal = signal.clone()  # a gap of the past goes on in the future, and no other is there
+        signal[:, :, -timepoints:] = torch.where(covered, 0.0, torch.nan)[..., None]
         tokens = torch.arange(self.tokenizer.tokens, device=signal.device)
         shown = self.tokenizer.available(covered[:1])[0]
         shown = shown & ~self.tokenizer.last(timepoints, wholly=True).to(signal.device)
@@ -144,9 +149,11 @@ class MaskedAutoencoder(nn.Module):
         """Guess the hidden tokens of `signal` (batch, parcels, time) and compare.
 
         `loss` is the mean of the squared ("mse") or absolute ("mae") error, in units of the
-        tokenizer. Only entries with data of target tokens count. Whatever the network's precision,
-        it is worked out in float32.
+        tokenizer. Only entries with data of target tokens count; without any it is NaN. Whatever
+        the network's precision, it is worked out in float32.
         """
+        if loss not in _LOSSES:
+            raise InputError(f"There is no loss {loss!r}", fix=f"choose of {', '.join(_LOSSES)}")
         patches = self.tokenizer.cut(signal)
         latents = self.encode_patches(patches, mask.visible)
         predicted = self.decode(latents, mask.visible, mask.hidden)
@@ -157,6 +164,14 @@ class MaskedAutoencoder(nn.Module):
         error = torch.where(counted, predicted.float() - truth, 0.0)
         total = _LOSSES[loss](error).sum()
         return Reconstruction(total / counted.sum().clamp(min=1), predicted, truth)
+
+
+def first_tokens(
+    tokenizer: ParcelTokenizer | ImageTokenizer, cls: Tensor, patches: Tensor, visible: Tensor
+) -> Tensor:
+    """What the encoder begins with, (batch, 1 + k, hidden): CLS, and the `visible` tokens."""
+    tokens = tokenizer(tokens_at(patches, visible), visible)
+    return torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
 
 def build_on_meta(config: ModelConfig, xyz_mm: Tensor) -> MaskedAutoencoder:

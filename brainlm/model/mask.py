@@ -10,6 +10,7 @@ A sample's mask is decided by the generator and by its place in the batch: not b
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from .tokenizer import ImageTokenizer, ParcelTokenizer
+
+#: A whole look for less than this share of it would cost more than it shows.
+_LEFT_OUT = 0.05
 
 KINDS = ("random", "future", "parcels", "networks")
 
@@ -70,14 +74,15 @@ def make_mask(
     that shapes are the same for all batches; else as many as this batch allows. Where a sample has
     more that are not to be hidden, some are neither shown nor asked for; which, is drawn.
     """
+    _check_asked(tokenizer, covered, kind, ratio, groups)
     available = tokenizer.available(covered)
     if kind == "random":
-        count = n_visible or count_visible(ratio, _fewest(available))
+        count = count_visible(ratio, _fewest(available)) if n_visible is None else n_visible
         return _shown(available, _shuffle(available, source), count)
     if kind == "parcels":
         row = tokenizer.row
         rows = available.unflatten(1, (-1, row)).any(2)
-        count = n_visible or count_visible(ratio, _fewest(rows)) * row
+        count = count_visible(ratio, _fewest(rows)) * row if n_visible is None else n_visible
         if count % row:
             raise ValueError(f"{count} tokens are no whole rows of {row}")
         order = _shuffle(rows, source)[..., None] * row + torch.arange(row, device=rows.device)
@@ -85,17 +90,14 @@ def make_mask(
     if kind == "future":
         hide = tokenizer.last(future_timepoints(ratio, tokenizer.config.timepoints))
         hide = hide.to(available.device)
-        return chosen_mask(available, hide, n_visible or _fewest(available & ~hide), source)
-    if kind == "networks" and groups is not None:
-        count = n_visible or count_visible(ratio, _fewest(available))
-        first, second = _branches(source)
-        members = [groups.to(available.device) == number for number in range(int(groups.max()) + 1)]
-        tokens = tokenizer.of_parcels(torch.stack(members))
-        return chosen_mask(available, _some_of(tokens, available, count, first), count, second)
-    raise InputError(
-        f"There is no mask {kind!r}" if kind not in KINDS else "Masks by network need networks",
-        fix=f"choose of {', '.join(KINDS)}; networks come with the atlas (parcels.tsv)",
-    )
+        count = _fewest(available & ~hide) if n_visible is None else n_visible
+        return chosen_mask(available, hide, count, source)
+    assert groups is not None  # kind is networks
+    count = count_visible(ratio, _fewest(available)) if n_visible is None else n_visible
+    first, second = _branches(source)
+    members = [groups.to(available.device) == number for number in range(int(groups.max()) + 1)]
+    tokens = tokenizer.of_parcels(torch.stack(members))
+    return chosen_mask(available, _some_of(tokens, available, count, first), count, second)
 
 
 def given_mask(available: Tensor, visible: Tensor) -> TokenMask:
@@ -161,14 +163,47 @@ def random_parcels(covered: Tensor, count: int, source: torch.Generator) -> Tens
 
 
 def random_partition(available: Tensor, n_visible: int, source: torch.Generator) -> Tensor:
-    """Disjoint sets of `n_visible` tokens, (sets, n_visible), of one window, for one look at each.
+    """Sets of `n_visible` tokens, (sets, n_visible), of one window, for one look at each.
 
-    `available` is (tokens,). There are as many sets as the tokens fill. Read one after the other
-    they show (nearly) the whole window, each at the sparsity the encoder was trained at.
+    `available` is (tokens,). Together the sets show the window, each at the sparsity the encoder
+    was trained at. They share no token, but for the last one, which the first tokens fill up; it is
+    left out where less than `_LEFT_OUT` of it would be new.
     """
     order = _shuffle(available[None], source)
-    sets = max(1, int(available.sum()) // n_visible)
-    return order[0, : sets * n_visible].unflatten(0, (sets, n_visible))
+    _shown(available[None], order, n_visible)  # there are so many
+    order = order[0, : int(available.sum())]
+    sets = max(1, math.ceil(len(order) / n_visible - _LEFT_OUT))
+    place = torch.arange(sets * n_visible, device=order.device) % len(order)
+    return order[place].unflatten(0, (sets, n_visible))
+
+
+def _check_asked(
+    tokenizer: ParcelTokenizer | ImageTokenizer,
+    covered: Tensor,
+    kind: str,
+    ratio: float,
+    groups: Tensor | None,
+) -> None:
+    """Refuse what `make_mask` cannot do, or would do in another sense than meant."""
+    parcels = tokenizer.config.parcels
+    networks = groups is not None and groups.shape == (parcels,) and bool((groups >= 0).any())
+    if kind not in KINDS or (kind == "networks" and not networks):
+        raise InputError(
+            f"There is no mask {kind!r}"
+            if kind not in KINDS
+            else f"Masks by network need networks: a number for each of {parcels} parcels",
+            fix=f"choose of {', '.join(KINDS)}; networks come with the atlas (parcels.tsv)",
+        )
+    if not 0 <= ratio <= 1:
+        raise InputError(
+            f"The share of masked tokens must be from 0 to 1, not {ratio:g}",
+            fix="give 0.75 to hide three quarters",
+        )
+    if covered.shape[1:] != (parcels,):
+        raise InputError(
+            f"covered must be (batch, {parcels} parcels), not {tuple(covered.shape)}",
+            fix="say of each parcel of the network whether there is data",
+        )
 
 
 def _some_of(groups: Tensor, available: Tensor, n_visible: int, source: torch.Generator) -> Tensor:
@@ -197,7 +232,8 @@ def _shown(available: Tensor, order: Tensor, n_visible: int) -> TokenMask:
 
 def _check_left(left: Tensor, mask: TokenMask, n_visible: int) -> None:
     """What is shown must be among the tokens that are `left` (batch, tokens) to show."""
-    if n_visible < 1 or not left.gather(1, mask.visible).all():
+    enough = 1 <= n_visible <= left.shape[1] and left.gather(1, mask.visible).all()
+    if not enough:
         raise InputError(
             f"A recording has fewer than {max(n_visible, 1)} tokens left to show",
             fix="show fewer of its tokens, or leave out recordings with few parcels",

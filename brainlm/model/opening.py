@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,6 @@ from .label_unit import HeadCard
 from .published import Published
 from .released import read_released
 from .repository import fetch_model
-
-#: Share of the tokens that was hidden when the released models were trained.
-RELEASED_MASK_RATIO = 0.75
 
 
 def open_model(
@@ -40,6 +38,13 @@ def find_folder(
         if folder.is_absolute() or str(path_or_repo).startswith(".") or folder.exists():
             raise InputError("There is no such folder", file=folder, fix="give a model's folder")
         return fetch_model(str(path_or_repo), subfolder, revision)
+    if revision:
+        raise InputError(
+            f"A folder has no revision, so {revision} cannot be chosen",
+            file=folder,
+            fix="leave it out; or, if the Hub's repository is meant, work where no folder has its "
+            "name",
+        )
     folder = folder / subfolder if subfolder else folder
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
@@ -51,8 +56,9 @@ def find_folder(
     return folder
 
 
-def read_parcels(path: Path) -> tuple[pd.DataFrame, bytes]:
-    """A table of parcels, and its bytes."""
+def released_parcels() -> tuple[pd.DataFrame, bytes]:
+    """The parcels of the released models, those of A424, and their table as it stands."""
+    path = share_dir() / "atlases" / "A424" / "parcels.tsv"
     return pd.read_csv(path, sep="\t"), path.read_bytes()
 
 
@@ -101,7 +107,10 @@ def _is_released(folder: Path) -> bool:
 def _released_model(folder: Path) -> LoadedModel:
     """A released model as it stands: no scaler, the parcels of A424."""
     published, weights = read_released(folder)
-    parcels, table = read_parcels(share_dir() / "atlases" / "A424" / "parcels.tsv")
+    if published.unknown:
+        told = f"{weights} holds weights that are not known, and not used: "
+        warnings.warn(told + ", ".join(published.unknown), stacklevel=2)
+    parcels, table = released_parcels()
     if published.config.parcels != len(parcels):
         raise DataError(
             f"The released model has {published.config.parcels} parcels, A424 has {len(parcels)}",
@@ -113,7 +122,7 @@ def _released_model(folder: Path) -> LoadedModel:
     return LoadedModel(
         model=model.eval(),
         config=published.config,
-        card=ModelCard(RELEASED_MASK_RATIO, None, head.to_dict() if head else None, about),
+        card=ModelCard(published.mask_ratio, None, head.to_dict() if head else None, about),
         scaler=None,
         parcels=parcels,
         parcels_tsv=table,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from .mask import generator
@@ -44,7 +45,8 @@ class ParcelPlace(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """Embeddings (batch, k, width) of the tokens `index` (batch, k)."""
-        phase = self.xyz @ self.directions
+        with torch.autocast(self.xyz.device.type, enabled=False):  # 16 bits: half a mm at 100 mm
+            phase = self.xyz @ self.directions
         place: Tensor = self.xyz_projection(torch.cat([phase.sin(), phase.cos()], dim=1))
         return place[index // self.patches] + self.time[index % self.patches]
 
@@ -65,7 +67,9 @@ class RawParcelPlace(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """Embeddings (batch, k, width) of the tokens `index` (batch, k)."""
-        place: Tensor = self.xyz_projection(self.xyz)
+        weight, bias = (part.to(self.xyz.dtype) for part in self.xyz_projection.parameters())
+        with torch.autocast(self.xyz.device.type, enabled=False):  # 16 bits: half a mm at 100 mm
+            place = F.linear(self.xyz, weight, bias)
         return place[index // self.patches] + self.time[index % self.patches]
 
 

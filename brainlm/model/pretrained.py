@@ -8,7 +8,6 @@ docs/using-models.md shows the rest.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from . import inference
 from .attention_maps import ATTENTION, attention_map, belonging, entry_tokens
 from .checkpoint import LoadedModel, save_model
 from .config import ModelConfig
+from .given_scaler import check_scaler
 from .given_series import About, Given, TakenSeries, take_series
 from .heads import LabelModel, pooled_of
 from .inference import Look
@@ -36,6 +36,7 @@ from .opening import open_model
 from .repository import upload_model
 
 Array = NDArray[np.float32]
+Network = MaskedAutoencoder | LabelModel
 
 #: What `embed` may make of the tokens.
 POOLS = ("mean", "cls", "parcels")
@@ -69,7 +70,7 @@ class BrainLM:
     def __init__(self, loaded: LoadedModel, device: str | torch.device = "cpu"):
         """Of a model that has been read; see `from_pretrained`."""
         self.loaded = loaded
-        self.network = loaded.model.eval().to(device)
+        self.network = _placed(loaded.model.eval(), device)
 
     @classmethod
     def from_pretrained(
@@ -109,7 +110,7 @@ class BrainLM:
     @property
     def tr(self) -> float | None:
         """Repetition time of the train data, s; None: not known, or several."""
-        return self.scaler.about.get("tr") if self.scaler else None
+        return self.loaded.tr
 
     @property
     def token_of(self) -> NDArray[np.int64]:
@@ -128,26 +129,21 @@ class BrainLM:
 
     def to(self, device: str | torch.device) -> BrainLM:
         """Move the network."""
-        self.network.to(device)
+        _placed(self.network, device)
         return self
 
     def with_scaler(self, scaler: Scaler | str | Path) -> BrainLM:
         """The same network with another scaler: a `Scaler`, a normalization.safetensors, a folder.
 
         For a released model, or for data in another unit. A scaler is fitted on train subjects
-        alone: `brainlm scale` does so, or `fit_scaler`.
+        alone: `brainlm scale` does so, or `fit_scaler`. It must scale in the same way as the
+        model's own, at the same TR: the network knows no other.
         """
         if not isinstance(scaler, Scaler):
             path = Path(scaler)
             scaler = load_scaler(path / "normalization.safetensors" if path.is_dir() else path)
-        atlas = scaler.about.get("atlas_sha256")
-        own = hashlib.sha256(self.loaded.parcels_tsv).hexdigest()
-        if scaler.parcels != self.config.parcels or atlas not in (None, own):
-            raise InputError(
-                f"The scaler was fitted on other parcels ({scaler.parcels}) than the model's "
-                f"({self.config.parcels})",
-                fix="fit one on series of the model's atlas (model.parcels)",
-            )
+        check_scaler(scaler, self.loaded)
+        scaler = replace(scaler, about={**scaler.about, "tr": self.tr or scaler.about.get("tr")})
         return BrainLM(replace(self.loaded, scaler=scaler), self.device)
 
     def embed(
@@ -220,7 +216,9 @@ class BrainLM:
         `mask` (time, parcels) tells which to hide; a token that holds one of them is hidden whole.
         Without it every entry is hidden in turn: windows are looked at so often that each token is
         hidden at least once, at `mask_ratio` (default: as in training), and guesses are averaged. A
-        guess never sees its own entry. Of long recordings windows are stitched together.
+        guess never sees its own entry, but for its part in the parcel's mean over the recording,
+        which scaling takes away and which is added again. Of long recordings windows are stitched
+        together.
         """
         values, taken = self._take(series, **about)
         model = self.autoencoder
@@ -330,6 +328,7 @@ class BrainLM:
             series,
             [str(name) for name in self.parcels["name"]],
             self.scaler,
+            model_tr=self.tr,
             fewest=fewest or self.config.timepoints,
             **about,
         )
@@ -353,6 +352,18 @@ class BrainLM:
 def _choose(name: str, value: str, values: Sequence[str]) -> None:
     if value not in values:
         raise InputError(f"{name} must be one of {', '.join(values)}, not {value!r}")
+
+
+def _placed(network: Network, device: str | torch.device) -> Network:
+    """The network on the device; refuses one that this machine does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"There is no device {str(device)!r} here ({str(error).splitlines()[0][:100]})",
+            fix="choose cpu, or cuda where there is a GPU and PyTorch was built for it",
+        ) from None
+    return network.to(device)
 
 
 def _mean(parts: Sequence[Tensor]) -> Array:

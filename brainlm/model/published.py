@@ -20,6 +20,10 @@ from .place import ImagePlace
 
 State = dict[str, Tensor]
 
+#: Of the windows that became images, and equal channels of these.
+_PARCELS, _CHANNELS = 424, 3
+#: Repetition time of what they were trained on (UK Biobank), s.
+RELEASED_TR = 0.735
 #: What the authors divide scaled series by before they make an image of them.
 INPUT_SCALE = 5.6430855
 
@@ -43,8 +47,18 @@ _NYSTROM_BLOCK = {
 _POSITION_TOLERANCE = 1e-5
 #: A layer of the 13M that its authors' code never calls.
 _UNUSED = {"decoder.decoder_pred.weight", "decoder.decoder_pred.bias"}
+#: What a config.json may say that would make other numbers of the same weights, and the one value
+#: (also where it says nothing) that is known here.
+_KNOWN = {
+    "hidden_act": "gelu",
+    "norm_pix_loss": False,
+    "use_tanh_decoder": False,
+    "qkv_bias": True,
+}
 #: So many missing weights are named.
 _NAMED = 20
+#: Share of the tokens that was hidden in training, where config.json does not tell.
+_MASK_RATIO = 0.75
 
 
 @dataclass(frozen=True)
@@ -59,11 +73,18 @@ class Published:
     head_loss: str = "mse"  # what the head was trained with; bce: two classes
     head_mean: bool = False  # whether it reads the mean over all tokens, or CLS
     head_sigmoid: bool = False  # whether a sigmoid followed it
+    mask_ratio: float = _MASK_RATIO  # share of the tokens that was hidden in training
 
 
 def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Published:
     """Translate a released model: the content of its config.json, and its weights by name."""
     nystrom = config.get("model_type") == "brainlm_mae"
+    for name, known in _KNOWN.items():
+        if config.get(name, known) != known:
+            raise DataError(
+                f"config.json says {name} {config[name]!r}; released models have {known!r}, and "
+                "nothing else can be read"
+            )
     ours = _config_of(config, nystrom=nystrom)
     given = _Given(dict(state))
     found: State = {"cls": given.take("vit.embeddings.cls_token")}
@@ -72,11 +93,16 @@ def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Pu
     found |= given.pair("decoder.decoder_embed", "decoder.bridge")
     found["decoder.mask_token"] = given.take("decoder.mask_token")
     names = _NYSTROM_BLOCK if nystrom else _VIT_BLOCK
-    for number in range(ours.layers):
-        found |= _block(given, f"vit.encoder.layer.{number}", f"encoder.{number}", names)
-    for number in range(ours.decoder_layers):
-        theirs, name = f"decoder.decoder_layers.{number}", f"decoder.blocks.{number}"
-        found |= _block(given, theirs, name, names)
+    if ours.conv:
+        names = {**names, "attention.self.conv": "attention.conv"}
+    for theirs, name, layers in (
+        ("vit.encoder.layer", "encoder", ours.layers),
+        ("decoder.decoder_layers", "decoder.blocks", ours.decoder_layers),
+    ):
+        for number in range(layers):
+            found |= _block(given, f"{theirs}.{number}", f"{name}.{number}", names)
+        if any(left.startswith(f"{theirs}.{layers}.") for left in given.left):
+            raise DataError(f"There are more layers {theirs} than the {layers} of config.json")
     found |= _parcel_ends(given) if nystrom else _image_ends(given, ours)
     head = _head(given)
     if given.missing:
@@ -95,6 +121,7 @@ def read_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Pu
         head_loss=str(config.get("loss_fn", "mse")),
         head_mean=bool(config.get("use_mean_pooling")),
         head_sigmoid=bool(config.get("sigmoid_outputs")),
+        mask_ratio=float(config.get("mask_ratio") or _MASK_RATIO),
     )
 
 
@@ -132,8 +159,6 @@ class _Given:
 
 def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
     """Their config.json in our terms."""
-    image = config["image_size"]
-    side = image[0] if isinstance(image, list | tuple) else image
     shared: dict[str, Any] = {
         "hidden": config["hidden_size"],
         "layers": config["num_hidden_layers"],
@@ -162,12 +187,18 @@ def _config_of(config: Mapping[str, Any], *, nystrom: bool) -> ModelConfig:
             head="mlp",
             **shared,
         )
-    if side % config["patch_size"]:
-        raise DataError(f"Its image of {side} is no multiple of its patch {config['patch_size']}")
+    image, side = config["image_size"], config["patch_size"]
+    channels = config.get("num_channels", _CHANNELS)
+    height = -(-_PARCELS // side) * side
+    if image not in (height, [height, height], (height, height)) or channels != _CHANNELS:
+        raise DataError(
+            f"Its images are {image}, of {channels} channels; {_PARCELS} parcels in squares of "
+            f"{side} make {[height, height]}, of {_CHANNELS}"
+        )
     return ModelConfig(
-        parcels=424,
+        parcels=_PARCELS,
         timepoints=200,
-        patch=config["patch_size"],
+        patch=side,
         tokenizer="image",
         padding="square",
         input_scale=INPUT_SCALE,
@@ -179,6 +210,9 @@ def _block(given: _Given, theirs: str, ours: str, names: Mapping[str, str]) -> S
     """One transformer block; their key and value are one matrix of ours."""
     found: State = {}
     for their, our in names.items():
+        if our == "attention.conv":
+            found[f"{ours}.{our}.weight"] = given.take(f"{theirs}.{their}.weight")
+            continue
         if our != "attention":
             found |= given.pair(f"{theirs}.{their}", f"{ours}.{our}")
             continue
@@ -186,8 +220,6 @@ def _block(given: _Given, theirs: str, ours: str, names: Mapping[str, str]) -> S
         for kind in ("weight", "bias"):
             parts = [given.take(f"{theirs}.{their}.{part}.{kind}") for part in ("key", "value")]
             found[f"{ours}.attention.key_value.{kind}"] = torch.cat(parts)
-        if (conv := f"{theirs}.{their}.conv.weight") in given.left:
-            found[f"{ours}.attention.conv.weight"] = given.take(conv)
     return found
 
 
@@ -217,14 +249,19 @@ def _image_ends(given: _Given, config: ModelConfig) -> State:
     }
     if given.missing:
         return {}  # it is refused in the end, with all names
+    entries = config.patch**2
+    if weight.shape[1:].numel() != _CHANNELS * entries or len(out) != _CHANNELS * entries:
+        raise DataError(
+            f"The released model's {theirs}.weight {tuple(weight.shape)} or decoder.decoder_pred "
+            f"{tuple(out.shape)} are of another shape than {_CHANNELS} squares of {config.patch}"
+        )
     for name, (table, width) in positions.items():
         _check_positions(table, width, name)
-    entries = config.patch**2
     return {
         "tokenizer.signal_projection.weight": weight.sum(dim=1).flatten(1),
         "tokenizer.signal_projection.bias": bias,
-        "decoder.guess.weight": out.unflatten(0, (entries, 3)).mean(dim=1),
-        "decoder.guess.bias": out_bias.unflatten(0, (entries, 3)).mean(dim=1),
+        "decoder.guess.weight": out.unflatten(0, (entries, _CHANNELS)).mean(dim=1),
+        "decoder.guess.bias": out_bias.unflatten(0, (entries, _CHANNELS)).mean(dim=1),
     }
 
 
@@ -235,7 +272,10 @@ def _check_positions(table: Tensor, width: int, name: str) -> None:
     fixed = ImagePlace(grid[0].flatten(), grid[1].flatten(), width).table
     off = (table[0, 1:] - fixed).abs().max().item() if len(fixed) + 1 == table.shape[1] else 1.0
     if max(off, table[0, 0].abs().max().item()) > _POSITION_TOLERANCE:
-        raise DataError(f"The released model's {name} are not the fixed sines and cosines")
+        raise DataError(
+            f"The released model's {name} are not the fixed sines and cosines",
+            fix="give a model whose positions were not trained",
+        )
 
 
 def _head(given: _Given) -> State | None:

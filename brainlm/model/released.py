@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import DataError, InputError
+from ..errors import BrainLMError, DataError, InputError
 from .published import Published, read_published
 
 #: Names that weights go by, the better one first.
@@ -27,12 +27,21 @@ def read_released(folder: Path) -> tuple[Published, Path]:
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise InputError(f"This folder holds none of {', '.join(_WEIGHTS)}", file=folder, fix=_ANEW)
+    weights = _weights(path)
     try:
-        return read_published(config, _weights(path)), path
+        return read_published(config, weights), path
     except KeyError as error:
         raise DataError(
             f"config.json lacks {error}", file=folder / "config.json", fix=_ANEW
         ) from None
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"config.json and the weights do not fit together: {error}", file=folder, fix=_ANEW
+        ) from None
+    except BrainLMError as error:
+        if error.file:
+            raise
+        raise DataError(error.what, file=folder, fix=error.fix or _ANEW) from None
 
 
 def _config(path: Path) -> Mapping[str, Any]:

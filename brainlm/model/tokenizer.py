@@ -48,6 +48,7 @@ class ParcelTokenizer(nn.Module):
 
     def cut(self, signal: Tensor) -> Tensor:
         """Cut (batch, parcels, time) into patches (batch, tokens, entries)."""
+        _check_window(self.config, signal)
         return signal.reshape(signal.shape[0], -1, self.entries)
 
     def paste(self, patches: Tensor, index: Tensor) -> Tensor:
@@ -140,6 +141,7 @@ class ImageTokenizer(nn.Module):
 
     def cut(self, signal: Tensor) -> Tensor:
         """Cut (batch, parcels, time) into scaled squares (batch, tokens, entries); NaN: no data."""
+        _check_window(self.config, signal)
         pad = (self.columns.before, self.columns.after, self.rows.before, self.rows.after)
         image = F.pad(signal[:, self.order] / self.scale, pad, value=torch.nan)
         squares = image.unflatten(2, (self.columns.count, self.side))
@@ -194,6 +196,16 @@ class ImageTokenizer(nn.Module):
             for image in (future, padding[:, None])
         )
         return patches.masked_fill(future & (padding | ~patches.isnan()), 0.0)
+
+
+def _check_window(config: ModelConfig, signal: Tensor) -> None:
+    """Refuse what is not (batch, parcels, time): turned, it would be cut all the same."""
+    if signal.ndim != 3 or signal.shape[1:] != (config.parcels, config.timepoints):
+        raise InputError(
+            f"The network takes windows (batch, {config.parcels} parcels, {config.timepoints} time "
+            f"points), not {tuple(signal.shape)}",
+            fix="cut series into windows, and transpose what is (time, parcels)",
+        )
 
 
 class _Axis:

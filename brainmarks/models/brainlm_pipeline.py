@@ -20,8 +20,6 @@ from brainlm.model.benchmark import ScalerChoice, SeriesEncoder, SeriesTransform
 from brainlm.model.opening import open_model
 
 _SPACE = "a424"
-#: UK Biobank's, which the released models were trained on, s.
-_RELEASED_TR = 0.735
 _RELEASED = "vandijklab/brainlm"
 
 
@@ -58,7 +56,7 @@ def brainlm_pipeline(
     if loaded.config.parcels != 424:
         raise InputError(f"{model} has {loaded.config.parcels} parcels, {_SPACE} has 424")
     if tr == "model":
-        tr = loaded.scaler.about.get("tr") if loaded.scaler else _RELEASED_TR
+        tr = loaded.tr
     target = None if tr is None else float(tr)
     transform = SeriesTransform(loaded.autoencoder, loaded.scaler, tr=target, choice=scaler)
     return transform, BrainLMWrapper(loaded.autoencoder)

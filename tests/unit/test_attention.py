@@ -64,6 +64,11 @@ def test_weights_are_handed_back_and_dropped_in_training_alone() -> None:
         ).mean(dim=0)
         assert not torch.allclose(attend(query, key, value, backend=backend, dropout=0.3), mixed)
         torch.testing.assert_close(mean, mixed, rtol=0, atol=0.1)
+    layer, x = Attention(32, 4, dropout=0.5), torch.randn(2, 9, 32, generator=generator("x"))
+    for landmarks in (0, 3):
+        layer.landmarks = landmarks
+        assert not torch.allclose(layer.train()(x, x), layer(x, x))
+        assert torch.equal(layer.eval()(x, x), layer(x, x))
 
 
 def _flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
@@ -182,8 +187,17 @@ def test_nystrom_attention_takes_any_length_and_gives_its_weights(tokens: int) -
     torch.testing.assert_close(mixed, attend(query, key, value, backend="nystrom", landmarks=5))
     mixed.sum().backward()
     assert all(part.grad.isfinite().all() for part in (query, key, value))
+    few = attend(query[:, :, :3], key, value, landmarks=5)  # less than one query for a landmark
+    torch.testing.assert_close(few, attend(query[:, :, :3], key, value))
     short = attend(query, key, value, landmarks=tokens)
     torch.testing.assert_close(short, attend(query, key, value))
+
+
+def test_nystrom_attention_stays_in_single_precision_under_autocast() -> None:
+    parts = [part.detach() for part in _parts(20, 20)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attend(*parts, landmarks=6)
+    assert torch.equal(found, attend(*parts, landmarks=6))
 
 
 def test_nystrom_attention_nears_the_exact_one_as_landmarks_grow() -> None:
@@ -210,12 +224,12 @@ def test_kernels_are_ranked_by_time_over_all_layers() -> None:
         (cudnn, 8): 1.0,
         (flash, 8): 2.0,
         (efficient, 8): 3.0,
-        (cudnn, 64): 50.0,
+        (cudnn, 64): 8.0,  # the slower one here, but there is one such layer alone
         (flash, 64): 5.0,
         (efficient, 64): float("inf"),
     }
     found = ranked(shapes, lambda kernel, shape: seconds[kernel, shape.queries])
-    assert found == (flash, cudnn, efficient)
+    assert found == (cudnn, flash, efficient)
 
 
 def test_without_a_gpu_no_kernel_is_preferred() -> None:

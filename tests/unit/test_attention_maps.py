@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainlm.errors import InputError
 from brainlm.model import BrainLM
 from brainlm.model.attention_maps import belonging, entry_tokens
 from brainlm.shards.dataset import covered_of
@@ -101,3 +102,13 @@ def test_rollout_follows_all_layers(model: BrainLM) -> None:
     )
     expected = (both[1] @ both[0])[0, 1:] @ parts.shares.double()
     np.testing.assert_allclose(model.attention(raw, "rollout"), expected, rtol=1e-4)
+
+
+def test_layers_and_heads_may_be_counted_by_numpy_and_rollout_has_none(model: BrainLM) -> None:
+    raw = series()
+    np.testing.assert_array_equal(
+        model.attention(raw, layer=np.int64(0)), model.attention(raw, layer=0)
+    )
+    for options in ({"layer": 0}, {"head": "all"}):
+        with pytest.raises(InputError, match="all layers and heads"):
+            model.attention(raw, "rollout", **options)

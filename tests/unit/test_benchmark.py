@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_what_cannot_be_scaled_is_told(loaded: LoadedModel) -> None:
         _transform(loaded, choice="both")
     with pytest.raises(DataError, match="no recording"):
         _transform(loaded, choice="train").fit([])
+
+
+def test_the_models_way_of_scaling_is_kept(loaded: LoadedModel) -> None:
+    """A model of z-scored series is given z-scored ones, whatever the unit."""
+    own = replace(loaded.scaler, method="recording-zscore")
+    transform = SeriesTransform(loaded.autoencoder, own, tr=None)
+    raw = _raw(40)
+    transform.fit([_sample(raw * 7)])
+    found = transform(_sample(raw * 1000))["signal"][0].T
+    np.testing.assert_allclose(found, (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=1e-3)
+    for changes in ({"method": "global-sd"}, {"mean_removed": False}):
+        with pytest.raises(InputError, match="cannot be fitted on the benchmark's"):
+            SeriesTransform(loaded.autoencoder, replace(loaded.scaler, **changes), tr=None)
 
 
 def test_recordings_come_to_the_models_tr(loaded: LoadedModel) -> None:

@@ -14,7 +14,7 @@ from brainlm.cli.embed import embed
 from brainlm.cli.embed_files import embed_files
 from brainlm.cli.pretrain import pretrain
 from brainlm.errors import DataError, InputError
-from brainlm.evaluate.embeddings import read_embeddings
+from brainlm.evaluate.embeddings import embed_series, read_embeddings
 from brainlm.layout import Study
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import weights_sha256
@@ -81,6 +81,17 @@ def test_loose_files_are_embedded_as_the_class_does(tmp_path: Path) -> None:
     assert about["ModelWeightsSHA256"] == weights_sha256(model.network)
 
 
+def test_all_windows_count_however_they_are_batched(tmp_path: Path) -> None:
+    model = BrainLM.from_pretrained(write_model(tmp_path / "model"))
+    raw = series(130)
+    scaled = model.take(raw).values.T
+    for batch_size in (1, 2, 8):
+        found = embed_series(model.autoencoder, scaled, batch_size=batch_size)
+        assert found.n_windows == 3
+        for pool, vector in found.pooled.items():
+            np.testing.assert_allclose(vector, model.embed(raw, pool), rtol=1e-4, atol=1e-6)
+
+
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     paths = [tmp_path / "good.npy", tmp_path / "short.npy"]
@@ -94,6 +105,24 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
         embed_files(str(folder), paths[:1], out, tr=0.8)
     with pytest.raises(InputError, match=r"must end in \.parquet"):
         embed_files(str(folder), paths[:1], tmp_path / "out.csv")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """As those of a study are that has a folder for each subject."""
+    folder = write_model(tmp_path / "model")
+    paths = [tmp_path / subject / "series.npy" for subject in ("sub-01", "sub-02")]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir()
+        np.save(path, series(50, seed))
+    out = tmp_path / "out.parquet"
+    embed_files(str(folder), paths, out, scaler=folder)
+    assert read_embeddings(out)[0] == [path.as_posix() for path in paths]
+    assert set(read_sidecar(out)["Sources"]) == {
+        *(f"series::{path.as_posix()}" for path in paths),
+        "scaler::normalization.safetensors",
+    }
+    with pytest.raises(InputError, match="given twice"):
+        embed_files(str(folder), [paths[0], paths[0]], out)
 
 
 def test_the_command_line_takes_many_files(tmp_path: Path) -> None:

@@ -72,6 +72,29 @@ def _columns(names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(series(), columns=names)
 
 
+def test_what_is_masked_is_no_data() -> None:
+    raw = series()
+    masked = np.ma.masked_array(raw.copy(), np.arange(8) == np.full_like(raw, 2))
+    raw[:, 2] = np.nan
+    np.testing.assert_array_equal(take(masked).values, take(raw).values)
+
+
+def test_a_float64_tensor_keeps_its_digits() -> None:
+    fine = series().astype(float) + 1e7
+    np.testing.assert_array_equal(take(torch.from_numpy(fine)).values, take(fine).values)
+
+
+def test_numbered_columns_must_count_up() -> None:
+    numbered = pd.DataFrame(series(), columns=range(1, 9))
+    np.testing.assert_array_equal(take(numbered).values, take(series()).values)
+    with pytest.raises(InputError, match="numbered, but not in order") as told:
+        take(numbered[[2, 1, 3, 4, 5, 6, 7, 8]])
+    assert "to_numpy" in str(told.value)
+    numbers = [str(number) for number in range(8, 0, -1)]  # an atlas that names parcels so
+    with pytest.raises(InputError, match="column 1 is 1, expected 8"):
+        take_series(numbered, numbers, SCALER, fewest=40)
+
+
 SWAPPED = [*NAMES[:2], NAMES[3], NAMES[2], *NAMES[4:]]
 
 

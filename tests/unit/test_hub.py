@@ -200,6 +200,23 @@ def test_saved_again_it_is_the_same_folder(tmp_path: Path, head: dict | None) ->
     assert _bytes(tmp_path / "bare") == _bytes(folder)
 
 
+def test_a_folder_without_a_card_can_be_read(folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").unlink()
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    assert _bytes(tmp_path / "copy") == _bytes(folder)
+
+
+def test_no_older_weights_stay_beside_a_new_config(folder: Path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    model = AutoModel.from_pretrained(folder)
+    monkeypatch.setattr("brainlm.model.auto.save_state", fail)
+    with pytest.raises(OSError, match="full"):
+        model.save_pretrained(folder)
+    assert not (folder / "model.safetensors").exists()
+
+
 def test_there_and_back(hub, folder: Path) -> None:
     (folder / "model.json").write_text("{}")  # provenance, which names recordings: stays here
     (folder / "checkpoints").mkdir()
@@ -315,6 +332,16 @@ def test_released_weights_are_not_passed_on(hub, tmp_path: Path) -> None:
     assert not hub.commits
     hub_module.upload_model(folder, "lab/mine", private=True)
     assert hub.repositories["lab/mine"].private and hub.files("lab/mine")
+
+
+def test_nor_by_way_of_a_library(hub, tmp_path: Path) -> None:
+    """An older folder tells of them in the weights' sidecar alone, which is not saved again."""
+    older = _with_card(write_model(tmp_path / "older"))
+    (older / "model.json").write_text(json.dumps({"Released": {"source": "vandijklab/brainlm"}}))
+    for kind in (AutoModel, BrainLM):
+        with pytest.raises(InputError, match="must not be passed on"):
+            kind.from_pretrained(older).push_to_hub("lab/mine")
+    assert not hub.requests
 
 
 def test_a_folder_that_is_not_whole_is_not_uploaded(hub, folder: Path) -> None:

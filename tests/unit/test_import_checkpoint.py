@@ -250,6 +250,49 @@ def test_a_released_head_is_scored_in_the_labels_unit(study: Study, finetuned: P
     assert abs(table["brainlm"] - 3.0).max() < 0.5 and len(table) == 2
 
 
+def test_what_is_refused_leaves_nothing_behind(study: Study, finetuned: Path) -> None:
+    state = load_file(finetuned / "model.safetensors")
+    with pytest.raises(InputError, match=r"head\.sd must be"):
+        import_checkpoint(str(finetuned), None, study.root, target="age", mean=50.0, sd=0.0)
+    save_file({**state, "mlp_pred_head.lin3.bias": torch.zeros(2)}, finetuned / "model.safetensors")
+    with pytest.raises(DataError, match=r"another shape: head\.6\.bias"):
+        import_checkpoint(str(finetuned), None, study.root)
+    assert not (study.root / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["13m_tiny", "111m_tiny", "650m_tiny"])
+def test_a_released_folder_encodes_as_its_authors_do(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    """What comes out of the class that people use: parcels in atlas order, tokens by number."""
+    source = shared_data / "parity" / name
+    config = json.loads((source / "meta.json").read_text())["config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copyfile(source / "state_dict.safetensors", tmp_path / "model.safetensors")
+    io = load_file(source / "io.safetensors")
+    model = BrainLM.from_pretrained(tmp_path)
+    tokenizer = model.autoencoder.tokenizer
+    signal = io.get("signal", io.get("signal_vectors"))[1].float()
+    if model.config.tokenizer == "image":  # theirs are an image's rows already
+        signal = signal[tokenizer.inverse] * model.config.input_scale
+    wanted = io["last_hidden_state"][1].numpy()
+    visible = io["ids_restore"][1].long().argsort()[: len(wanted) - 1].tolist()
+    about = {"visible": visible, "scaled": True, "unit_check": False}
+    found = model.latents(signal.T, **about)
+    np.testing.assert_allclose(found.cls[0], wanted[0], atol=1e-5)
+    np.testing.assert_allclose(found.tokens[0, visible], wanted[1:], atol=1e-5)
+    np.testing.assert_allclose(model.embed(signal.T, **about), wanted.mean(axis=0), atol=1e-5)
+    row = np.zeros((2, tokenizer.tokens))
+    row[:, visible] = io["attn_cls_row.1"][1][:, 1:]
+    looks_at = model.attention(signal.T, head="all", **about)
+    token_of = model.token_of
+    for parcel in (0, 7, 423):
+        own = np.intersect1d(np.unique(token_of[:, parcel]), visible)
+        parts = [row[:, t] / len(np.unique(np.nonzero(token_of == t)[1])) for t in own]
+        wanted_here = np.mean(parts, axis=0) if parts else np.full(2, np.nan)
+        np.testing.assert_allclose(looks_at[:, parcel], wanted_here, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -271,6 +314,58 @@ def test_what_is_told_of_a_label_must_fit(tmp_path: Path, options: dict, told: s
         import_checkpoint("source", None, tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"hidden_act": "relu"}, "says hidden_act 'relu'; released models have 'gelu'"),
+        ({"qkv_bias": False}, "says qkv_bias False"),
+        ({"num_channels": 1}, "of 1 channels"),
+        ({"image_size": [448, 448]}, r"images are \[448, 448\].* make \[432, 432\]"),
+        ({"image_size": [432, 448]}, r"make \[432, 432\]"),
+        ({"hidden_size": 30}, "must be multiples of 4"),
+        ({"hidden_size": "wide"}, "do not fit together"),
+        ({"patch_size": None}, "do not fit together"),
+    ],
+)
+def test_settings_that_would_give_other_numbers_are_refused(
+    released: Path, changes: dict, told: str
+) -> None:
+    """The weights alone would fit: nobody would notice."""
+    _change_config(released, **changes)
+    with pytest.raises(DataError, match=told) as error:
+        BrainLM.from_pretrained(released)
+    assert error.value.file == str(released) and error.value.fix
+
+
+def test_a_released_model_knows_its_tr(released: Path) -> None:
+    model = BrainLM.from_pretrained(released)
+    scaled = np.random.default_rng(0).standard_normal((200, 424))
+    assert model.tr == 0.735
+    with pytest.raises(DataError, match=r"TR of 2 s, the model was trained at 0\.735 s"):
+        model.embed(scaled, tr=2.0, scaled=True)
+    model.embed(scaled, tr=0.735, scaled=True)
+    with pytest.raises(InputError, match=r"fitted on series with a TR of 2 s"):
+        model.with_scaler(fit_scaler([scaled], list(model.parcels["name"]), tr=2.0))
+
+
+def test_data_unlike_theirs_are_told(study: Study, released: Path, capsys) -> None:
+    import_checkpoint(str(released), None, study.root)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a TR of 2 s, the released models were trained at 0.735 s" in told
+    assert "not those of A424" in told
+
+
+def test_two_classes_have_no_scale(study: Study, finetuned: Path) -> None:
+    _change_config(finetuned, loss_fn="bce")
+    with pytest.raises(InputError, match="two classes"):
+        import_checkpoint(str(finetuned), None, study.root, target="age", mean=5.0, sd=1.0)
+
+
+def test_as_much_is_hidden_as_config_json_tells(released: Path) -> None:
+    _change_config(released, mask_ratio=0.9)
+    assert BrainLM.from_pretrained(released).loaded.card.mask_ratio == 0.9
+
+
 def test_a_label_without_a_head_is_refused(study: Study, released: Path) -> None:
     with pytest.raises(InputError, match="has no head"):
         import_checkpoint(str(released), None, study.root, target="age", mean=5.0, sd=1.0)
@@ -282,6 +377,8 @@ def test_weights_that_are_not_known_or_not_there_are_all_named(
 ) -> None:
     state = load_file(released / "model.safetensors")
     save_file({**state, "vit.extra": torch.zeros(1)}, released / "model.safetensors")
+    with pytest.warns(UserWarning, match=r"not known, and not used: vit\.extra"):
+        BrainLM.from_pretrained(released)
     import_checkpoint(str(released), None, study.root)
     assert "not known, and not used: vit.extra" in capsys.readouterr().err
     gone = ("decoder.decoder_pred.bias", "vit.embeddings.cls_token", "vit.layernorm.weight")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from brainlm.errors import InputError
 from brainlm.model import BrainLM
 from brainlm.model.inference import covering_starts, looks, stitch, turns
+from brainlm.model.mask import count_visible, generator, random_partition
 
 from .small_model import IMAGE, write_model
 
@@ -64,14 +65,25 @@ def test_each_token_is_hidden_at_least_once(model, missing, ratio, seed) -> None
 
 @settings(max_examples=40)
 @given(missing=missing_parcels, ratio=ratios, seed=st.integers(0, 9))
-def test_looks_show_disjoint_sets_of_what_there_is(model, missing, ratio, seed) -> None:
+def test_looks_show_next_to_all_of_what_there_is(model, missing, ratio, seed) -> None:
     found = looks(model, _values(40, missing), [0], ratio, seed)
     shown = torch.cat([look.visible for look in found])
-    assert len(shown.unique()) == len(shown) and found[0].available[shown].all()
+    assert found[0].available[shown].all()
     total, each = int(found[0].available.sum()), len(found[0].visible)
-    assert len(shown) > total - each  # not one look more would have fitted
+    assert total - len(shown.unique()) < 0.05 * each and len(shown) < total + each
+    assert len(shown[: total // each * each].unique()) == total // each * each  # none twice so far
     (whole,) = looks(model, _values(40, missing), [0])
     assert torch.equal(whole.visible, whole.available.nonzero()[:, 0])
+
+
+@pytest.mark.parametrize("tokens", [351, 4230, 465, 4240])
+@pytest.mark.parametrize("ratio", [0.2, 0.75, 0.9])
+def test_no_quarter_of_a_window_goes_unseen_by_rounding(tokens: int, ratio: float) -> None:
+    """351 tokens of the 111M (or 4,230 of 423 parcels) hold three sets of 88 (1,058), not four."""
+    n_visible = count_visible(ratio, tokens)
+    available = torch.ones(tokens, dtype=torch.bool)
+    sets = random_partition(available, n_visible, generator(0))
+    assert len(sets.unique()) > 0.98 * tokens and len(sets) <= -(-tokens // n_visible)
 
 
 def test_one_token_is_looked_at_and_not_guessed(tmp_path) -> None:
@@ -95,5 +107,5 @@ def test_where_windows_overlap_guesses_are_averaged(model) -> None:
     inside = stitch(model, found[:1], values)
     assert inside.isnan().any() and not together.isnan().any()
     one, other = (part[:, 20:40] for part in parts)
-    low, high = torch.minimum(one, other), torch.maximum(one, other)
-    assert ((together[:, 20:40] >= low - 1e-6) & (together[:, 20:40] <= high + 1e-6)).all()
+    # In both windows each token was hidden once.
+    torch.testing.assert_close(together[:, 20:40], (one + other) / 2)

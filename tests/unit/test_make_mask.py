@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 
 from brainlm.errors import InputError
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import KINDS, TokenMask, generator, given_mask, make_mask
+from brainlm.model.mask import (
+    KINDS,
+    TokenMask,
+    generator,
+    given_mask,
+    make_mask,
+    random_partition,
+)
 from brainlm.model.published import read_published
 from brainlm.model.tokenizer import count_shown
 
@@ -206,6 +213,36 @@ def test_counts_are_known_from_the_configuration() -> None:
     assert count_shown(config, "future", 15 / 40, 7) == 7 * 2
     with pytest.raises(InputError, match="90% as future leaves nothing to show"):
         count_shown(config, "future", 0.9, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"ratio": 75.0}, "must be from 0 to 1, not 75"),
+        ({"ratio": -0.1}, "must be from 0 to 1"),
+        ({"ratio": float("nan")}, "must be from 0 to 1"),
+        ({"covered": torch.ones(2, 9, dtype=torch.bool)}, r"must be \(batch, 8 parcels\)"),
+        ({"kind": "networks", "groups": torch.full((8,), -1)}, "need networks"),
+        ({"kind": "networks", "groups": GROUPS[:5]}, "need networks: a number for each of 8"),
+        ({"n_visible": 0}, "fewer than 1 tokens"),
+        ({"n_visible": 33}, "fewer than 33 tokens"),
+        ({"kind": "future", "n_visible": 0}, "fewer than 1 tokens"),
+        ({"kind": "parcels", "n_visible": 36}, "fewer than 36 tokens"),
+    ],
+)
+def test_a_mask_that_cannot_be_made_is_refused(change: dict, told: str) -> None:
+    """None is made in another sense: 75 is no share, and 0 tokens are not as many as fit."""
+    asked = {"kind": "random", "ratio": 0.75, "covered": torch.ones(2, 8, dtype=torch.bool)}
+    with pytest.raises(InputError, match=told):
+        make_mask(NETWORKS["parcels"].tokenizer, source=generator(1), **{**asked, **change})
+
+
+def test_a_window_is_not_shared_out_in_larger_sets_than_it_fills() -> None:
+    available = torch.arange(12) < 3
+    assert sorted(random_partition(available, 3, generator(1)).tolist()[0]) == [0, 1, 2]
+    for count in (4, 13, 0):  # a fourth token would be one without data
+        with pytest.raises(InputError, match="left to show"):
+            random_partition(available, count, generator(1))
 
 
 def test_a_mask_can_be_given_from_outside() -> None:

@@ -104,6 +104,18 @@ def test_the_full_decoder_is_what_its_blocks_make_of_all_tokens(kind: str) -> No
         torch.testing.assert_close(whole, guessed, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guess_hangs_on_where_the_shown_tokens_were(kind: str) -> None:
+    """The same latents, told to be of other places: of another parcel, or time."""
+    model = small_network(kind)
+    signal, mask = _sample(model)
+    with torch.no_grad():
+        latents = model.encode(signal, mask.visible)
+        found = model.decode(latents, mask.visible, mask.hidden)
+        elsewhere = model.decode(latents, mask.visible.roll(1, dims=1), mask.hidden)
+    assert not torch.allclose(found, elsewhere, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", PRESETS)
 def test_a_step_compiles_whole_and_once(kind: str) -> None:
     """No graph breaks, and no second graph for other masks of the same shape."""
@@ -214,7 +226,9 @@ def test_the_encoder_is_exported_for_batches_of_any_size(kind: str, tmp_path: Pa
             torch.testing.assert_close(graph(signal), expected, rtol=1e-5, atol=1e-5)
     if kind == "image":
         save_encoder(tmp_path / "encoder.pt2", model)
-        again = torch.export.load(tmp_path / "encoder.pt2").module()
+        program = torch.export.load(tmp_path / "encoder.pt2")
+        assert not [name for name in program.state_dict if "decoder" in name]
+        again = program.module()
         torch.testing.assert_close(again(signal), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -250,7 +264,8 @@ def test_half_precision_gives_the_loss_of_single(kind: str, loss: str) -> None:
         found, gradient = _in_precision(kind, loss, precision)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, single, rtol=0.005, atol=0)
-        assert kind == "landmarks" or (gradient - wanted).norm() < 0.2 * wanted.norm()
+        alike = torch.cosine_similarity(gradient, wanted, dim=0)
+        assert kind == "landmarks" or alike > 0.95
 
 
 def _in_precision(kind: str, loss: str, precision: str | None) -> tuple[torch.Tensor, torch.Tensor]:

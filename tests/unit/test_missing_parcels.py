@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brainlm.errors import InputError
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import TokenMask, generator, make_mask
 
@@ -124,14 +125,19 @@ def test_the_future_is_guessed_without_the_missing(kind: str) -> None:
         mixed = model.forecast(gaps, steps)
         both = model.forecast(gaps[:2], steps)
         whole = model.forecast(signal, steps)
-        later = gaps.clone()
-        later[:, :, -steps:] += 1.0
-        blind = model.forecast(later, steps)
+        blind = []
+        for filling in (1e30, torch.nan):
+            later = gaps.clone()
+            later[:, :, -steps:] = filling
+            blind.append(model.forecast(later, steps))
     assert mixed.shape == (3, model.config.parcels, steps) and mixed.isfinite().all()
     torch.testing.assert_close(mixed[:2], both, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(mixed[2:], whole[2:], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(both, whole[:2], atol=1e-3)
-    assert torch.equal(blind, mixed)
+    assert torch.equal(blind[0], mixed) and torch.equal(blind[1], mixed)
+    for none in (0, model.config.timepoints, -3):
+        with pytest.raises(InputError, match="timepoints must be from 1 to"):
+            model.forecast(signal, none)
 
 
 @pytest.mark.parametrize("kind", ["image", "square"])

@@ -60,13 +60,19 @@ def test_the_licence_of_released_weights_stays_with_what_comes_from_them() -> No
 
 
 @pytest.mark.parametrize(
-    ("head", "call"), [(None, "embed"), ({"name": "age"}, "predict"), ({"name": "a b"}, "embed")]
+    ("head", "call"),
+    [
+        (None, "vector = model.embed"),
+        ({"name": "age"}, "age = model.predict"),
+        ({"name": "a b"}, "label = model.predict"),
+        ({"name": "class"}, "label = model.predict"),
+    ],
 )
 def test_how_to_load_it_is_python(head: dict[str, str] | None, call: str) -> None:
     card = model_card("run", CONFIG, **GIVEN, head=head)
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     ast.parse(code)
-    assert f"model.{call}(" in code and len(code.splitlines()) <= 5
+    assert f"{call}(" in code and len(code.splitlines()) <= 5
     assert "1,234,567 parameters" in card and "| train | 80 |" in card
 
 

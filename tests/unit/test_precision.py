@@ -12,6 +12,7 @@ from brainlm.errors import InputError
 from brainlm.model.config import ModelConfig
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator, random_mask
+from brainlm.model.place import ParcelPlace, RawParcelPlace
 from brainlm.train.precision import (
     MasterWeights,
     Weights,
@@ -64,6 +65,20 @@ def test_half_the_bits_learn_as_well(precision) -> None:
     assert held == {torch.bfloat16 if precision == "bf16-full" else torch.float32}
     assert model.encoder_norm.weight.dtype == torch.float32
     assert {b.dtype for b in model.buffers()} == {b.dtype for b in _model().buffers()}
+
+
+@pytest.mark.parametrize("kind", [ParcelPlace, RawParcelPlace])
+@pytest.mark.parametrize("precision", ["bf16", "bf16-full"])
+def test_places_keep_their_tenths_of_millimetres(kind, precision) -> None:
+    """In bf16 100.0 and 100.2 mm are the same place."""
+    torch.manual_seed(0)
+    place = kind(torch.tensor([[100.0, -70.0, 40.0], [100.2, -70.0, 40.0]]), 1, 64)
+    index = torch.tensor([[0, 1]])
+    exact = place(index)[0]
+    weights_of(place, precision, sharded=False)
+    with autocast(precision, CPU):
+        near, other = place(index)[0]
+    assert (near - other).norm() > 0.5 * (exact[0] - exact[1]).norm() > 0
 
 
 def test_small_updates_add_up_in_the_masters_alone() -> None:

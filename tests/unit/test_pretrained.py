@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,20 @@ def test_looks_at_a_part_show_all_tokens_once_and_are_repeatable(model: BrainLM)
     assert not np.allclose(np.nan_to_num(first.tokens), np.nan_to_num(model.latents(raw).tokens))
 
 
+def test_a_parcel_that_some_looks_do_not_show_is_known_by_the_others(model: BrainLM) -> None:
+    raw = series()
+    found = model.embed(raw, "parcels", mask_ratio=0.9)
+    assert np.isfinite(found).all()
+    assert np.isfinite(model.attention(raw, mask_ratio=0.9)).all()
+
+
+def test_what_is_hidden_when_is_the_seeds(model: BrainLM) -> None:
+    raw = series()
+    first, again, other = (model.reconstruct(raw, seed=seed).series for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other, rtol=1e-6)
+
+
 def test_tokens_may_be_chosen(model: BrainLM) -> None:
     raw = series()
     signal, visible = _scaled(model, raw), [4, 0, 3]
@@ -110,7 +125,7 @@ def test_tokens_may_be_chosen(model: BrainLM) -> None:
     np.testing.assert_allclose(
         model.embed(raw, "cls", visible=visible), latents[0], rtol=1e-5, atol=1e-6
     )
-    for wrong in ([0, 0], [], [-1], [10_000]):
+    for wrong in ([0, 0], [], [-1], [10_000], [0.5, 1.7], [True, False]):
         with pytest.raises(InputError, match="visible must be"):
             model.embed(raw, visible=wrong)
 
@@ -271,6 +286,65 @@ def test_another_scaler_must_be_of_the_same_parcels(plain: BrainLM, tmp_path: Pa
         plain.with_scaler(other)
 
 
+def test_another_scaler_must_scale_as_the_models_own(plain: BrainLM) -> None:
+    """The network knows one scale and one TR; a scaler cannot teach it another."""
+    raw, names = [series(80, 1), series(80, 2)], list(plain.parcels["name"])
+    assert plain.with_scaler(fit_scaler(raw, names)).tr == 2.0
+    with pytest.raises(InputError, match=r"TR of 0\.8 s, the model was trained at 2 s"):
+        plain.with_scaler(fit_scaler(raw, names, tr=0.8))
+    other = fit_scaler(raw, names, tr=2.0)
+    for changes in ({"method": "recording-zscore"}, {"mean_removed": False}):
+        with pytest.raises(InputError, match="train data were scaled by robust"):
+            plain.with_scaler(replace(other, **changes))
+
+
+def test_a_device_that_is_not_here_is_told(plain: BrainLM) -> None:
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(InputError, match=f"no device '{device}'"):
+            plain.to(device)
+
+
+def test_where_released_weights_went_stays_known_of_older_folders(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")  # its config.json tells of none
+    (folder / "model.json").write_text(json.dumps({"Released": {"source": "vandijklab/brainlm"}}))
+    with pytest.raises(InputError, match="must not be passed on"):
+        BrainLM.from_pretrained(folder).push_to_hub("somebody/own")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": [1]}, "no usable model"),
+        ({"sha256": None}, "no usable sha256"),
+        ({"sha256": {}}, r"hash of normalization\.safetensors, parcels\.tsv"),
+        ({"mask_ratio": "0.75"}, "no usable mask_ratio"),
+        ({"head": ["age"]}, "no usable head"),
+        ({"head": {**AGE, "sd": "10"}}, r"head\.sd must be of type float"),
+        ({"head": {**AGE, "outputs": True}}, r"head\.outputs must be of type int"),
+    ],
+)
+def test_settings_of_another_type_are_told(tmp_path: Path, changes: dict, told: str) -> None:
+    path = write_model(tmp_path / "model") / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(DataError, match=told) as error:
+        load_model(path.parent)
+    assert error.value.file == str(path)
+
+
+def test_what_is_no_config_is_told(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model") / "config.json"
+    for content in (b"[1]", b"\xff\xfe", b"{"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"config\.json cannot be read"):
+            load_model(path.parent)
+
+
+def test_padding_alone_is_nothing_to_guess_from(tmp_path: Path) -> None:
+    square = BrainLM.from_pretrained(write_model(tmp_path / "square", **KINDS["square"]))
+    with pytest.raises(InputError, match="Nothing is left"):
+        square.reconstruct(series(), np.ones((40, 8), bool))
+
+
 def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path) -> None:
     good = write_model(tmp_path / "model")
 
@@ -306,6 +380,8 @@ def test_folders_that_do_not_hold_together_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"config\.json lacks mask_ratio"):
         load_model(folder)
+    with pytest.raises(InputError, match="has no revision, so v2"):
+        BrainLM.from_pretrained(good, revision="v2")
     with pytest.raises(InputError, match="no such folder"):
         BrainLM.from_pretrained(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"no config\.json") as told:

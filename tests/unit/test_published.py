@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from brainlm.model.heads import MlpHead
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import split_tokens
 from brainlm.model.published import Published, folded_parameters, read_published
+from brainlm.model.released import read_released
 
 ROWS = torch.stack([torch.zeros(424), torch.arange(424.0), torch.zeros(424)], dim=1)
 
@@ -102,12 +104,10 @@ def test_weights_without_use_are_named_and_missing_ones_refused(shared_data: Pat
     state = load_file(folder / "state_dict.safetensors")
     unused = read_published(config, state).unused
     assert unused == ("decoder.decoder_pred.bias", "decoder.decoder_pred.weight")
-    del state["vit.encoder.layer.1.attention.self.conv.weight"]
-    published = read_published(config, state)
-    with pytest.raises(RuntimeError, match=r"encoder\.1\.attention\.conv"):
-        MaskedAutoencoder(published.config, ROWS).load_state_dict(published.state)
-    del state["vit.layernorm.weight"]
-    with pytest.raises(DataError, match=r"lacks the weights vit\.layernorm\.weight"):
+    conv = "vit.encoder.layer.1.attention.self.conv.weight"
+    for name in (conv, "vit.layernorm.weight"):
+        del state[name]
+    with pytest.raises(DataError, match=rf"lacks the weights {conv}, vit\.layernorm\.weight\n"):
         read_published(config, state)
     image = shared_data / "parity" / "111m_tiny"
     config = json.loads((image / "meta.json").read_text())["config"]
@@ -115,6 +115,41 @@ def test_weights_without_use_are_named_and_missing_ones_refused(shared_data: Pat
     state["vit.embeddings.position_embeddings"][0, 5, 3] += 0.01
     with pytest.raises(DataError, match="position_embeddings are not the fixed"):
         read_published(config, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("111m_tiny", {"image_size": [448, 448]}, r"images are \[448, 448\].*make \[432, 432\]"),
+        ("111m_tiny", {"image_size": 224}, "images are 224"),
+        ("111m_tiny", {"num_channels": 1}, "of 1 channels"),
+        ("111m_tiny", {"hidden_act": "relu"}, "hidden_act 'relu'; released models have 'gelu'"),
+        ("111m_tiny", {"norm_pix_loss": True}, "norm_pix_loss True"),
+        ("111m_tiny", {"num_hidden_layers": 1}, r"more layers vit\.encoder\.layer than the 1"),
+        ("13m_tiny", {"decoder_num_hidden_layers": 1}, r"more layers decoder\.decoder_layers"),
+        ("13m_tiny", {"use_tanh_decoder": True}, "use_tanh_decoder True"),
+    ],
+)
+def test_what_would_make_other_numbers_of_the_weights_is_refused(
+    shared_data: Path, tmp_path: Path, name: str, changes: dict, told: str
+) -> None:
+    folder = shared_data / "parity" / name
+    config = json.loads((folder / "meta.json").read_text())["config"]
+    shutil.copy(folder / "state_dict.safetensors", tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(DataError, match=told) as error:
+        read_released(tmp_path)
+    assert error.value.file == str(tmp_path) and error.value.fix
+
+
+def test_ends_of_another_shape_are_refused(shared_data: Path) -> None:
+    folder = shared_data / "parity" / "111m_tiny"
+    config = json.loads((folder / "meta.json").read_text())["config"]
+    for name in ("vit.embeddings.patch_embeddings.projection", "decoder.decoder_pred"):
+        state = load_file(folder / "state_dict.safetensors")
+        state[f"{name}.weight"] = state[f"{name}.weight"][..., :10][:10]
+        with pytest.raises(DataError, match="of another shape than 3 squares of 16"):
+            read_published(config, state)
 
 
 @pytest.mark.parametrize(
