@@ -149,7 +149,7 @@ class MaskedAutoencoder(nn.Module):
         """Guess the hidden tokens of `signal` (batch, parcels, time) and compare.
 
         `loss` is the mean of the squared ("mse") or absolute ("mae") error, in units of the
-        tokenizer. Only entries with data of target tokens count; without any it is NaN. Whatever
+        tokenizer. Only entries with data of target tokens count; without any it is 0. Whatever
         the network's precision, it is worked out in float32.
         """
         if loss not in _LOSSES:

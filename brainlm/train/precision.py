@@ -13,7 +13,7 @@ bf16-full   the model holds bf16 matrices; float32 masters of them are stepped o
 from __future__ import annotations
 
 import contextlib
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -25,6 +25,11 @@ Precision = Literal["float32", "bf16", "bf16-full"]
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
     """`pretrain.precision` on this device; `auto` is bf16 on a GPU that has it, else float32."""
+    if wanted not in ("auto", *get_args(Precision)):
+        raise InputError(
+            f"There is no precision {wanted!r}",
+            fix=f"choose of auto, {', '.join(get_args(Precision))}",
+        )
     has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "auto":
         return "bf16" if device.type == "cuda" and has_bf16 else "float32"

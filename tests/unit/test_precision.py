@@ -138,3 +138,5 @@ def test_auto_follows_the_device(monkeypatch) -> None:
         assert choose_precision("auto", gpu) == auto
     with pytest.raises(InputError, match="this GPU has no bf16"):
         choose_precision("bf16", gpu)
+    with pytest.raises(InputError, match="no precision 'fp16'"):
+        choose_precision("fp16", CPU)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 import shutil
 from pathlib import Path
 
@@ -157,11 +158,17 @@ def test_ends_of_another_shape_are_refused(shared_data: Path) -> None:
 )
 def test_presets_have_the_published_numbers_of_parameters(preset: str, published: int) -> None:
     config = ModelConfig.from_dict(load_preset(Model(preset=preset)))
+    ours, full = (_parameters(one) for one in (config, replace(config, decoder="full")))
+    marks = config.patch**2 if config.missing == "learned" else 0  # theirs are constants
+    assert full - marks + folded_parameters(config) == published
+    norms = config.decoder_layers * 2 * config.decoder_hidden  # of what is looked at
+    assert ours - full == (norms if config.decoder == "cross" else 0)
+
+
+def _parameters(config: ModelConfig) -> int:
     with torch.device("meta"):
         model = MaskedAutoencoder(config, torch.zeros(424, 3))
-    marks = config.patch**2 if config.missing == "learned" else 0  # theirs are constants
-    ours = sum(parameter.numel() for parameter in model.parameters())
-    assert ours - marks + folded_parameters(config) == published
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_fewer_landmarks_than_tokens_give_the_numbers_of_transformers_layers(
