@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import replace
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,7 +205,7 @@ def test_fewer_landmarks_than_tokens_give_the_numbers_of_transformers_layers(
 
 def _exactly(published: Published, io: dict[str, torch.Tensor]) -> MaskedAutoencoder:
     """The same network with exact attention."""
-    config = dataclasses.replace(published.config, landmarks=0)
+    config = replace(published.config, landmarks=0)
     model = MaskedAutoencoder(config, io["xyz_vectors"]).eval()
     model.load_state_dict(published.state)
     return model
