@@ -71,6 +71,7 @@ SETTINGS = PretrainSettings(
     attention="sdpa",
     checkpoint_blocks=False,
     data="auto",
+    processes=1,
     parallel="ddp",
     checkpoint_every=2,
     keep_checkpoints=2,
