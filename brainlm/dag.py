@@ -279,5 +279,22 @@ class Dag(Cohort, Memory):
 
     @property
     def gpus(self) -> int:
-        """GPUs of a training job."""
+        """GPUs of a job that trains or evaluates in one process."""
         return 0 if self.config.pretrain.device == "cpu" else 1
+
+    @property
+    def pretrain_gpus(self) -> int:
+        """GPUs of the pretraining job: one for each of its processes."""
+        return self.gpus * self.config.pretrain.processes
+
+    @property
+    def pretrain_launcher(self) -> str:
+        """What pretraining's command line begins with; several processes are torchrun's."""
+        count = self.config.pretrain.processes
+        if count == 1:
+            return "brainlm"
+        signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+        return (
+            f"torchrun --standalone --nproc-per-node {count} --signals-to-handle {signals} "
+            "-m brainlm"
+        )

@@ -195,6 +195,11 @@ class Pretrain(Section):
         description="resident: the whole train split in the GPU's memory; mmap: windows are read "
         "from the files ahead of each step; auto: resident where it fits",
     )
+    processes: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="processes of one node that share the work, each with a GPU; the workflow "
+        "starts them with torchrun",
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="with several processes: ddp: each holds the model; fsdp: each holds a part",

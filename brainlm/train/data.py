@@ -1,7 +1,7 @@
 """From windows of the shards to what goes through the model.
 
 Which windows a step takes, and which of their tokens are hidden, is decided for the whole batch,
-by (seed, epoch, recording) and (seed, step): each process draws the same and takes its part.
+by (seed, epoch, recording) and (seed, step, row of the batch): each process takes its part of it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def open_source(wanted: str, reader: ShardReader, length: int, device: torch.dev
 class Coverage:
     """Which parcels of a recording have data: its first row tells, the shards' format sees to it.
 
-    So the masks of a whole batch can be drawn where only a part of it is read.
+    So masks can be drawn of windows that another process reads.
     """
 
     def __init__(self, reader: ShardReader):
@@ -122,15 +122,15 @@ class Coverage:
 
 
 def ahead(
-    make: Callable[[Key], Made], keys: Iterable[Key], depth: int = 2
+    make: Callable[[Key], Made], keys: Iterable[Key], threads: int = 1
 ) -> Generator[Made, None, None]:
-    """`make` of each key, in their order, each made in a thread while earlier ones are used."""
+    """`make` of each key, in their order, made in threads while earlier ones are used."""
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         try:
             for key in keys:
-                waiting.append(thread.submit(make, key))
-                if len(waiting) > depth:
+                waiting.append(pool.submit(make, key))
+                if len(waiting) > threads + 1:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

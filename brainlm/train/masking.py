@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,11 +11,17 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model.config import ModelConfig
-from ..model.mask import TokenMask, make_mask
+from ..model.mask import TokenMask, generator, make_mask
 from ..model.tokenizer import ImageTokenizer, ParcelTokenizer, count_shown
+from ..shards.sampler import Window
+from .data import Coverage
 
 #: Column of parcels.tsv that says to which network a parcel belongs.
 NETWORK_COLUMN = "yeo7_network"
+
+
+#: Windows whose masks are drawn together. A process draws those of the groups that it has part in.
+_GROUP = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,28 @@ class Masking:
             groups=self.groups,
             n_visible=self.n_visible,
         )
+
+    def of_rows(
+        self,
+        tokenizer: ParcelTokenizer | ImageTokenizer,
+        coverage: Coverage,
+        windows: Sequence[Window],
+        rows: Sequence[int],
+        key: tuple[object, ...],
+    ) -> TokenMask:
+        """The masks of some `rows` of the batch `windows`, whatever the other rows asked for.
+
+        A window's mask is decided by `key` and its row.
+        """
+        groups = sorted({row // _GROUP for row in rows})
+        drawn = []
+        for group in groups:
+            members = windows[group * _GROUP : (group + 1) * _GROUP]
+            source = generator(*key, *([group] if group else []))
+            drawn.append(self.draw(tokenizer, coverage.of(members), source))
+        # All groups but the last of a batch are full.
+        places = [groups.index(row // _GROUP) * _GROUP + row % _GROUP for row in rows]
+        return TokenMask(*(torch.cat(parts)[places] for parts in zip(*drawn, strict=True)))
 
 
 def network_numbers(parcels: pd.DataFrame) -> Tensor:

@@ -36,6 +36,9 @@ from .settings import PretrainSettings
 from .state import TrainState
 from .validation import validate
 
+#: Threads that make the batches of a GPU. A large batch's masks take a core some tens of ms.
+_THREADS = 4
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -133,7 +136,8 @@ def pretrain(
     make_step = _step_maker(reader, plan, state, source, seed)
     journal = Journal(checkpoints.log, report, ranks)
 
-    steps = ahead(make_step, range(done, plan.total_steps))
+    threads = _THREADS if device.type == "cuda" else 1
+    steps = ahead(make_step, range(done, plan.total_steps), threads)
     with contextlib.closing(steps):
         for step in steps:
             epoch, place = divmod(step.number, plan.steps_per_epoch)
@@ -177,26 +181,26 @@ def _step_maker(
 ) -> Callable[[int], Step]:
     """What draws and fetches the windows and masks of a step, whichever process asks.
 
-    It is called in another thread, and works on the CPU alone.
+    It is called in other threads, and works on the CPU alone.
     """
     config, settings, ranks = state.model.config, state.settings, state.ranks
     coverage = Coverage(reader)
-    of_epoch = lru_cache(maxsize=1)(
+    of_epoch = lru_cache(maxsize=2)(
         lambda epoch: epoch_batches(plan, config, settings, seed, epoch)
     )
 
     def make_step(number: int) -> Step:
         epoch, place = divmod(number, plan.steps_per_epoch)
         windows = of_epoch(epoch)[place]
-        draw = generator(seed, "mask", number)
-        mask = plan.masking.draw(state.tokenizer, coverage.of(windows), draw)
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]
             pieces.append(
                 Piece(
                     source.fetch([windows[row] for row in taken]),
-                    TokenMask(*(part[taken] for part in mask)),
+                    plan.masking.of_rows(
+                        state.tokenizer, coverage, windows, taken, (seed, "mask", number)
+                    ),
                     counts=len(rows) > 0,
                 )
             )

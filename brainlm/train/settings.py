@@ -27,6 +27,7 @@ HOW = frozenset(
         "device",
         "keep_checkpoints",
         "parallel",
+        "processes",
     }
 )
 
@@ -58,6 +59,7 @@ class PretrainSettings:
     attention: str
     checkpoint_blocks: bool
     data: str
+    processes: int
     parallel: str
     checkpoint_every: int
     keep_checkpoints: int

@@ -172,7 +172,7 @@ def _train_until_another_is_told_to_stop(
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("before", "parallel", "after"), [(2, "ddp", 1), (2, "fsdp", 1), (1, "ddp", 2)]
+    ("before", "parallel", "after"), [(2, "ddp", 1), (2, "fsdp", 1), (1, "fsdp", 2)]
 )
 def test_a_signal_to_one_stops_all_and_others_may_go_on(
     reader, alone, tmp_path, before, parallel, after
@@ -213,8 +213,11 @@ def test_all_processes_say_the_same_of_a_loss_that_explodes(reader, tmp_path) ->
     assert re.search(r"at step \d+; the batch held sub-", first)
 
 
-def test_masters_and_running_means_are_the_same_in_all_processes(reader, tmp_path) -> None:
-    settings = replace(EXACT, precision="bf16-full", ema_decay=0.5, accumulate=2)
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_masters_and_running_means_are_the_same_in_all_processes(
+    reader, tmp_path, parallel
+) -> None:
+    settings = replace(EXACT, precision="bf16-full", ema_decay=0.5, accumulate=2, parallel=parallel)
     _in_processes(2, _train, reader, tmp_path, settings)
     first, second = ((tmp_path / f"model-{rank}.safetensors").read_bytes() for rank in range(2))
     assert first == second

@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from brainlm.cli import pretrain as pretrain_command
 from brainlm.cli.pretrain import pretrain as command
@@ -28,11 +30,12 @@ from brainlm.model.config import ModelConfig
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator, make_mask
 from brainlm.shards.reader import ShardReader
+from brainlm.shards.sampler import Window
 from brainlm.shards.tensorfile import load_tensors
 from brainlm.train import masking
 from brainlm.train import pretrain as training
 from brainlm.train.checkpointing import Checkpoints, best_step
-from brainlm.train.data import MappedSource, ResidentSource, ahead, open_source
+from brainlm.train.data import Coverage, MappedSource, ResidentSource, ahead, open_source
 from brainlm.train.masking import Masking, network_numbers
 from brainlm.train.optim import learning_rate_at, make_optimizer
 from brainlm.train.pretrain import pretrain
@@ -71,6 +74,7 @@ SETTINGS = PretrainSettings(
     attention="sdpa",
     checkpoint_blocks=False,
     data="auto",
+    processes=1,
     parallel="ddp",
     checkpoint_every=2,
     keep_checkpoints=2,
@@ -534,7 +538,7 @@ def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
         made.append(key)
         return 10 * key
 
-    stream = ahead(make, range(9), depth=2)
+    stream = ahead(make, range(9))
     assert next(stream) == 0
     seen = []
     with pytest.raises(KilledError):
@@ -545,7 +549,7 @@ def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
     closed = ahead(make, range(4))
     next(closed)
     closed.close()
-    assert list(ahead(make, range(3), depth=7)) == [0, 10, 20]
+    assert list(ahead(make, range(5), threads=3)) == [0, 10, 20, 30, 40]
 
 
 @pytest.mark.parametrize(
@@ -598,3 +602,25 @@ def test_a_pass_without_anything_to_guess_teaches_nothing(reader, tmp_path, monk
     assert all(math.isfinite(row["loss"]) for row in rows if "loss" in row)
     # The last window of an odd number is alone in its step.
     assert [row["loss"] for row in rows if "loss" in row][2] == 0
+
+
+@given(
+    rows=st.lists(st.integers(0, 20), min_size=1, max_size=9, unique=True),
+    kind=st.sampled_from(["random", "parcels", "future"]),
+)
+@settings(deadline=None, max_examples=40)
+def test_masks_of_some_rows_are_those_of_the_batch(reader, rows, kind) -> None:
+    """Whoever takes which rows; 21 windows are two full groups and one that is not."""
+    config = replace(CONFIG, dropout=0.0)
+    hiding = Masking.of(config, kind, 0.5, reader.parcels, 8)
+    tokenizer = build_model(config, reader.parcels).tokenizer
+    coverage, names = Coverage(reader), list(reader.lengths("train"))
+    windows = [Window(names[row % len(names)], row) for row in range(21)]
+    given = (tokenizer, coverage, windows)
+    whole = hiding.of_rows(*given, range(21), ("key", 1))
+    some = hiding.of_rows(*given, rows, ("key", 1))
+    for part, expected in zip(some, whole, strict=True):
+        assert torch.equal(part, expected[rows])
+    assert len({tuple(row.tolist()) for row in whole.visible}) > (15 if kind != "future" else 0)
+    other = hiding.of_rows(*given, range(21), ("key", 2))
+    assert not torch.equal(other.visible, whole.visible)

@@ -363,3 +363,16 @@ def test_fmriprep_runs_before_its_files_are_adopted(tmp_path: Path) -> None:
     three = {"run_fmriprep", "adopt_bold", "denoise_bold", "parcellate_bold"}
     assert {rule for rule, number in planned.items() if number == 3} == three
     assert "estimate_motion" not in planned
+
+
+def test_processes_of_pretraining_get_a_gpu_each_and_torchrun(study: Path) -> None:
+    alone = snakemake(study, "--cores", "2", "-p", "pretrain")
+    assert "Shell command: brainlm pretrain --threads 1" in alone
+    several = ("--config", "pretrain={processes: 4, device: auto}")
+    shared = snakemake(study, "--cores", "2", "-p", "pretrain", *several)
+    assert re.search(r"torchrun --standalone --nproc-per-node 4 .* -m brainlm pretrain", shared)
+    dag = _dag(study)
+    assert (dag.gpus, dag.pretrain_gpus) == (1, 1)
+    more = dag.config.pretrain.model_copy(update={"processes": 4})
+    dag.config = dag.config.model_copy(update={"pretrain": more})
+    assert (dag.gpus, dag.pretrain_gpus) == (1, 4)

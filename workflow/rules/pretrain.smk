@@ -21,14 +21,16 @@ rule pretrain_model:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
+        gpu=study.pretrain_gpus,
         cpus_per_gpu=8,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 1440,
     params:
         options=study.options("pretrain"),
         code=study.code("pretrain"),
+        launcher=study.pretrain_launcher,
     message:
         "pretrain"
     shell:
-        "brainlm pretrain --threads {threads} --params {params.options:q} > {log:q} 2>&1"
+        "{params.launcher} pretrain --threads {threads} --params {params.options:q}"
+        " > {log:q} 2>&1"
