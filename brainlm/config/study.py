@@ -16,6 +16,7 @@ from .learning import (
     Finetune,
     Model,
     Pretrain,
+    Probe,
     Quality,
     Released,
     Scale,
@@ -74,6 +75,7 @@ class Config(Section):
     pretrain: Pretrain = Pretrain()
     released: Released = Released()
     finetune: Finetune = Finetune()
+    probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"

@@ -34,7 +34,7 @@ class HeadCard:
 
     name: str  # of the label
     kind: str  # regression, binary (a logit), classes (a logit of each)
-    positive: str | None  # binary: the value that counts as 1
+    positive: str | None  # binary: the value that counts as 1, or which ones, as "> 4"
     mean: float  # regression: output 0 is this label (min-max: the smallest one)
     sd: float  # regression: output 1 is so much more (min-max: the range)
     dropout: float
@@ -44,6 +44,7 @@ class HeadCard:
     log: str = "none"  # taken of the label before mean and SD
     sigmoid: bool = False  # of a regression: the output passed through one (some released heads)
     unit: str = "label"  # as released: nobody said what the numbers mean
+    classes: tuple[str, ...] = ()  # their names, in the order of the outputs; (): not known
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
@@ -59,6 +60,10 @@ class HeadCard:
             raise InputError(
                 f"A head of kind {self.kind} cannot have {self.outputs} outputs",
                 fix="kind classes has one output for each class, the others have one",
+            )
+        if self.classes and len(self.classes) != self.outputs:
+            raise InputError(
+                f"head.classes names {len(self.classes)} classes of {self.outputs} outputs"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class HeadCard:
                 f"The head's settings have wrong keys ({'; '.join(told)})",
                 fix=f"the keys are {', '.join(sorted(names))}",
             )
-        return cls(**content)
+        return cls(**{**content, "classes": tuple(content.get("classes", ()))})
 
     def to_label(self, outputs: Floats) -> Floats:
         """Outputs (...,) in the label's own unit; of classes (..., outputs), their probabilities.

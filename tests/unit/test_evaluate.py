@@ -22,12 +22,12 @@ from brainlm.config import load_config
 from brainlm.errors import DataError
 from brainlm.evaluate import reconstruction
 from brainlm.evaluate.baselines.connectivity import (
-    TooFewError,
     connectivity,
     predict_from_features,
     span_of_train,
 )
 from brainlm.evaluate.baselines.interpolation import interpolate_hidden
+from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.statistics import (
     binary_scores,
     labels_with_ci,

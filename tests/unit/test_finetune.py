@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,12 @@ from brainlm.model.config import ModelConfig
 from brainlm.model.heads import LabelModel
 from brainlm.model.mask import count_visible, generator
 from brainlm.shards.reader import ShardReader
-from brainlm.train.finetune import finetune, labelled_data, predict
+from brainlm.train.checkpointing import Checkpoints
+from brainlm.train.finetune import finetune, predict
+from brainlm.train.labelled import head_card, labelled_data
+from brainlm.train.runtime import StopRequest
 from brainlm.train.settings import FinetuneSettings, TargetSettings
+from brainlm.train.tuning import Circumstances
 
 from .synthetic_cohort import (
     NETWORK,
@@ -30,16 +36,25 @@ from .synthetic_cohort import (
 )
 
 CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
-SCORE = TargetSettings("score", "regression", None)
-GROUP = TargetSettings("group", "binary", "patient")
+SCORE = TargetSettings("score", "regression", None, None, "zscore")
+GROUP = TargetSettings("group", "binary", "patient", None, "zscore")
 SETTINGS = FinetuneSettings(
     targets=(SCORE, GROUP),
+    mode="full",
+    lora_rank=4,
+    layer_decay=1.0,
+    head="mlp",
+    pool="mean",
+    dropout=0.1,
+    class_weights="balanced",
     epochs=40,
+    patience=10,
     batch_size=4,
     learning_rate=0.005,
     weight_decay=0.01,
-    dropout=0.1,
-    freeze_encoder=False,
+    repeats=1,
+    forecast=False,
+    forecast_timepoints=10,
 )
 
 
@@ -74,26 +89,36 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _model(seed: int = 0) -> LabelModel:
-    model = build_model(CONFIG, parcel_table(), {"dropout": 0.1})
+def _model(seed: int = 0, head: dict | None = None) -> LabelModel:
+    model = build_model(CONFIG, parcel_table(), head or {"dropout": 0.1})
     assert isinstance(model, LabelModel)
     model.autoencoder.initialize(generator(seed))
     return model
 
 
-def _tune(reader, target, **changes):
-    rows: list[dict] = []
+def _around(folder, report=lambda row: None, stop=None, every=100) -> Circumstances:
+    checkpoints = Checkpoints(folder, lambda message: None)
+    return Circumstances(checkpoints, report, stop or StopRequest(), checkpoint_every=every)
+
+
+def _tune(reader, target, folder=None, around=None, **changes):
+    """Fine-tune; return the model, the data and the rows of validations."""
     data = labelled_data(reader, target, CONFIG.timepoints)
-    model = finetune(
-        _model(),
-        reader,
-        data,
-        FinetuneSettings(**{**vars(SETTINGS), **changes}),
-        kind=target.kind,
-        mask_ratio=0.5,
-        seed=1,
-        report=rows.append,
-    )
+    settings = FinetuneSettings(**{**vars(SETTINGS), **changes})
+    model = _model(head=head_card(target, settings, data).to_dict())
+    with tempfile.TemporaryDirectory() as temporary:
+        around = around or _around(Path(folder or temporary))
+        finetune(
+            model,
+            reader,
+            data,
+            settings,
+            kind=target.kind,
+            mask_ratio=0.5,
+            seed=1,
+            around=around,
+        )
+        rows = [row for row in around.checkpoints.log.rows() if "val_loss" in row]
     return model, data, rows
 
 
@@ -136,7 +161,7 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
 
 def test_the_best_epoch_is_kept(reader) -> None:
     model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=25)
-    assert [row["epoch"] for row in rows if row["best"]][-1] < 25
+    assert min(rows, key=lambda row: row["val_loss"])["epoch"] < rows[-1]["epoch"]
     truth = np.array([data.values[name] for name in sorted(data.lengths["val"])])
     outputs = _outputs(model, reader, data.lengths["val"])
     error = np.mean((outputs - data.scale.to_model(truth)) ** 2)
@@ -144,7 +169,7 @@ def test_the_best_epoch_is_kept(reader) -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_was(reader) -> None:
-    model, _, _ = _tune(reader, SCORE, freeze_encoder=True, epochs=2)
+    model, _, _ = _tune(reader, SCORE, mode="head", epochs=2)
     before = _model().state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith("autoencoder."), name
@@ -199,16 +224,19 @@ def test_missing_labels_are_left_out_and_counted(reader, monkeypatch) -> None:
 def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> None:
     command("score", study.root)
     folder = study.path("finetuned", run="brainlm", target="score").parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    shutil.rmtree(folder / "checkpoints")
     command("score", study.root)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before
     loaded = load_model(folder)
     assert loaded.card.head is not None
     assert loaded.card.head["name"] == "score"
     train = ShardReader(study.path("shards_index")).recordings("train")["label_score"]
     assert loaded.card.head["mean"] == pytest.approx(float(train.astype(float).mean()))
     rows = [json.loads(line) for line in before["metrics.jsonl"].decode().splitlines()]
-    assert set(rows[0]) == {"epoch", "loss", "val_loss", "best"}
+    assert set(rows[0]) == {"repeat", "step", "epoch", "lr", "loss", "grad_norm"}
+    assert any("val_loss" in row for row in rows)
     with pytest.raises(InputError, match=r"age is not among the targets.*score, group"):
         command("age", study.root)
 
@@ -216,7 +244,7 @@ def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> Non
 def test_the_command_goes_on_from_the_pretrained_encoder(study, tmp_path) -> None:
     copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
     config = json.loads(copy.path("config").read_text())
-    config["finetune"]["freeze_encoder"] = True
+    config["finetune"]["mode"] = "head"
     copy.path("config").write_text(json.dumps(config))
     command("score", copy.root)
     pretrained = load_model(copy.path("model", run="brainlm").parent)
