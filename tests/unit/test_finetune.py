@@ -4,77 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from brainlm.cli.finetune import finetune as command
 from brainlm.cli.pretrain import pretrain as pretrain_command
 from brainlm.errors import DataError, InputError
-from brainlm.model.checkpoint import build_model, load_model
-from brainlm.model.config import ModelConfig
-from brainlm.model.heads import LabelModel
+from brainlm.model.checkpoint import load_model
 from brainlm.model.mask import count_visible, generator
 from brainlm.shards.reader import ShardReader
-from brainlm.train.checkpointing import Checkpoints
-from brainlm.train.finetune import finetune, predict
-from brainlm.train.labelled import head_card, labelled_data
-from brainlm.train.runtime import StopRequest
-from brainlm.train.settings import FinetuneSettings, TargetSettings
-from brainlm.train.tuning import Circumstances
+from brainlm.train.finetune import predict
+from brainlm.train.labelled import labelled_data
 
-from .synthetic_cohort import (
-    NETWORK,
-    make_shards,
-    parcel_table,
-    write_recording,
-    write_study,
-)
-
-CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
-SCORE = TargetSettings("score", "regression", None, None, "zscore")
-GROUP = TargetSettings("group", "binary", "patient", None, "zscore")
-SETTINGS = FinetuneSettings(
-    targets=(SCORE, GROUP),
-    mode="full",
-    lora_rank=4,
-    layer_decay=1.0,
-    head="mlp",
-    pool="mean",
-    dropout=0.1,
-    class_weights="balanced",
-    epochs=40,
-    patience=10,
-    batch_size=4,
-    learning_rate=0.005,
-    weight_decay=0.01,
-    repeats=1,
-    forecast=False,
-    forecast_timepoints=10,
-)
-
-
-def _signal(score: float, rng: np.random.Generator) -> np.ndarray:
-    """The score is how much the left end swings, at any time."""
-    noise = rng.standard_normal((60, 8))
-    noise[:, :4] *= np.exp(0.8 * score)
-    return (100 + noise).astype(np.float32)
+from .tuning_study import CONFIG, GROUP, SCORE, make_study, tune, untrained
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    study = write_study(
-        tmp_path_factory.mktemp("finetune") / "study", {"train": 24, "val": 8, "test": 8}
-    )
-    rng = np.random.default_rng(5)
-    table = pd.read_parquet(study.path("recordings"))
-    for row in table.itertuples():
-        write_recording(study, row.recording_id, _signal(row.label_score, rng))
-    make_shards(study)
+    study = make_study(tmp_path_factory.mktemp("finetune"))
     pretrain_command(study.root)
     return study
 
@@ -89,39 +38,6 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _model(seed: int = 0, head: dict | None = None) -> LabelModel:
-    model = build_model(CONFIG, parcel_table(), head or {"dropout": 0.1})
-    assert isinstance(model, LabelModel)
-    model.autoencoder.initialize(generator(seed))
-    return model
-
-
-def _around(folder, report=lambda row: None, stop=None, every=100) -> Circumstances:
-    checkpoints = Checkpoints(folder, lambda message: None)
-    return Circumstances(checkpoints, report, stop or StopRequest(), checkpoint_every=every)
-
-
-def _tune(reader, target, folder=None, around=None, **changes):
-    """Fine-tune; return the model, the data and the rows of validations."""
-    data = labelled_data(reader, target, CONFIG.timepoints)
-    settings = FinetuneSettings(**{**vars(SETTINGS), **changes})
-    model = _model(head=head_card(target, settings, data).to_dict())
-    with tempfile.TemporaryDirectory() as temporary:
-        around = around or _around(Path(folder or temporary))
-        finetune(
-            model,
-            reader,
-            data,
-            settings,
-            kind=target.kind,
-            mask_ratio=0.5,
-            seed=1,
-            around=around,
-        )
-        rows = [row for row in around.checkpoints.log.rows() if "val_loss" in row]
-    return model, data, rows
-
-
 def _outputs(model, reader, lengths) -> np.ndarray:
     n_visible = count_visible(0.5, 8 * CONFIG.timepoints // CONFIG.patch)
     found = predict(model, reader, lengths, n_visible=n_visible, seed=1, batch_size=4)
@@ -130,7 +46,7 @@ def _outputs(model, reader, lengths) -> np.ndarray:
 
 
 def test_a_planted_score_is_found_in_new_subjects(reader) -> None:
-    model, data, rows = _tune(reader, SCORE)
+    model, data, rows = tune(reader, SCORE)
     test = data.lengths["test"]
     truth = np.array([data.values[name] for name in sorted(test)])
     guess = data.scale.to_label(_outputs(model, reader, test))
@@ -139,7 +55,7 @@ def test_a_planted_score_is_found_in_new_subjects(reader) -> None:
 
 
 def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
-    model, data, _ = _tune(reader, GROUP)
+    model, data, _ = tune(reader, GROUP)
     test = data.lengths["test"]
     truth = np.array([data.values[name] for name in sorted(test)])
     logits = _outputs(model, reader, test)
@@ -147,7 +63,7 @@ def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
 
 
 def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
-    model = _model()
+    model = untrained()
     model.initialize_head(generator(0))
     torch.nn.init.normal_(model.head[-1].weight, generator=generator(1))
     lengths = labelled_data(reader, SCORE, CONFIG.timepoints).lengths["test"]
@@ -160,7 +76,7 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
 
 
 def test_the_best_epoch_is_kept(reader) -> None:
-    model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=25)
+    model, data, rows = tune(reader, SCORE, learning_rate=0.03, epochs=25)
     assert min(rows, key=lambda row: row["val_loss"])["epoch"] < rows[-1]["epoch"]
     truth = np.array([data.values[name] for name in sorted(data.lengths["val"])])
     outputs = _outputs(model, reader, data.lengths["val"])
@@ -169,8 +85,8 @@ def test_the_best_epoch_is_kept(reader) -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_was(reader) -> None:
-    model, _, _ = _tune(reader, SCORE, mode="head", epochs=2)
-    before = _model().state_dict()
+    model, _, _ = tune(reader, SCORE, mode="head", epochs=2)
+    before = untrained().state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith("autoencoder."), name
 
