@@ -14,18 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model.heads import LabelModel
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import count_visible, generator, random_mask, random_partition
 from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, batches, even_windows
+from ..shards.sampler import Window, batches, even_windows, random_windows
 from .data import fewest_parcels, load_batch
 from .labelled import LabelledData, loss_function
 from .settings import FinetuneSettings
 from .tuning import Circumstances, tune
+
+#: Features that vary less than this share of the others count as if they varied so much.
+_LEAST_SPREAD = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +54,48 @@ class LabelTask:
         """Recordings of the train split that have the label."""
         return self.data.lengths["train"]
 
-    def loss(self, windows: Sequence[Window], step: int) -> Tensor:
-        """Of one view of each window."""
+    @torch.no_grad()
+    def look_at_differences(self) -> None:
+        """Let the new head's first layer read what the encoder says as z-scores.
+
+        What a pretrained encoder says of all people is nearly the same, and large; what differs
+        between them is small, and a head with common weights needs thousands of steps to find it.
+        So mean and SD over the train recordings (one view each) are put into the first layer's
+        weights, as a BatchNorm before the head would have them (He et al. 2022, linear probing).
+        """
+        window = self.autoencoder.config.timepoints
+        windows = random_windows(
+            self.train, window=window, seed=self.seed, epoch=-1, per_recording=1
+        )
+        self.model.eval()
+        pooled = torch.cat(
+            [
+                self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
+                for number, some in enumerate(batches(windows, self.batch_size))
+            ]
+        ).double()
+        spread = pooled.var(dim=0)
+        sd = (spread + _LEAST_SPREAD * spread.mean()).sqrt().clamp(min=1e-6)
+        first = self.model.head[0]
+        assert isinstance(first, nn.Linear)
+        weight = first.weight.double() / sd
+        first.bias.sub_((weight @ pooled.mean(dim=0)).to(first.bias))
+        first.weight.copy_(weight)
+
+    def look(
+        self, windows: Sequence[Window], key: object
+    ) -> tuple[tuple[Tensor, Tensor], tuple[str, ...]]:
+        """Signals with one view of each (tokens, drawn by `key`), and their recordings."""
         device, length = self.autoencoder.cls.device, self.autoencoder.config.timepoints
         batch = load_batch(self.reader, windows, length, device)
         available = self.autoencoder.tokenizer.available(batch.covered)
-        mask = random_mask(available, self.n_visible, generator(self.seed, "mask", step))
-        return self.loss_of(self.model(batch.signal, mask.visible), batch.recording_ids)
+        mask = random_mask(available, self.n_visible, generator(self.seed, "mask", key))
+        return (batch.signal, mask.visible), batch.recording_ids
+
+    def loss(self, windows: Sequence[Window], step: int) -> Tensor:
+        """Of one view of each window."""
+        seen, names = self.look(windows, step)
+        return self.loss_of(self.model(*seen), names)
 
     def validate(self) -> dict[str, float]:
         """The loss of the recordings' predictions."""
@@ -89,6 +127,9 @@ def finetune(
     Returns that epoch's row of the log.
     """
     model.initialize_head(generator(seed, "head"))
+    if kind == "regression":  # begin with the mean label, which on a min-max scale is not 0
+        scaled = data.scale.to_model(data.truth(sorted(data.lengths["train"])))
+        nn.init.constant_(model.head[-1].bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
     task = LabelTask(
         model,
@@ -99,6 +140,7 @@ def finetune(
         seed,
         settings.batch_size,
     )
+    task.look_at_differences()
     return tune(task, settings, seed, around)
 
 

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +23,8 @@ from brainlm.model.checkpoint import load_model
 from brainlm.model.mask import count_visible, generator
 from brainlm.model.transformer import Attention
 from brainlm.shards.reader import ShardReader
-from brainlm.train.finetune import predict
+from brainlm.shards.sampler import even_windows
+from brainlm.train.finetune import LabelTask, predict
 from brainlm.train.forecasting import finetune_forecast, forecast_scores, forecast_task
 from brainlm.train.labelled import head_card, labelled_data
 from brainlm.train.lora import LowRank, adapt, merge
@@ -30,7 +32,7 @@ from brainlm.train.repeats import repeat, seed_of_repeat
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest
 from brainlm.train.tuning import rate_share
 
-from .synthetic_cohort import make_shards, write_study
+from .synthetic_cohort import make_shards, write_recording, write_study
 from .tuning_study import CONFIG, GROUP, SCORE, SETTINGS, around_of, make_study, tune, untrained
 
 
@@ -47,11 +49,16 @@ def reader(study):
 
 
 @pytest.fixture(scope="module")
-def smooth(tmp_path_factory):
-    """Shards whose future can be guessed, and a model pretrained on them."""
+def waves(tmp_path_factory):
+    """Shards of waves, whose future is their past again, and a model pretrained on them."""
     study = write_study(
-        tmp_path_factory.mktemp("smooth") / "study", {"train": 8, "val": 4, "test": 1}
+        tmp_path_factory.mktemp("waves") / "study", {"train": 8, "val": 4, "test": 1}
     )
+    rng = np.random.default_rng(0)
+    for row in pd.read_parquet(study.path("recordings")).itertuples():
+        phase = 2 * np.pi * (np.arange(60)[:, None] / 10 + rng.uniform() + np.arange(8) / 16)
+        wave = 100 + np.sin(phase) + 0.1 * rng.standard_normal((60, 8))
+        write_recording(study, row.recording_id, wave.astype(np.float32))
     make_shards(study)
     pretrain_command(study.root)
     model = load_model(study.path("model", run="brainlm").parent).autoencoder
@@ -109,8 +116,8 @@ def test_low_rank_learning_changes_matrices_of_the_encoder_by_that_rank(reader) 
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]
 
 
-def test_low_rank_in_the_decoder_of_a_forecaster(smooth, tmp_path) -> None:
-    reader, model = smooth[0], copy.deepcopy(smooth[1])
+def test_low_rank_in_the_decoder_of_a_forecaster(waves, tmp_path) -> None:
+    reader, model = waves[0], copy.deepcopy(waves[1])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     wanted = replace(SETTINGS, mode="lora", epochs=1)
     finetune_forecast(model, reader, wanted, seed=0, around=around_of(tmp_path))
@@ -220,6 +227,25 @@ def test_test_labels_change_nothing(reader, monkeypatch) -> None:
         assert torch.equal(value, after.state_dict()[name]), name
 
 
+def test_a_new_head_reads_differences_not_levels(reader) -> None:
+    data = labelled_data(reader, SCORE, CONFIG.timepoints)
+    found = []
+    for gain, offset in ((1.0, 0.0), (0.05, 30.0)):
+        model = untrained()
+        model.initialize_head(generator(0))
+        model.autoencoder.encoder_norm.weight.data *= gain
+        model.autoencoder.encoder_norm.bias.data += offset
+        task = LabelTask(model, reader, data, lambda *some: torch.zeros(()), 16, 0, 4)
+        task.look_at_differences()
+        (signal, _), _ = task.look(even_windows(data.lengths["train"], 40), "start")
+        everything = torch.arange(32).expand(len(signal), -1)
+        with torch.no_grad():
+            found.append(model.head[0](model.pooled(model.autoencoder.encode(signal, everything))))
+    first, moved = found
+    assert first.std(dim=0).mean() > 0.1
+    torch.testing.assert_close(first, moved, rtol=0.01, atol=0.01)
+
+
 def test_an_attentive_pool_and_a_linear_head_learn_as_well(reader) -> None:
     model, _, rows = tune(reader, SCORE, pool="attention", head="linear", epochs=20)
     assert len(model.head) == 1
@@ -251,16 +277,16 @@ def test_several_classes_are_found_in_new_subjects(reader, monkeypatch) -> None:
 # --- forecasting ------------------------------------------------------------------------------
 
 
-def test_a_forecast_is_learned_and_sees_nothing_of_the_future(smooth, tmp_path) -> None:
-    reader, model = smooth[0], copy.deepcopy(smooth[1])
-    wanted = replace(SETTINGS, epochs=8, batch_size=2)
+def test_a_forecast_is_learned_and_sees_nothing_of_the_future(waves, tmp_path) -> None:
+    reader, model = waves[0], copy.deepcopy(waves[1])
+    wanted = replace(SETTINGS, epochs=15, batch_size=2)
     task = forecast_task(model, reader, wanted)
     before = forecast_scores(task, task.val_windows)
     best = finetune_forecast(model, reader, wanted, seed=0, around=around_of(tmp_path))
     after = forecast_scores(task, task.val_windows)
     assert after["mse"] == pytest.approx(best["val_loss"])
-    assert after["mse"] < 0.9 * before["mse"]
-    assert after["r2"] > 0.1
+    assert after["mse"] < 0.6 * before["mse"]
+    assert after["r2"] > 0.3
     truth, guess = task.forecast(task.val_windows[:2])
     stack = reader.stack
 
@@ -276,8 +302,8 @@ def test_a_forecast_is_learned_and_sees_nothing_of_the_future(smooth, tmp_path) 
     torch.testing.assert_close(changed, truth + 7, rtol=0, atol=0.02)
 
 
-def test_only_the_future_counts(smooth, monkeypatch) -> None:
-    task = forecast_task(smooth[1], smooth[0], SETTINGS)
+def test_only_the_future_counts(waves, monkeypatch) -> None:
+    task = forecast_task(waves[1], waves[0], SETTINGS)
     windows = task.val_windows[:3]
     truth, _ = task.forecast(windows)
     monkeypatch.setattr(type(task.model), "forecast", lambda self, x, n: x[:, :, -n:] + 2.0)
@@ -285,9 +311,9 @@ def test_only_the_future_counts(smooth, monkeypatch) -> None:
     assert truth.shape[-1] == 10
 
 
-def test_a_future_as_long_as_the_window_is_refused(smooth) -> None:
+def test_a_future_as_long_as_the_window_is_refused(waves) -> None:
     with pytest.raises(InputError, match="forecast_timepoints is 40, but the model's window is 40"):
-        forecast_task(smooth[1], smooth[0], replace(SETTINGS, forecast_timepoints=40))
+        forecast_task(waves[1], waves[0], replace(SETTINGS, forecast_timepoints=40))
 
 
 # --- repeats, and the command -----------------------------------------------------------------
