@@ -32,9 +32,8 @@ def read_label(
     """
     values, missing = _column(table, name)
     if kind == "classes":
-        codes = pd.Categorical(_as_text(values), categories=class_names(table, name)).codes
-        found = pd.Series(codes, index=values.index, dtype=float)
-        return found.where(~missing & (found >= 0)).rename(name)
+        number = {value: place for place, value in enumerate(class_names(table, name))}
+        return _as_text(values).map(number).astype(float).where(~missing).rename(name)
     if kind == "binary" and positive is not None:
         numbers = _equals(values, positive).astype(float)
     else:

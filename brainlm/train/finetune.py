@@ -25,10 +25,8 @@ from ..shards.sampler import Window, batches, even_windows, random_windows
 from .data import fewest_parcels, load_batch
 from .labelled import LabelledData, loss_function
 from .settings import FinetuneSettings
+from .standardized import Standardized
 from .tuning import Circumstances, tune
-
-#: Features that vary less than this share of the others count as if they varied so much.
-_LEAST_SPREAD = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +53,20 @@ class LabelTask:
         return self.data.lengths["train"]
 
     @torch.no_grad()
-    def look_at_differences(self) -> None:
-        """Let the new head's first layer read what the encoder says as z-scores.
-
-        What a pretrained encoder says of all people is nearly the same, and large; what differs
-        between them is small, and a head with common weights needs thousands of steps to find it.
-        So mean and SD over the train recordings (one view each) are put into the first layer's
-        weights, as a BatchNorm before the head would have them (He et al. 2022, linear probing).
-        """
+    def standardize(self) -> None:
+        """Let the head's first layer read z-scores, by one view of each train recording."""
         window = self.autoencoder.config.timepoints
         windows = random_windows(
             self.train, window=window, seed=self.seed, epoch=-1, per_recording=1
         )
         self.model.eval()
-        pooled = torch.cat(
-            [
-                self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
-                for number, some in enumerate(batches(windows, self.batch_size))
-            ]
-        ).double()
-        spread = pooled.var(dim=0)
-        sd = (spread + _LEAST_SPREAD * spread.mean()).sqrt().clamp(min=1e-6)
+        pooled = [
+            self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
+            for number, some in enumerate(batches(windows, self.batch_size))
+        ]
         first = self.model.head[0]
         assert isinstance(first, nn.Linear)
-        weight = first.weight.double() / sd
-        first.bias.sub_((weight @ pooled.mean(dim=0)).to(first.bias))
-        first.weight.copy_(weight)
+        self.model.head[0] = Standardized(first, torch.cat(pooled))
 
     def look(
         self, windows: Sequence[Window], key: object
@@ -129,7 +115,9 @@ def finetune(
     model.initialize_head(generator(seed, "head"))
     if kind == "regression":  # begin with the mean label, which on a min-max scale is not 0
         scaled = data.scale.to_model(data.truth(sorted(data.lengths["train"])))
-        nn.init.constant_(model.head[-1].bias, float(scaled.mean()))
+        last = model.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
     task = LabelTask(
         model,
@@ -140,8 +128,12 @@ def finetune(
         seed,
         settings.batch_size,
     )
-    task.look_at_differences()
-    return tune(task, settings, seed, around)
+    task.standardize()
+    best = tune(task, settings, seed, around)
+    first = model.head[0]
+    assert isinstance(first, Standardized)
+    model.head[0] = first.merged()
+    return best
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ pretrained on all train subjects, of whom few have a label, and then learns, bes
 untrained and goes through the very same fine-tuning,
 
 - to forecast the last 10 of 100 time points (all train subjects);
-- the subjects' age (those with a label alone), by a head on the network;
+- the subjects' age (those with a label alone), by a linear head on the frozen network;
 
 and ridge regression reads the age from the vectors of either network, frozen, and from
 connectivity. R2 on test subjects that nothing else saw; cohort, weights and all draws are other
@@ -74,7 +74,14 @@ NETWORK = {
 MASK_RATIO = 0.75
 PRETRAIN = {"epochs": 60, "batch_size": 16, "learning_rate": 2e-3, "precision": "float32"}
 FORECAST = {"epochs": 5, "batch_size": 16, "learning_rate": 1e-3, "forecast_timepoints": 10}
-LABEL = {"epochs": 40, "batch_size": 8, "learning_rate": 1e-3, "patience": 15}
+LABEL = {
+    "mode": "head",
+    "head": "linear",
+    "epochs": 40,
+    "batch_size": 8,
+    "learning_rate": 1e-2,
+    "patience": 40,
+}
 
 
 def main(seeds: tuple[int, ...] = SEEDS) -> None:
@@ -89,7 +96,7 @@ def main(seeds: tuple[int, ...] = SEEDS) -> None:
     table = pd.DataFrame(rows)
     for name in table:
         print(f"    {name:34s} R2 {_with_interval(table[name])}")
-    for task in ("forecast", "age, fine-tuned", "age, ridge on vectors"):
+    for task in ("forecast", "age, linear head", "age, ridge on vectors"):
         gain = table[f"{task}: pretrained"] - table[f"{task}: untrained"]
         print(f"pretraining brings {_with_interval(gain)} of R2 ({task})")
 
@@ -127,7 +134,7 @@ def _measure(folder: Path, seed: int, device: torch.device) -> dict[str, float]:
     for name, start in (("pretrained", pretrained), ("untrained", untrained)):
         own = (reader, start, seed, folder / name, device)
         found[f"forecast: {name}"] = _forecast(*own)
-        found[f"age, fine-tuned: {name}"] = _finetune_age(*own)
+        found[f"age, linear head: {name}"] = _finetune_age(*own)
         found[f"age, ridge on vectors: {name}"] = _probe_age(reader, start.to(device))
     _, data = _age(reader)
     guess = baselines(reader, data, "regression")[0]["connectivity"]

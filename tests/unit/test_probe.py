@@ -129,7 +129,7 @@ def test_vectors_of_another_model_are_refused(study, tmp_path) -> None:
     probe("score", copy.root)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(3, 5), st.integers(0, 100))
 def test_classes_are_told_apart_as_if_equally_frequent(classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
