@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from ..train.settings import FinetuneSettings
     from ..train.tuning import Circumstances
 
-TargetOption = Annotated[
-    str, typer.Option("--target", help="name of one of finetune.targets, e.g. age")
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""

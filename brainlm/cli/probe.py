@@ -8,7 +8,7 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from .finetune import TargetOption
+from ._training import TargetOption
 
 if TYPE_CHECKING:
     import numpy as np
