@@ -18,20 +18,7 @@ from .files import (
     study_presets,
     to_commented_yaml,
 )
-from .learning import (
-    Evaluate,
-    Finetune,
-    Model,
-    Pretrain,
-    Probe,
-    Quality,
-    Released,
-    Scale,
-    Shards,
-    Split,
-    Target,
-    Timing,
-)
+from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -43,6 +30,7 @@ from .preprocessing import (
     Space,
 )
 from .study import FMRIPREP_SPACE, Config
+from .tuning import Finetune, Probe, Target
 
 __all__ = [
     "FMRIPREP_SPACE",

@@ -11,19 +11,7 @@ from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
-from .learning import (
-    Evaluate,
-    Finetune,
-    Model,
-    Pretrain,
-    Probe,
-    Quality,
-    Released,
-    Scale,
-    Shards,
-    Split,
-    Timing,
-)
+from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -34,6 +22,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .tuning import Finetune, Probe
 
 #: The space that fMRIPrep is always asked for.
 FMRIPREP_SPACE = ALWAYS_ASKED.partition(":")[0]
