@@ -3,7 +3,8 @@
 #   snakemake --profile slurm                        everything, on a cluster
 #   snakemake --profile config/profiles/local        everything, on this machine
 #   snakemake --profile ... parcellations            up to one stage: parcellations, shards,
-#                                                    pretrain, finetune, embed, evaluate, report
+#                                                    pretrain, finetune, embed, probe, evaluate,
+#                                                    report
 #
 # Run it in a study folder made by `brainlm onboard` (or add --directory STUDY).
 from snakemake.utils import min_version
@@ -66,6 +67,7 @@ else:
 
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/embed.smk"
+include: "workflow/rules/probe.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
@@ -77,6 +79,7 @@ localrules:
     pretrain,
     finetune,
     embed,
+    probe,
     evaluate,
     report,
     audit_recordings,
@@ -95,7 +98,7 @@ rule all:
             *study.each_shard("shard"),
             study.pattern("shards_index"),
             study.pattern("model"),
-            *study.each_target("finetuned"),
+            *study.finetuned,
             *EVALUATIONS,
         ],
 
@@ -119,13 +122,19 @@ rule pretrain:
 
 rule finetune:
     input:
-        study.each_target("finetuned"),
+        study.finetuned,
         AUDIT,
 
 
 rule embed:
     input:
         study.pattern("embeddings"),
+        AUDIT,
+
+
+rule probe:
+    input:
+        study.each_target("probe"),
         AUDIT,
 
 

@@ -124,6 +124,12 @@ class Dag(Cohort, Memory):
         """The path of a kind of file for every label to predict."""
         return [self.pattern(kind).format(target=target) for target in self.targets]
 
+    @property
+    def finetuned(self) -> list[str]:
+        """The fine-tuned models: one for each label, and for forecasting where it is wanted."""
+        forecast = [self.pattern("forecaster")] if self.config.finetune.forecast else []
+        return self.each_target("finetuned") + forecast
+
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""
         return [f"{number:04d}" for number in range(math.ceil(len(self.rows) / QC_BATCH))]

@@ -126,6 +126,7 @@ STAGES: dict[str, Stage] = {
         Stage("import-checkpoint", ("released", "pretrain")),
         Stage("finetune", ("finetune", "pretrain"), takes_seed=True),
         Stage("embed", ("pretrain",)),
+        Stage("probe", ("probe", "evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),

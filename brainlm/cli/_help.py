@@ -46,6 +46,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "finetune",
         "embed",
         "embed-files",
+        "probe",
         "evaluate-reconstruction",
         "evaluate-clinical",
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ._console import say
 
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
     from ._stage import StageRun
+
+TargetOption = Annotated[
+    str, typer.Option("--target", help="name of one of finetune.targets, e.g. age")
+]
 
 
 def open_shards(run: StageRun) -> ShardReader:

@@ -9,13 +9,13 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from .finetune import TargetOption
+from ._training import TargetOption
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..model.label_unit import HeadCard
-    from ..train.finetune import LabelledData
+    from ..train.labelled import LabelledData
     from ..train.settings import TargetSettings
 
 
@@ -44,7 +44,7 @@ def evaluate_clinical(
     from ..model.heads import LabelModel
     from ..model.label_unit import HeadCard
     from ..shards.fingerprint import split_sha256
-    from ..train.finetune import labelled_data
+    from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune
     from ._training import headline, open_model, open_shards, write_metrics
@@ -90,7 +90,7 @@ def evaluate_clinical(
         result.predictions.to_parquet(path, index=False)
     split = {"split_sha256": split_sha256(reader.table)}
     write_metrics(run, "clinical", {**result.metrics, **split, **machine})
-    name = "auroc" if wanted.kind == "binary" else "r2"
+    name = "r2" if wanted.kind == "regression" else "auroc"
     subjects = result.metrics["n_subjects"]
     say(f"{target} in {subjects} test subjects: {headline(result.metrics, name)}")
 
@@ -102,9 +102,15 @@ def _check_same_label(
     from ..errors import DataError
 
     near = 1e-9 * data.scale.sd  # the last digits of a sum may differ between machines
-    if not _is_of(head, wanted) or any(
-        not math.isclose(getattr(head, key), getattr(data.scale, key), rel_tol=1e-9, abs_tol=near)
-        for key in ("mean", "sd")
+    if (
+        not _is_of(head, wanted)
+        or (head.log, head.classes) != (data.scale.log, data.classes)
+        or any(
+            not math.isclose(
+                getattr(head, key), getattr(data.scale, key), rel_tol=1e-9, abs_tol=near
+            )
+            for key in ("mean", "sd")
+        )
     ):
         raise DataError(
             f"The model was fine-tuned on other values of the label {wanted.name} than the "
@@ -129,4 +135,11 @@ def _check_released(head: HeadCard, wanted: TargetSettings, path: Path) -> None:
 
 
 def _is_of(head: HeadCard, wanted: TargetSettings) -> bool:
-    return all(getattr(head, key) == getattr(wanted, key) for key in ("name", "kind", "positive"))
+    return all(
+        getattr(head, key) == told
+        for key, told in (
+            ("name", wanted.name),
+            ("kind", wanted.kind),
+            ("positive", wanted.counts_as_one),
+        )
+    )

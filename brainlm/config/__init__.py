@@ -18,19 +18,7 @@ from .files import (
     study_presets,
     to_commented_yaml,
 )
-from .learning import (
-    Evaluate,
-    Finetune,
-    Model,
-    Pretrain,
-    Quality,
-    Released,
-    Scale,
-    Shards,
-    Split,
-    Target,
-    Timing,
-)
+from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -42,6 +30,7 @@ from .preprocessing import (
     Space,
 )
 from .study import FMRIPREP_SPACE, Config
+from .tuning import Finetune, Probe, Target
 
 __all__ = [
     "FMRIPREP_SPACE",
@@ -62,6 +51,7 @@ __all__ = [
     "Normalize",
     "Parcellate",
     "Pretrain",
+    "Probe",
     "Quality",
     "Released",
     "Resample",

@@ -236,28 +236,6 @@ class Released(Section):
     )
 
 
-class Target(Section):
-    """A label to predict."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9]+$", description="column of participants.tsv")
-    kind: Literal["regression", "binary"] = Field("regression", description="what to fit")
-    positive: str | None = Field(
-        None, description="for binary: the value that counts as 1 (else the values are 0 and 1)"
-    )
-
-
-class Finetune(Section):
-    """Fine-tuning on labels."""
-
-    targets: tuple[Target, ...] = Field((), description="labels to predict: name, kind, positive")
-    epochs: Annotated[int, Field(ge=1)] = Field(30, description="passes over the train split")
-    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="windows per step")
-    learning_rate: Positive = Field(3e-4, description="peak rate of AdamW")
-    weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="in the head")
-    freeze_encoder: bool = Field(False, description="train the head alone")
-
-
 class Evaluate(Section):
     """Evaluation on the held-out subjects."""
 

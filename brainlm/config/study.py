@@ -11,18 +11,7 @@ from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
-from .learning import (
-    Evaluate,
-    Finetune,
-    Model,
-    Pretrain,
-    Quality,
-    Released,
-    Scale,
-    Shards,
-    Split,
-    Timing,
-)
+from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -33,6 +22,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .tuning import Finetune, Probe
 
 #: The space that fMRIPrep is always asked for.
 FMRIPREP_SPACE = ALWAYS_ASKED.partition(":")[0]
@@ -74,6 +64,7 @@ class Config(Section):
     pretrain: Pretrain = Pretrain()
     released: Released = Released()
     finetune: Finetune = Finetune()
+    probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"

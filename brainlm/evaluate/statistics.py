@@ -120,3 +120,26 @@ def binary_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     ranks = rankdata(predicted)[positive].sum()
     area = (ranks - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
     return {**result, "balanced_accuracy": (hits + passes) / 2, "auroc": float(area)}
+
+
+def class_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
+    """Accuracy, balanced accuracy and AUROC of probabilities (n, classes) of classes 0, 1, ...
+
+    Balanced accuracy is the mean recall, AUROC the mean over classes of each against all others;
+    NaN where a class is missing.
+    """
+    called = predicted.argmax(axis=1)
+    result = {"accuracy": float((called == truth).mean())}
+    of_each = [truth == number for number in range(predicted.shape[1])]
+    if not all(own.any() for own in of_each):
+        return {**result, "balanced_accuracy": np.nan, "auroc": np.nan}
+    recall = [float((called[own] == number).mean()) for number, own in enumerate(of_each)]
+    areas = [
+        binary_scores(own.astype(float), predicted[:, number])["auroc"]
+        for number, own in enumerate(of_each)
+    ]
+    return {
+        **result,
+        "balanced_accuracy": float(np.mean(recall)),
+        "auroc": float(np.mean(areas)),
+    }

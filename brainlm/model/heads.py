@@ -98,10 +98,15 @@ class LabelModel(nn.Module):
 
     def read(self, latents: Tensor) -> Tensor:
         """Latents (batch, 1 + k, hidden), CLS first -> (batch,), or (batch, classes)."""
-        latents = self.dropout(latents)
-        pooled = self.pool(latents) if self.pool is not None else pooled_of(latents, self.pooling)
-        out: Tensor = self.head(pooled)
+        out: Tensor = self.head(self.pooled(self.dropout(latents)))
         return out.squeeze(-1)
+
+    def pooled(self, latents: Tensor) -> Tensor:
+        """What the head reads of latents (batch, 1 + k, hidden): (batch, hidden)."""
+        if self.pool is None:
+            return pooled_of(latents, self.pooling)
+        mean: Tensor = self.pool(latents)
+        return mean
 
 
 def pooled_of(latents: Tensor, pool: str) -> Tensor:

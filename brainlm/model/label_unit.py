@@ -28,6 +28,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "int": (int,),
     "bool": (bool,),
+    "tuple[str, ...]": (list, tuple),
 }
 _UNDO_LOG: dict[str, Callable[[Floats], Floats]] = {
     "none": np.asarray,
@@ -42,7 +43,7 @@ class HeadCard:
 
     name: str  # of the label
     kind: str  # regression, binary (a logit), classes (a logit of each)
-    positive: str | None  # binary: the value that counts as 1
+    positive: str | None  # binary: the value that counts as 1, or which ones, as "> 4"
     mean: float  # regression: output 0 is this label (min-max: the smallest one)
     sd: float  # regression: output 1 is so much more (min-max: the range)
     dropout: float
@@ -52,6 +53,7 @@ class HeadCard:
     log: str = "none"  # taken of the label before mean and SD
     sigmoid: bool = False  # of a regression: the output passed through one (some released heads)
     unit: str = "label"  # as released: nobody said what the numbers mean
+    classes: tuple[str, ...] = ()  # their names, in the order of the outputs; (): not known
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
@@ -67,6 +69,10 @@ class HeadCard:
             raise InputError(
                 f"A head of kind {self.kind} cannot have {self.outputs} outputs",
                 fix="kind classes has one output for each class, the others have one",
+            )
+        if self.classes and len(self.classes) != self.outputs:
+            raise InputError(
+                f"head.classes names {len(self.classes)} classes of {self.outputs} outputs"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +98,7 @@ class HeadCard:
                 isinstance(value, bool) and names[name] != "bool"
             ):
                 raise InputError(f"head.{name} must be of type {names[name]}, not {value!r}")
-        return cls(**content)
+        return cls(**{**content, "classes": tuple(content.get("classes", ()))})
 
     def to_label(self, outputs: Floats) -> Floats:
         """Outputs (...,) in the label's own unit; of classes (..., outputs), their probabilities.

@@ -13,16 +13,31 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ..errors import DataError
 from ..files import atomic_path
 from ..shards.tensorfile import load_tensors, save_tensors
-from .state import TrainState
+from .distributed import Ranks
 
 _NAME = "step-{:08d}.safetensors"
+
+
+class State(Protocol):
+    """What a training changes, as named tensors (`state.TrainState`, `tuning.TuneState`)."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share it."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it on the CPU, of the first process."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put it back."""
 
 
 class TrainingLog:
@@ -87,7 +102,7 @@ class Checkpoints:
         """The log that belongs to these checkpoints."""
         return TrainingLog(self.folder / "metrics.jsonl")
 
-    def save(self, step: int, state: TrainState) -> None:
+    def save(self, step: int, state: State) -> None:
         """Save the state after `step` steps; all processes must call it, the first one writes.
 
         Of the older ones only the last few are kept, and that of the epoch with the lowest
@@ -106,7 +121,7 @@ class Checkpoints:
             if old != best:
                 old.unlink(missing_ok=True)
 
-    def resume(self, state: TrainState) -> int:
+    def resume(self, state: State) -> int:
         """Put the newest whole checkpoint back; return the number of steps done (0: none).
 
         The first process says which one that is; all read it.
@@ -114,9 +129,13 @@ class Checkpoints:
         ranks = state.ranks
         step = ranks.from_first(self._newest_whole() if ranks.first else 0)
         if step:
-            arrays, _ = load_tensors(self.folder / _NAME.format(step))
-            state.restore({name: torch.from_numpy(array) for name, array in arrays.items()})
+            self.load(step, state)
         return step
+
+    def load(self, step: int, state: State) -> None:
+        """Put the checkpoint of `step` back."""
+        arrays, _ = load_tensors(self.folder / _NAME.format(step))
+        state.restore({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _newest_whole(self) -> int:
         """The step of the newest checkpoint that can be used, 0 for none; the log is cut to it."""

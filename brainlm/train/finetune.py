@@ -7,71 +7,94 @@ the window are averaged, and then the windows of a recording.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from ..errors import DataError
 from ..model.heads import LabelModel
+from ..model.mae import MaskedAutoencoder
 from ..model.mask import count_visible, generator, random_mask, random_partition
 from ..model.tokenizer import fewest_tokens
-from ..shards.labels import LabelScale, read_label
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, even_windows, random_windows
 from .data import fewest_parcels, load_batch
-from .optim import clip, learning_rate_at, make_optimizer, set_learning_rate
-from .settings import FinetuneSettings, TargetSettings
-
-_CLIP_NORM = 1.0
-_WARMUP = 0.05
-#: Epochs without a better validation loss after which fine-tuning ends.
-_PATIENCE = 10
-_FEWEST_TRAIN_SUBJECTS = 3
+from .labelled import LabelledData, loss_function
+from .settings import FinetuneSettings
+from .standardized import Standardized
+from .tuning import Circumstances, tune
 
 
-@dataclass(frozen=True)
-class LabelledData:
-    """Recordings with a label and a whole window, by split."""
+@dataclass(frozen=True, eq=False)
+class LabelTask:
+    """Learning one label: what `tuning.tune` asks for."""
 
-    values: dict[str, float]  # recording_id -> label in its own unit
-    lengths: dict[str, dict[str, int]]  # split -> recording_id -> time points
-    scale: LabelScale
-    n_missing: int  # recordings of the three splits without this label
+    model: LabelModel
+    reader: ShardReader
+    data: LabelledData
+    loss_of: Callable[[Tensor, Sequence[str]], Tensor]
+    n_visible: int
+    seed: int
+    batch_size: int
+    decodes = False
 
+    @property
+    def autoencoder(self) -> MaskedAutoencoder:
+        """The pretrained part."""
+        return self.model.autoencoder
 
-def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> LabelledData:
-    """Join labels and shards; refuse what cannot be learned from."""
-    labels = read_label(reader.table, target.name, target.kind, target.positive).dropna()
-    values = {str(name): float(value) for name, value in labels.items()}
-    lengths = {
-        split: {
-            name: length
-            for name, length in reader.lengths(split).items()
-            if name in values and length >= window
-        }
-        for split in ("train", "val", "test")
-    }
-    used = reader.table[reader.table["split"].isin(list(lengths))]
-    subjects = reader.table.loc[list(lengths["train"]), "subject"].nunique()
-    if subjects < _FEWEST_TRAIN_SUBJECTS or not lengths["val"]:
-        raise DataError(
-            f"Too few subjects have the label {target.name}: {subjects} to train on (needed "
-            f"{_FEWEST_TRAIN_SUBJECTS}) and {len(lengths['val'])} recordings to validate on",
-            fix="choose another target, add subjects, or change the split",
+    @property
+    def train(self) -> Mapping[str, int]:
+        """Recordings of the train split that have the label."""
+        return self.data.lengths["train"]
+
+    @torch.no_grad()
+    def standardize(self) -> None:
+        """Let the head's first layer read z-scores, by one view of each train recording."""
+        window = self.autoencoder.config.timepoints
+        windows = random_windows(
+            self.train, window=window, seed=self.seed, epoch=-1, per_recording=1
         )
-    train = np.array([values[name] for name in sorted(lengths["train"])])
-    return LabelledData(
-        values=values,
-        lengths=lengths,
-        scale=LabelScale.fit(train, target.kind, target.name),
-        n_missing=int((~used["recording_id"].isin(list(values))).sum()),
-    )
+        self.model.eval()
+        pooled = [
+            self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
+            for number, some in enumerate(batches(windows, self.batch_size))
+        ]
+        first = self.model.head[0]
+        assert isinstance(first, nn.Linear)
+        self.model.head[0] = Standardized(first, torch.cat(pooled))
+
+    def look(
+        self, windows: Sequence[Window], key: object
+    ) -> tuple[tuple[Tensor, Tensor], tuple[str, ...]]:
+        """Signals with one view of each (tokens, drawn by `key`), and their recordings."""
+        device, length = self.autoencoder.cls.device, self.autoencoder.config.timepoints
+        batch = load_batch(self.reader, windows, length, device)
+        available = self.autoencoder.tokenizer.available(batch.covered)
+        mask = random_mask(available, self.n_visible, generator(self.seed, "mask", key))
+        return (batch.signal, mask.visible), batch.recording_ids
+
+    def loss(self, windows: Sequence[Window], step: int) -> Tensor:
+        """Of one view of each window."""
+        seen, names = self.look(windows, step)
+        return self.loss_of(self.model(*seen), names)
+
+    def validate(self) -> dict[str, float]:
+        """The loss of the recordings' predictions."""
+        guessed = predict(
+            self.model,
+            self.reader,
+            self.data.lengths["val"],
+            n_visible=self.n_visible,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        outputs = torch.from_numpy(np.stack(list(guessed.values()))).float()
+        return {"val_loss": float(self.loss_of(outputs, tuple(guessed)))}
 
 
 def finetune(
@@ -83,79 +106,34 @@ def finetune(
     kind: str,
     mask_ratio: float,
     seed: int,
-    report: Callable[[dict[str, Any]], None],
-) -> LabelModel:
-    """Train, and return the model of the epoch with the lowest validation loss.
+    around: Circumstances,
+) -> dict[str, Any]:
+    """Train `model`, pretrained but for its head, on its device; it ends as its best epoch's.
 
-    `model` must be on its device, its encoder pretrained. It is changed.
+    Returns that epoch's row of the log.
     """
-    config = model.autoencoder.config
-    device = next(model.parameters()).device
     model.initialize_head(generator(seed, "head"))
-    model.autoencoder.requires_grad_(not settings.freeze_encoder)
-    weights = dict(model.named_parameters())
-    optimizer = make_optimizer(weights, settings.learning_rate, settings.weight_decay)
+    if kind == "regression":  # begin with the mean label, which on a min-max scale is not 0
+        scaled = data.scale.to_model(data.truth(sorted(data.lengths["train"])))
+        last = model.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
-    n_visible = count_visible(mask_ratio, fewest_tokens(config, fewest))
-    loss_of = _loss_function(kind, data)
-    steps = math.ceil(len(data.lengths["train"]) / settings.batch_size)
-    best_loss, best, best_epoch = math.inf, _copy_state(model), 0
-    for epoch in range(settings.epochs):
-        windows = random_windows(
-            data.lengths["train"],
-            window=config.timepoints,
-            seed=seed,
-            epoch=epoch,
-            per_recording=1,
-        )
-        model.train()
-        train_loss = 0.0
-        for place, chosen in enumerate(batches(windows, settings.batch_size)):
-            step = epoch * steps + place
-            rate = learning_rate_at(step, steps * settings.epochs, settings.learning_rate, _WARMUP)
-            set_learning_rate(optimizer, rate)
-            torch.manual_seed(generator(seed, "dropout", step).initial_seed())
-            batch = load_batch(reader, chosen, config.timepoints, device)
-            source = generator(seed, "mask", step)
-            available = model.autoencoder.tokenizer.available(batch.covered)
-            mask = random_mask(available, n_visible, source)
-            loss = loss_of(model(batch.signal, mask.visible), batch.recording_ids)
-            if not torch.isfinite(loss):
-                raise DataError(
-                    f"The loss is {float(loss)} at epoch {epoch + 1}; the batch held "
-                    f"{', '.join(sorted(batch.recording_ids))}",
-                    fix="lower finetune.learning_rate, or look at these recordings",
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            clip(weights.values(), _CLIP_NORM)
-            optimizer.step()
-            train_loss += float(loss.detach()) * len(chosen) / len(windows)
-
-        guessed = predict(
-            model,
-            reader,
-            data.lengths["val"],
-            n_visible=n_visible,
-            seed=seed,
-            batch_size=settings.batch_size,
-        )
-        with torch.no_grad():
-            outputs = torch.tensor(list(guessed.values()), dtype=torch.float32, device=device)
-            val_loss = float(loss_of(outputs, tuple(guessed)))
-        if not math.isfinite(val_loss):
-            raise DataError(
-                f"The validation loss is {val_loss} at epoch {epoch + 1}",
-                fix="lower finetune.learning_rate",
-            )
-        better = val_loss < best_loss
-        if better:
-            best_loss, best, best_epoch = val_loss, _copy_state(model), epoch
-        report({"epoch": epoch + 1, "loss": train_loss, "val_loss": val_loss, "best": better})
-        if epoch - best_epoch >= _PATIENCE:
-            break
-    model.load_state_dict(best)
-    return model.eval()
+    task = LabelTask(
+        model,
+        reader,
+        data,
+        loss_function(kind, data, settings.class_weights),
+        count_visible(mask_ratio, fewest_tokens(model.autoencoder.config, fewest)),
+        seed,
+        settings.batch_size,
+    )
+    task.standardize()
+    best = tune(task, settings, seed, around)
+    first = model.head[0]
+    assert isinstance(first, Standardized)
+    model.head[0] = first.merged()
+    return best
 
 
 @torch.no_grad()
@@ -167,12 +145,15 @@ def predict(
     n_visible: int,
     seed: int,
     batch_size: int,
-) -> dict[str, float]:
-    """Recording -> the model's output (z-score or logit), averaged over views and windows."""
+) -> dict[str, NDArray[np.float64]]:
+    """Recording -> the model's output, averaged over views and windows.
+
+    A scaled label or a logit, (); of several classes a logit of each, (classes,).
+    """
     config = model.autoencoder.config
     device = next(model.parameters()).device
     model.eval()
-    outputs: dict[str, list[float]] = {}
+    outputs: dict[str, list[NDArray[np.float64]]] = {}
     windows: Sequence[Window] = even_windows(lengths, config.timepoints)
     for chosen in batches(windows, batch_size):
         batch = load_batch(reader, chosen, config.timepoints, device)
@@ -188,27 +169,6 @@ def predict(
         for some in batches(views, batch_size):
             places = [place for place, _ in some]
             found = model(batch.signal[places], torch.stack([view for _, view in some]))
-            for place, value in zip(places, found.tolist(), strict=True):
+            for place, value in zip(places, found.double().cpu().numpy(), strict=True):
                 outputs.setdefault(batch.recording_ids[place], []).append(value)
-    return {name: float(np.mean(values)) for name, values in outputs.items()}
-
-
-def _loss_function(kind: str, data: LabelledData) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """Squared error of z-scores, or cross-entropy that weighs both classes alike."""
-    train = np.array([data.values[name] for name in sorted(data.lengths["train"])])
-    weight = torch.tensor((1 - train.mean()) / train.mean() if kind == "binary" else 1.0)
-
-    def loss(outputs: Tensor, recording_ids: Sequence[str]) -> Tensor:
-        values = data.scale.to_model(np.array([data.values[name] for name in recording_ids]))
-        wanted = torch.from_numpy(values).float().to(outputs.device)
-        if kind == "binary":
-            return F.binary_cross_entropy_with_logits(
-                outputs, wanted, pos_weight=weight.float().to(outputs.device)
-            )
-        return F.mse_loss(outputs, wanted)
-
-    return loss
-
-
-def _copy_state(model: LabelModel) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return {name: np.mean(values, axis=0) for name, values in outputs.items()}

@@ -67,8 +67,8 @@ class Journal:
             raise DataError(
                 f"The loss is {loss} and its gradient {norm} at step {noted.row['step']}; "
                 f"the batch held {', '.join(names)}",
-                fix="look at these recordings' QC figures, or lower pretrain.learning_rate; "
-                "the checkpoint before is kept",
+                fix="look at these recordings' QC figures, or lower the learning rate; the "
+                " checkpoint before is kept",
             )
         self.stopping = self.stopping or stopping > 0
         self.write({**noted.row, "loss": loss, "grad_norm": norm})

@@ -82,6 +82,13 @@ class TargetSettings:
     name: str
     kind: str
     positive: str | None
+    threshold: float | None
+    transform: str
+
+    @property
+    def counts_as_one(self) -> str | None:
+        """Of two classes: which values are the positive one; None: the values are 0 and 1."""
+        return self.positive if self.threshold is None else f"> {self.threshold:g}"
 
 
 @dataclass(frozen=True)
@@ -89,12 +96,21 @@ class FinetuneSettings:
     """Section `finetune`."""
 
     targets: tuple[TargetSettings, ...]
+    mode: str
+    lora_rank: int
+    layer_decay: float
+    head: str
+    pool: str
+    dropout: float
+    class_weights: str
     epochs: int
+    patience: int
     batch_size: int
     learning_rate: float
     weight_decay: float
-    dropout: float
-    freeze_encoder: bool
+    repeats: int
+    forecast: bool
+    forecast_timepoints: int
 
     def target(self, name: str) -> TargetSettings:
         """The target called `name`."""

@@ -14,20 +14,22 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 
+from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
 from brainlm.cli.finetune import finetune
 from brainlm.cli.pretrain import pretrain
+from brainlm.cli.probe import probe
 from brainlm.config import load_config
 from brainlm.errors import DataError
 from brainlm.evaluate import reconstruction
 from brainlm.evaluate.baselines.connectivity import (
-    TooFewError,
     connectivity,
     predict_from_features,
     span_of_train,
 )
 from brainlm.evaluate.baselines.interpolation import interpolate_hidden
+from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.statistics import (
     binary_scores,
     labels_with_ci,
@@ -421,6 +423,41 @@ def test_a_poor_recording_does_not_change_what_is_hidden_of_others(study, monkey
     reconstruction.evaluate_reconstruction(model, reader, mask_ratio=0.75, bootstrap=1, seed=0)
     assert len(hidden_share) == 12
     assert set(hidden_share.values()) == {0.75}
+
+
+def test_thresholds_logarithms_and_classes_go_the_whole_way(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    table = pd.read_parquet(copy.path("shards_index"))
+    score = table["label_score"].astype(float)
+    table["label_points"] = (40 * (score + 1)).round()
+    table["label_three"] = np.select([score < -0.3, score < 0.3], ["low", "middle"], "top")
+    table.to_parquet(copy.path("shards_index"))
+    config = json.loads(copy.path("config").read_text())
+    config["finetune"]["targets"] = [
+        {"name": "points", "transform": "log-minmax"},
+        {"name": "score", "kind": "binary", "threshold": 0},
+        {"name": "three", "kind": "classes"},
+    ]
+    copy.path("config").write_text(json.dumps(config))
+    pretrain(copy.root)
+    embed(copy.root)
+    for target in ("points", "score", "three"):
+        finetune(target, copy.root)
+        evaluate_clinical(target, copy.root)
+    probe("three", copy.root)
+    points, _, three = (
+        pd.read_parquet(copy.path("clinical_predictions", run="brainlm", target=name))
+        for name in ("points", "score", "three")
+    )
+    assert points["brainlm"].between(5, 60).all()  # the median on the scale of logarithms
+    assert set(three["brainlm"]) <= {0.0, 1.0, 2.0}
+    found = json.loads(copy.path("clinical", run="brainlm", target="three").read_text())
+    assert found["classes"] == ["low", "middle", "top"]
+    assert set(found["baselines"]["constant"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    config["finetune"]["targets"][1]["threshold"] = 0.1
+    copy.path("config").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="fine-tuned on other values of the label score"):
+        evaluate_clinical("score", copy.root)
 
 
 def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:

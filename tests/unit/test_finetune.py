@@ -6,60 +6,24 @@ import json
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from brainlm.cli.finetune import finetune as command
 from brainlm.cli.pretrain import pretrain as pretrain_command
 from brainlm.errors import DataError, InputError
-from brainlm.model.checkpoint import build_model, load_model
-from brainlm.model.config import ModelConfig
-from brainlm.model.heads import LabelModel
+from brainlm.model.checkpoint import load_model
 from brainlm.model.mask import count_visible, generator
 from brainlm.shards.reader import ShardReader
-from brainlm.train.finetune import finetune, labelled_data, predict
-from brainlm.train.settings import FinetuneSettings, TargetSettings
+from brainlm.train.finetune import predict
+from brainlm.train.labelled import labelled_data
 
-from .synthetic_cohort import (
-    NETWORK,
-    make_shards,
-    parcel_table,
-    write_recording,
-    write_study,
-)
-
-CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
-SCORE = TargetSettings("score", "regression", None)
-GROUP = TargetSettings("group", "binary", "patient")
-SETTINGS = FinetuneSettings(
-    targets=(SCORE, GROUP),
-    epochs=40,
-    batch_size=4,
-    learning_rate=0.005,
-    weight_decay=0.01,
-    dropout=0.1,
-    freeze_encoder=False,
-)
-
-
-def _signal(score: float, rng: np.random.Generator) -> np.ndarray:
-    """The score is how much the left end swings, at any time."""
-    noise = rng.standard_normal((60, 8))
-    noise[:, :4] *= np.exp(0.8 * score)
-    return (100 + noise).astype(np.float32)
+from .tuning_study import CONFIG, GROUP, SCORE, make_study, tune, untrained
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    study = write_study(
-        tmp_path_factory.mktemp("finetune") / "study", {"train": 24, "val": 8, "test": 8}
-    )
-    rng = np.random.default_rng(5)
-    table = pd.read_parquet(study.path("recordings"))
-    for row in table.itertuples():
-        write_recording(study, row.recording_id, _signal(row.label_score, rng))
-    make_shards(study)
+    study = make_study(tmp_path_factory.mktemp("finetune"))
     pretrain_command(study.root)
     return study
 
@@ -74,29 +38,6 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _model(seed: int = 0) -> LabelModel:
-    model = build_model(CONFIG, parcel_table(), {"dropout": 0.1})
-    assert isinstance(model, LabelModel)
-    model.autoencoder.initialize(generator(seed))
-    return model
-
-
-def _tune(reader, target, **changes):
-    rows: list[dict] = []
-    data = labelled_data(reader, target, CONFIG.timepoints)
-    model = finetune(
-        _model(),
-        reader,
-        data,
-        FinetuneSettings(**{**vars(SETTINGS), **changes}),
-        kind=target.kind,
-        mask_ratio=0.5,
-        seed=1,
-        report=rows.append,
-    )
-    return model, data, rows
-
-
 def _outputs(model, reader, lengths) -> np.ndarray:
     n_visible = count_visible(0.5, 8 * CONFIG.timepoints // CONFIG.patch)
     found = predict(model, reader, lengths, n_visible=n_visible, seed=1, batch_size=4)
@@ -105,7 +46,7 @@ def _outputs(model, reader, lengths) -> np.ndarray:
 
 
 def test_a_planted_score_is_found_in_new_subjects(reader) -> None:
-    model, data, rows = _tune(reader, SCORE)
+    model, data, rows = tune(reader, SCORE)
     test = data.lengths["test"]
     truth = np.array([data.values[name] for name in sorted(test)])
     guess = data.scale.to_label(_outputs(model, reader, test))
@@ -114,7 +55,7 @@ def test_a_planted_score_is_found_in_new_subjects(reader) -> None:
 
 
 def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
-    model, data, _ = _tune(reader, GROUP)
+    model, data, _ = tune(reader, GROUP)
     test = data.lengths["test"]
     truth = np.array([data.values[name] for name in sorted(test)])
     logits = _outputs(model, reader, test)
@@ -122,7 +63,7 @@ def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
 
 
 def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
-    model = _model()
+    model = untrained()
     model.initialize_head(generator(0))
     torch.nn.init.normal_(model.head[-1].weight, generator=generator(1))
     lengths = labelled_data(reader, SCORE, CONFIG.timepoints).lengths["test"]
@@ -135,8 +76,8 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
 
 
 def test_the_best_epoch_is_kept(reader) -> None:
-    model, data, rows = _tune(reader, SCORE, learning_rate=0.03, epochs=25)
-    assert [row["epoch"] for row in rows if row["best"]][-1] < 25
+    model, data, rows = tune(reader, SCORE, learning_rate=0.03, epochs=25)
+    assert min(rows, key=lambda row: row["val_loss"])["epoch"] < rows[-1]["epoch"]
     truth = np.array([data.values[name] for name in sorted(data.lengths["val"])])
     outputs = _outputs(model, reader, data.lengths["val"])
     error = np.mean((outputs - data.scale.to_model(truth)) ** 2)
@@ -144,8 +85,8 @@ def test_the_best_epoch_is_kept(reader) -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_was(reader) -> None:
-    model, _, _ = _tune(reader, SCORE, freeze_encoder=True, epochs=2)
-    before = _model().state_dict()
+    model, _, _ = tune(reader, SCORE, mode="head", epochs=2)
+    before = untrained().state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith("autoencoder."), name
 
@@ -199,16 +140,19 @@ def test_missing_labels_are_left_out_and_counted(reader, monkeypatch) -> None:
 def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> None:
     command("score", study.root)
     folder = study.path("finetuned", run="brainlm", target="score").parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    shutil.rmtree(folder / "checkpoints")
     command("score", study.root)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before
     loaded = load_model(folder)
     assert loaded.card.head is not None
     assert loaded.card.head["name"] == "score"
     train = ShardReader(study.path("shards_index")).recordings("train")["label_score"]
     assert loaded.card.head["mean"] == pytest.approx(float(train.astype(float).mean()))
     rows = [json.loads(line) for line in before["metrics.jsonl"].decode().splitlines()]
-    assert set(rows[0]) == {"epoch", "loss", "val_loss", "best"}
+    assert set(rows[0]) == {"repeat", "step", "epoch", "lr", "loss", "grad_norm"}
+    assert any("val_loss" in row for row in rows)
     with pytest.raises(InputError, match=r"age is not among the targets.*score, group"):
         command("age", study.root)
 
@@ -216,7 +160,7 @@ def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> Non
 def test_the_command_goes_on_from_the_pretrained_encoder(study, tmp_path) -> None:
     copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
     config = json.loads(copy.path("config").read_text())
-    config["finetune"]["freeze_encoder"] = True
+    config["finetune"]["mode"] = "head"
     copy.path("config").write_text(json.dumps(config))
     command("score", copy.root)
     pretrained = load_model(copy.path("model", run="brainlm").parent)

@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "finetune": {
                     "targets": [{"name": "score", "kind": "regression"}],
                     "epochs": 1,
-                    "freeze_encoder": True,
+                    "mode": "head",
                 },
             },
         )

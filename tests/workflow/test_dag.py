@@ -69,6 +69,7 @@ def test_everything_is_planned(study: Path, profile: str) -> None:
         ("pretrain", "pretrain_model", "finetune_model"),
         ("finetune", "finetune_model", "evaluate_clinical"),
         ("embed", "embed_recordings", "finetune_model"),
+        ("probe", "probe_label", "finetune_model"),
         ("evaluate", "evaluate_clinical", "write_report"),
         ("report", "write_report", ""),
     ],
@@ -79,6 +80,17 @@ def test_targets_stop_where_their_name_says(
     planned = counts(snakemake(study, "--cores", "2", target))
     assert last in planned
     assert absent not in planned
+
+
+def test_forecasting_is_learned_where_it_is_asked_for(study: Path) -> None:
+    """Among the fine-tuned models, by the rule that is made for it."""
+    assert "finetune_forecast" not in counts(snakemake(study, "--cores", "2", "finetune"))
+    asked = ("--cores", "2", "finetune", "--config", "finetune={forecast: true, targets: []}")
+    output = snakemake(study, *asked, "--printshellcmds")
+    planned = counts(output)
+    assert planned["finetune_forecast"] == planned["pretrain_model"] == 1
+    assert "finetune_model" not in planned
+    assert "brainlm finetune --task forecast --threads 1" in output
 
 
 def test_each_shard_is_a_job_and_many_train_shards_are_fitted_in_parts(study: Path) -> None:

@@ -1,4 +1,8 @@
-# Fine-tuning of the pretrained model on one label.
+# Fine-tuning of the pretrained model on one label, or on forecasting. As in pretraining, checkpoints
+# are not outputs: a job that was killed goes on from them.
+
+
+ruleorder: finetune_forecast > finetune_model  # no label is called forecast
 
 
 rule finetune_model:
@@ -26,4 +30,32 @@ rule finetune_model:
         "finetune on {wildcards.target}"
     shell:
         "brainlm finetune --target {wildcards.target} --threads {threads}"
+        " --params {params.options:q} > {log:q} 2>&1"
+
+
+rule finetune_forecast:
+    input:
+        index=study.pattern("shards_index"),
+        model=study.pattern("model"),
+    output:
+        model=study.pattern("forecaster"),
+    log:
+        "logs/finetune-forecast.log",
+    benchmark:
+        "benchmarks/finetune-forecast.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=study.gpus,
+        cpus_per_gpu=8,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 480,
+    params:
+        options=study.options("finetune"),
+        code=study.code("finetune"),
+    message:
+        "finetune on forecasting"
+    shell:
+        "brainlm finetune --task forecast --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

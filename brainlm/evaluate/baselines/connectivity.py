@@ -12,21 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss, make_scorer
-from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
+
+from ..cross_validation import fit_chosen
 
 Floats = NDArray[np.float64]
 
 _ALPHAS = np.logspace(-3, 5, 9)
-_FOLDS = 5
 _LARGEST_R = 0.999999
-_SQUARED_ERROR = "neg_mean_squared_error"
-
-
-class TooFewError(Exception):
-    """There are too few train subjects for this baseline."""
 
 
 def connectivity(series: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -65,28 +59,21 @@ def predict_from_features(
     *,
     kind: str,
 ) -> Floats:
-    """Labels (or probabilities of class 1) of `test` (n, k); the penalty is chosen by CV.
+    """Labels of `test` (n, k), or probabilities of class 1, or of each class (n, classes).
+
+    The penalty is chosen by cross-validation.
 
     The folds are of train subjects (`groups`). Raises `TooFewError` when there are not enough.
     Probabilities are those for equally frequent classes, as the fine-tuned model's are (its loss
     weighs both alike): at 0.5 a rare class would else never be called by a baseline.
     """
-    subjects = np.asarray(groups)
-    if kind == "binary":
-        folds = min(_FOLDS, *(len(set(subjects[truth == label])) for label in (0, 1)))
-        splitter, model = StratifiedGroupKFold, LogisticRegression(max_iter=1000)
-        grid: dict[str, Any] = {"C": 1 / _ALPHAS}
-        score = make_scorer(
-            log_loss, response_method="predict_proba", greater_is_better=False, labels=[0, 1]
-        )
-    else:
-        folds = min(_FOLDS, len(set(groups)))
-        splitter, model, grid, score = GroupKFold, Ridge(), {"alpha": _ALPHAS}, _SQUARED_ERROR
-    if folds < 2:
-        raise TooFewError("cross-validation needs two train subjects (of each class)")
-    cuts = list(splitter(folds).split(train, truth, subjects))
-    search = GridSearchCV(model, grid, scoring=score, cv=cuts).fit(train, truth)
+    if kind == "regression":
+        search = fit_chosen(Ridge(), {"alpha": list(_ALPHAS)}, train, truth, groups, kind=kind)
+        return np.asarray(search.predict(test))
+    grid = {"C": list(1 / _ALPHAS)}
+    search = fit_chosen(LogisticRegression(max_iter=1000), grid, train, truth, groups, kind=kind)
     if kind == "binary":
         logits = search.decision_function(test) - logit(truth.mean())
         return np.asarray(expit(logits))
-    return np.asarray(search.predict(test))
+    counts = np.unique(truth, return_counts=True)[1]
+    return np.asarray(softmax(search.decision_function(test) - np.log(counts), axis=1))

@@ -10,8 +10,10 @@ from .connectivity import predict_from_features
 Floats = NDArray[np.float64]
 
 
-def predict_constant(truth: Floats, n_test: int) -> Floats:
-    """The mean of the train labels: of a class label, the share of class 1 (a probability)."""
+def predict_constant(truth: Floats, n_test: int, *, kind: str) -> Floats:
+    """The mean of the train labels: of two classes the share of class 1, of more those of all."""
+    if kind == "classes":
+        return np.tile(np.bincount(truth.astype(int)) / len(truth), (n_test, 1))
     return np.full(n_test, truth.mean())
 
 

@@ -1,0 +1,101 @@
+"""`brainlm probe`: what the frozen model's vectors know of a label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from ._console import say
+from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import TargetOption
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("probe")(probe)
+
+
+def probe(
+    target: TargetOption,
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Predict a label from the vectors of `brainlm embed`, without training the network.
+
+    Two fits on the train subjects: linear (ridge or logistic regression) and the nearest neighbours
+    (in the same metrics.json, under `neighbours`); penalty and number of neighbours are chosen by
+    cross-validation among train subjects. Scored on the test split as evaluate-clinical does,
+    beside the same baselines. Files: evaluation/RUN/probe-TARGET.
+    """
+    from ..errors import DataError
+    from ..evaluate.cross_validation import TooFewError
+    from ..evaluate.probe import evaluate_probe
+    from ..shards.fingerprint import split_sha256
+    from ..train.labelled import labelled_data
+    from ..train.runtime import describe, set_up
+    from ..train.settings import read_finetune
+    from ._training import headline, open_model, open_shards, write_metrics
+
+    run = StageRun(
+        "probe",
+        study,
+        params,
+        extra_fields={"target": target},
+        software=("numpy", "pyarrow", "scikit-learn", "scipy"),
+    )
+    wanted = read_finetune(run.params["finetune"]).target(target)
+    machine = describe(set_up("cpu", threads), threads)
+    reader = open_shards(run)
+    window = open_model(run, "model", reader).config.timepoints
+    vectors = _vectors(run)
+    data = labelled_data(reader, wanted, window)
+    try:
+        result = evaluate_probe(
+            vectors,
+            reader,
+            data,
+            target=target,
+            kind=wanted.kind,
+            window=window,
+            bootstrap=run.params["evaluate"]["bootstrap"],
+            seed=run.params["seed"],
+        )
+    except TooFewError as error:
+        raise DataError(
+            f"The label {target} cannot be probed: {error}",
+            file=reader.index_path,
+            fix="choose another target, or add subjects",
+        ) from None
+    with run.output("probe_predictions", about=machine) as path:
+        result.predictions.to_parquet(path, index=False)
+    split = {"split_sha256": split_sha256(reader.table)}
+    write_metrics(run, "probe", {**result.metrics, **split, **machine})
+    name = "r2" if wanted.kind == "regression" else "auroc"
+    subjects = result.metrics["n_subjects"]
+    say(f"{target} in {subjects} test subjects, linear: {headline(result.metrics, name)}")
+
+
+def _vectors(run: StageRun) -> dict[str, NDArray[np.float32]]:
+    """Recording -> vector; refused when they were made by another model or of other shards."""
+    from ..errors import DataError
+    from ..evaluate.embeddings import read_embeddings
+    from ..files import read_json
+    from ..provenance import sidecar_path
+
+    made_of = dict(run.sources)  # shards and model, as they are now
+    path = run.input("embeddings")
+    sources = read_json(sidecar_path(path))["Sources"]
+    if any(sources.get(name) != sha256 for name, sha256 in made_of.items()):
+        raise DataError(
+            "These vectors are of another model or of other shards than the present ones",
+            file=path,
+            fix="run `brainlm embed` again, then this",
+        )
+    names, matrix = read_embeddings(path, run.params["probe"]["pool"])
+    return dict(zip(names, matrix, strict=True))
