@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InputError
+from .strict import check_section
 
 #: Options with few values, and those values.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -92,18 +93,5 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ModelConfig:
         """Read a mapping strictly: every size, no unknown key, whole numbers where due."""
-        names = {field.name: str(field.type) for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        unknown, missing = sorted(set(content) - set(names)), sorted(needed - set(content))
-        if unknown or missing:
-            told = [f"unknown: {', '.join(unknown)}"] if unknown else []
-            told += [f"missing: {', '.join(missing)}"] if missing else []
-            raise InputError(
-                f"The model's settings have wrong keys ({'; '.join(told)})",
-                fix=f"the keys are {', '.join(names)}",
-            )
-        types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-        for name, value in content.items():
-            if not isinstance(value, types[names[name]]) or isinstance(value, bool):
-                raise InputError(f"model.{name} must be of type {names[name]}, not {value!r}")
+        check_section(cls, content, "model")
         return cls(**content)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .strict import check_section
 
 Floats = NDArray[np.float64]
 
@@ -20,15 +21,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "layers": ("mlp", "linear"),
     "log": ("none", "log", "log1p"),
     "unit": ("label", "as released"),
-}
-#: What config.json may hold for a field of such a type.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "float": (float, int),
-    "int": (int,),
-    "bool": (bool,),
-    "tuple[str, ...]": (list, tuple),
 }
 _UNDO_LOG: dict[str, Callable[[Floats], Floats]] = {
     "none": np.asarray,
@@ -82,22 +74,7 @@ class HeadCard:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> HeadCard:
         """Read a mapping strictly: all keys that have no default, and none that is unknown."""
-        names = {field.name: str(field.type) for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        unknown, missing = sorted(set(content) - set(names)), sorted(needed - set(content))
-        if unknown or missing:
-            told = [f"unknown: {', '.join(unknown)}"] if unknown else []
-            told += [f"missing: {', '.join(missing)}"] if missing else []
-            raise InputError(
-                f"The head's settings have wrong keys ({'; '.join(told)})",
-                fix=f"the keys are {', '.join(sorted(names))}",
-            )
-        for name, value in content.items():
-            # bool is a kind of int, but neither a number of outputs nor a scale
-            if not isinstance(value, _TYPES[names[name]]) or (
-                isinstance(value, bool) and names[name] != "bool"
-            ):
-                raise InputError(f"head.{name} must be of type {names[name]}, not {value!r}")
+        check_section(cls, content, "head")
         return cls(**{**content, "classes": tuple(content.get("classes", ()))})
 
     def to_label(self, outputs: Floats) -> Floats:
