@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -101,6 +102,8 @@ def measure(case: Case, device: torch.device, steps: int, overrides: dict[str, A
     network = MaskedAutoencoder(config, 40 * torch.randn(config.parcels, 3))
     network.initialize(generator("weights"))
     network.to(device).train()
+    if case.backend == "flash-attn":
+        network.set_attention("flash")
     signal = torch.randn(case.batch, config.parcels, config.timepoints, device=device)
     covered = torch.ones(case.batch, config.parcels, dtype=torch.bool)
     available = network.tokenizer.available(covered)
@@ -154,6 +157,7 @@ def _kernels(backend: str) -> Any:
             SDPBackend.EFFICIENT_ATTENTION,
             SDPBackend.MATH,
         ],
+        "flash-attn": [SDPBackend.MATH],  # not asked
         "sdpa flash": [SDPBackend.FLASH_ATTENTION],
         "sdpa cudnn": [SDPBackend.CUDNN_ATTENTION],
         "sdpa efficient": [SDPBackend.EFFICIENT_ATTENTION],
@@ -184,6 +188,8 @@ def main() -> None:
         overrides = {"hidden": 32, "layers": 1, "heads": 2, "mlp": 32, "decoder_hidden": 32}
         overrides |= {"decoder_layers": 1, "decoder_heads": 2, "decoder_mlp": 32}
         options.scale, options.steps = 1e-9, 1
+    if importlib.util.find_spec("flash_attn"):
+        backends.append("flash-attn")
     if device.type == "cpu":
         backends = ["sdpa", "sdpa flash"]
     peak = peak_flops(card)
