@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from . import runner
 
@@ -110,11 +111,12 @@ def test_a_file_that_breaks_after_onboarding_fails_alone(demo: Path, demo_copy: 
     train = cohort_before.loc[cohort_before["split"] == "train", "recording_id"]
     name = sorted(train)[-1]
     config = study / "config" / "config.yaml"
-    settings = config.read_text()
-    targets = "  targets:\n  - name: age\n    kind: regression\n"
-    assert targets in settings
+    as_it_was = config.read_text()
+    settings = yaml.safe_load(as_it_was)
+    assert settings["finetune"]["targets"]
     # Two subjects are left to train on: enough for a model, too few for a label.
-    config.write_text(settings.replace(targets, "  targets: []\n"))
+    settings["finetune"]["targets"] = []
+    config.write_text(yaml.safe_dump(settings))
     (victim,) = bids.glob(f"sub-*/**/func/{name}_bold.nii.gz")
     victim.write_bytes(victim.read_bytes()[:5000])
     done = runner.snakemake(study)
@@ -130,7 +132,7 @@ def test_a_file_that_breaks_after_onboarding_fails_alone(demo: Path, demo_copy: 
     cohort = pd.read_parquet(study / "cohort" / "recordings.parquet")
     assert set(cohort_before["recording_id"]) - set(cohort["recording_id"]) == {name}
     # Mended and onboarded again, only that recording runs anew, and all is as it was.
-    config.write_text(settings)
+    config.write_text(as_it_was)
     shutil.copy(demo / victim.relative_to(demo_copy), victim)
     runner.onboard(bids, study)
     planned = runner.snakemake(study, "--dry-run")
