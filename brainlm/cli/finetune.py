@@ -164,7 +164,7 @@ def _circumstances(run: StageRun, target: str | None, machine: dict[str, Any]) -
     from ..train.checkpointing import Checkpoints
     from ..train.lineage import note_made_of
     from ..train.runtime import StopRequest
-    from ..train.settings import HOW
+    from ..train.settings import deciding
     from ..train.tuning import Circumstances
     from ._training import tell_epochs
 
@@ -174,7 +174,7 @@ def _circumstances(run: StageRun, target: str | None, machine: dict[str, Any]) -
         "target": target,
         "options": {
             **run.params,
-            "pretrain": {key: value for key, value in options.items() if key not in HOW},
+            "pretrain": deciding(options),
         },
         "sources": run.sources,
         "data": {

@@ -106,9 +106,9 @@ def _made_of(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> dic
     """All that decides the result; not how the work is shared out, nor how often it is saved."""
     from ..provenance import sha256_file
     from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
-    from ..train.settings import HOW
+    from ..train.settings import deciding
 
-    what = {key: value for key, value in run.params["pretrain"].items() if key not in HOW}
+    what = deciding(run.params["pretrain"])
     # The network also reads the parcels' places, of which the index knows nothing.
     names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
     return {

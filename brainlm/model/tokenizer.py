@@ -248,9 +248,9 @@ def fewest_tokens(config: ModelConfig, parcels: int) -> int:
     """Tokens that a window with so many `parcels` with data has at least, whichever they are."""
     if config.tokenizer == "parcels":
         return parcels * (config.timepoints // config.patch)
-    rows, columns = _axes(config)
     if config.padding == "square":
-        return rows.count * columns.count
+        return count_tokens(config)
+    rows, columns = _axes(config)
     thinnest = config.patch - max(rows.before, rows.after)
     empty = min((config.parcels - parcels) // thinnest, rows.count - 1)
     return (rows.count - empty) * columns.count

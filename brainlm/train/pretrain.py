@@ -23,6 +23,7 @@ from ..model.config import ModelConfig
 from ..model.kernels import attention_shapes, fastest_kernels
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, generator
+from ..model.transformer import tokens_at
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
 from .checkpointing import Checkpoints
@@ -274,5 +275,4 @@ def _train_step(
 def _count_targets(model: MaskedAutoencoder, signal: Tensor, mask: TokenMask) -> Tensor:
     """Entries that the loss of these windows is a mean of, () on the device."""
     missing = model.tokenizer.cut(signal).isnan()
-    hidden = mask.hidden[..., None].expand(-1, -1, missing.shape[-1])
-    return (mask.target[..., None] & ~missing.gather(1, hidden)).sum()
+    return (mask.target[..., None] & ~tokens_at(missing, mask.hidden)).sum()

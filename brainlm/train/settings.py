@@ -31,6 +31,12 @@ HOW = frozenset(
     }
 )
 
+
+def deciding(pretrain: Mapping[str, Any]) -> dict[str, Any]:
+    """Of section `pretrain`, the options that decide the result: all that are not in `HOW`."""
+    return {name: value for name, value in pretrain.items() if name not in HOW}
+
+
 #: Windows per step that `base_learning_rate` is meant for (Goyal et al. 2017; He et al. 2022).
 _BASE_BATCH = 256
 
