@@ -69,7 +69,7 @@ def finetune(
     machine = describe(device, threads)
     pretrained = open_model(run, "model", reader)
     precision = choose_precision(run.params["pretrain"]["precision"], device)
-    with stop_signals() as stop:
+    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
         around = _circumstances(run, target, machine)._replace(stop=stop, precision=precision)
         job = (run, reader, pretrained, settings, device, around, machine)
         if target:

@@ -64,7 +64,7 @@ def pretrain(
     device = set_up(settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     made_of = _made_of(run, reader, machine)
-    with stop_signals() as stop, joined() as ranks:
+    with stop_signals(settings.stop_before_end_s) as stop, joined() as ranks:
         checkpoints = Checkpoints.below(
             run.path("model").parent / "checkpoints",
             sha256_json(made_of)[:16],

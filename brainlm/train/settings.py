@@ -28,6 +28,7 @@ HOW = frozenset(
         "keep_checkpoints",
         "parallel",
         "processes",
+        "stop_before_end_s",
     }
 )
 
@@ -71,6 +72,7 @@ class PretrainSettings:
     parallel: str
     checkpoint_every: int
     keep_checkpoints: int
+    stop_before_end_s: float
     device: str
 
     @property

@@ -193,7 +193,7 @@ def tune(
         if epoch_ends:
             journal.catch_up()
             journal.write({"step": step + 1, "epoch": epoch + 1, **_validated(task, around)})
-        stopping = stop.signal
+        stopping = stop.wanted
         if epoch_ends or (step + 1) % around.checkpoint_every == 0 or stopping:
             journal.catch_up()
             checkpoints.save(step + 1, state)
