@@ -67,14 +67,11 @@ class TuneState:
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that changes, by name, on the CPU, of the first process; the others give none."""
-        if not self.ranks.first:
-            return {}
-        named = {
+        """All that changes, by name, where it lies."""
+        return {
             **{_MODEL + name: weight for name, weight in self.learning.items()},
             **optimizer_tensors(self.learning, self.optimizer),
         }
-        return {name: value.detach().cpu() for name, value in named.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put `tensors` back."""

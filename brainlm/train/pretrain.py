@@ -143,7 +143,7 @@ def pretrain(
 
     threads = _THREADS if device.type == "cuda" else 1
     steps = ahead(make_step, range(done, plan.total_steps), threads)
-    with contextlib.closing(steps), _kernels(plan, state):
+    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled():
         for step in steps:
             epoch, place = divmod(step.number, plan.steps_per_epoch)
             rate = learning_rate_at(
@@ -173,6 +173,7 @@ def pretrain(
                 journal.catch_up()
                 checkpoints.save(step.number + 1, state)
             if stopping and step.number + 1 < plan.total_steps:
+                checkpoints.settle()
                 raise InterruptedTrainingError(
                     f"Stopped by {stop.wanted or 'a signal to another process'} after step "
                     f"{step.number + 1} of {plan.total_steps}; a checkpoint is safe",

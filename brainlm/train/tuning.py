@@ -76,11 +76,13 @@ def tune(
             journal.catch_up()
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < total:
+            checkpoints.settle()
             raise InterruptedTrainingError(
                 f"Stopped by {stop.wanted or 'a signal to another process'} after step {step + 1} "
                 f"of at most {total}; a checkpoint is safe",
                 fix="run the same command again (or let Snakemake do so): it goes on there",
             )
+    checkpoints.settle()  # before the others read what the first process wrote
     best = ranks.from_first(best_step(checkpoints.log.rows()) if ranks.first else 0)
     checkpoints.load(best, state)
     state.finish()
