@@ -315,7 +315,7 @@ def test_persistence_and_the_start_stand_beside_a_forecast(waves) -> None:
     torch.nn.init.normal_(trained.decoder.last_layer.weight, generator=generator(0))
     task = forecast_task(trained, reader, SETTINGS)
     found = compared(task, before)
-    windows = [reader.window(window, 40) for window in task.val_windows]
+    windows = [reader.window(*window, 40) for window in task.val_windows]
     future, last = (np.stack([w[part] for w in windows]) for part in (slice(30, 40), slice(29, 30)))
     error = future - last
     assert found["mse (last value)"] == pytest.approx(float((error**2).mean()), rel=1e-4)
