@@ -28,6 +28,7 @@ from ..shards.sampler import Window, batches, check_any_window, even_windows, ra
 from .checkpointing import Checkpoints
 from .data import Coverage, Source, ahead, fewest_parcels, open_source, share_out
 from .distributed import ALONE, Ranks, gradients_stay_here
+from .intact import DataCheck
 from .journal import Journal
 from .masking import Masking, count_targets
 from .optim import learning_rate_at
@@ -142,7 +143,8 @@ def pretrain(
 
     threads = _THREADS if device.type == "cuda" else 1
     steps = ahead(make_step, range(done, plan.total_steps), threads)
-    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled():
+    intact = DataCheck(reader, ranks)
+    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled(), intact:
         for step in steps:
             epoch, place = divmod(step.number, plan.steps_per_epoch)
             rate = learning_rate_at(
@@ -170,6 +172,7 @@ def pretrain(
             stopping = stop.wanted if ranks.world == 1 else journal.stopping
             if epoch_ends or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
                 journal.catch_up()
+                intact.settle()
                 checkpoints.save(step.number + 1, state)
             if stopping and step.number + 1 < plan.total_steps:
                 checkpoints.settle()
