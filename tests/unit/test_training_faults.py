@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import math
 import os
 import resource
@@ -19,12 +21,14 @@ import pytest
 import torch
 
 from brainlm.cli.pretrain import pretrain as command
-from brainlm.errors import ResourceError
+from brainlm.errors import DataError, ResourceError
 from brainlm.layout import Study
+from brainlm.shards.reader import ShardReader
 from brainlm.shards.tensorfile import load_tensors, save_tensors
 from brainlm.train import checkpointing
 from brainlm.train.checkpointing import Checkpoints
-from brainlm.train.distributed import ALONE
+from brainlm.train.distributed import ALONE, Ranks
+from brainlm.train.intact import DataCheck
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, seconds_left
 
 from .synthetic_cohort import make_shards, write_study
@@ -313,3 +317,114 @@ def test_a_file_that_may_not_grow_is_told_as_such(unbroken, tmp_path, capsys, mo
     assert "step-0000000" in done.stderr.splitlines()[1]
     assert _goes_on(study, capsys) == "step-00000001"
     assert _results(study) == unbroken
+
+
+def _flip(study: Study, split: str) -> tuple[Path, str]:
+    """Flip the last byte's lowest bit of a split's last recording; which file and recording."""
+    reader = ShardReader(study.path("shards_index"))
+    row = reader.recordings(split).iloc[-1]
+    path = reader.folder / row["shard"]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return path, str(row["recording_id"])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_flipped_bit_is_no_number_to_learn_from(unbroken, tmp_path, capsys, split) -> None:
+    """It is told before anything is saved: mended, the training ends as if nothing had been."""
+    study = _study(tmp_path / "study", checkpoint_every=1)
+    path, name = _flip(study, split)
+    with pytest.raises(DataError, match=rf"{name}: its bytes have changed") as caught:
+        command(study.root)
+    assert caught.value.file == str(path)
+    (folder,) = (study.path("model", run="brainlm").parent / "checkpoints").iterdir()
+    assert not list(folder.glob("step-*"))
+    _flip(study, split)
+    assert _goes_on(study, capsys) == ""
+    assert _results(study) == unbroken
+
+
+def test_no_process_saves_before_all_have_looked(tmp_path, monkeypatch) -> None:
+    """The second of two finds the fault; the first hears of it."""
+    study = _study(tmp_path / "study")
+    _, name = _flip(study, "train")
+    reader = ShardReader(study.path("shards_index"))
+    names = [*reader.lengths("train"), *reader.lengths("val")]
+    rank = names.index(name) % 2
+    monkeypatch.setattr(Ranks, "total", lambda self, values: values)
+    with DataCheck(reader, Ranks(1 - rank, 2)) as intact:
+        intact.settle()
+        intact.settle()
+    with DataCheck(reader, Ranks(rank, 2)) as intact, pytest.raises(DataError, match=name):
+        intact.settle()
+    monkeypatch.setattr(Ranks, "total", lambda self, values: values + 1)
+    with (
+        DataCheck(reader, Ranks(1 - rank, 2)) as intact,
+        pytest.raises(DataError, match="Another process has found"),
+    ):
+        intact.settle()
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _spoil_header(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_remove, "train-00000.safetensors does not exist"),
+        (_shorten, "cut short, damaged"),
+        (_spoil_header, "damaged|does not hold|not written by"),
+    ],
+)
+def test_a_shard_that_is_missing_or_cut_is_told_before_the_first_step(
+    tmp_path, capsys, spoil, told
+) -> None:
+    study = _study(tmp_path / "study")
+    shard = study.path("shards_index").with_name("train-00000.safetensors")
+    spoil(shard)
+    with pytest.raises(DataError, match=told) as caught:
+        command(study.root)
+    assert caught.value.file == str(shard)
+    assert caught.value.fix
+    assert not study.path("model", run="brainlm").parent.exists()
+
+
+def test_recordings_shorter_than_the_window_are_left_out_and_told(tmp_path, capsys) -> None:
+    study = _study(tmp_path / "study", epochs=1)
+    (name,) = _cut_short(study, "train", 39)
+    command(study.root)
+    told = capsys.readouterr()
+    assert "1 train recordings are shorter than the model's 40 volumes" in told.err + told.out
+    assert name in told.err + told.out
+    log = study.path("model_log", run="brainlm").read_text()
+    rows = [json.loads(line) for line in log.splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]  # four recordings, by two
+
+
+def _cut_short(study: Study, split: str, length: int) -> list[str]:
+    """Make the shards anew with a recording of `length` time points."""
+    reader = ShardReader(study.path("shards_index"))
+    row = reader.recordings(split).iloc[0]
+    path = reader.folder / row["shard"]
+    tensors, about = load_tensors(path)
+    tensors[row["recording_id"]] = tensors[row["recording_id"]][:length].copy()
+    save_tensors(path, tensors, about)
+    table = reader.table.reset_index(drop=True)
+    chosen = table["recording_id"] == row["recording_id"]
+    table.loc[chosen, "n_timepoints"] = length
+    digest = hashlib.sha256(tensors[row["recording_id"]].tobytes()).hexdigest()
+    table.loc[chosen, "sha256"] = digest
+    table.to_parquet(reader.index_path, index=False)
+    return [str(row["recording_id"])]
