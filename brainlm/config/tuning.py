@@ -77,7 +77,14 @@ class Finetune(Section):
         description="what the head reads: the mean over CLS and the visible tokens; CLS; a mean "
         "with learned weights",
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="in the head")
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the tokens hidden from the encoder while it learns a label, and to "
+        "predict it; 0: whole windows",
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of the encoder's output, and in the head"
+    )
     class_weights: Literal["balanced", "none"] = Field(
         "balanced", description="balanced: rare classes weigh as much as frequent ones"
     )

@@ -1,15 +1,17 @@
 """Fine-tuning of a pretrained encoder on one label.
 
-As in pretraining the encoder sees a random quarter of the tokens (`pretrain.mask_ratio`): it
-was made for that, and one window yields many views. To predict, the views that together cover
-the window are averaged, and then the windows of a recording.
+The encoder sees whole windows, as it does when its vectors are made (`finetune.mask_ratio` 0).
+With most tokens hidden, as in pretraining, what differs between two views of a window is many times
+what differs between two people, and a head learns to say little of anybody (docs/training.md). A
+new head begins as the linear probe (`beginning`). To predict, views that together cover a window
+are averaged, and then the windows of a recording.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,10 +24,11 @@ from ..model.heads import LabelModel
 from ..model.inference import even_starts, looks, mean_output
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import generator
-from ..model.tokenizer import ImageTokenizer, ParcelTokenizer
+from ..model.tokenizer import ImageTokenizer, ParcelTokenizer, fewest_tokens
 from ..shards.dataset import as_signal
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, batches, random_windows
+from ..shards.sampler import Window, batches, even_windows
+from .beginning import fit_start
 from .data import Coverage, fewest_parcels, load_batch, share_out
 from .distributed import ALONE, Ranks
 from .labelled import LabelledData, loss_function
@@ -34,6 +37,9 @@ from .settings import FinetuneSettings
 from .standardized import Standardized
 from .task import Loss, gathered
 from .tuning import Circumstances, tune
+
+#: Train recordings, at most, that a new head's start is worked out from.
+_SEEN_AT_FIRST = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +66,48 @@ class LabelTask:
         return self.data.lengths["train"]
 
     @torch.no_grad()
-    def standardize(self) -> None:
-        """Let the head's first layer read z-scores, by one view of each train recording."""
-        window = self.autoencoder.config.timepoints
-        windows = random_windows(
-            self.train, window=window, seed=self.seed, epoch=-1, per_recording=1
+    def begin(self, kind: str, class_weights: str) -> None:
+        """Let the head read z-scores, and begin as the linear model of what the encoder says now.
+
+        Where there are too few subjects for one, it begins with the mean label.
+        """
+        self.model.initialize_head(generator(self.seed, "head"))
+        seen, names = self._seen_at_first()
+        first, last = self.model.head[0], self.model.head[-1]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        standardized = Standardized(first, seen)
+        truth = self.data.truth(names)
+        if kind == "regression":  # the mean, which on a min-max scale is not 0
+            truth = self.data.scale.to_model(truth)
+            nn.init.constant_(last.bias, float(truth.mean()))
+        subject_of = self.reader.table.set_index("recording_id")["subject"]
+        start = fit_start(
+            standardized.z_scores(seen).double().cpu().numpy(),
+            truth,
+            [str(subject_of[name]) for name in names],
+            kind=kind,
+            class_weights=class_weights,
+        )
+        if start is not None:
+            self.model.head.begin_as(*start, generator(self.seed, "start"))
+        self.model.head[0] = standardized
+
+    def _seen_at_first(self) -> tuple[Tensor, list[str]]:
+        """What the head reads of train windows (n, hidden), and the recording of each."""
+        names = sorted(self.train)
+        drawn = torch.randperm(len(names), generator=generator(self.seed, "seen at first"))
+        chosen = sorted(names[number] for number in drawn[:_SEEN_AT_FIRST].tolist())
+        windows = even_windows(
+            {name: self.train[name] for name in chosen}, self.autoencoder.config.timepoints
         )
         self.model.eval()
-        pooled = [
-            self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
-            for number, some in enumerate(batches(windows, self.batch_size))
-        ]
-        first = self.model.head[0]
-        assert isinstance(first, nn.Linear)
-        self.model.head[0] = Standardized(first, torch.cat(pooled))
+        pooled: list[Tensor] = []
+        recordings: list[str] = []
+        for number, some in enumerate(batches(windows, self.batch_size)):
+            seen, those = self.look(some, ("start", number))
+            pooled.append(self.model.pooled(self.autoencoder.encode(*seen)).float())
+            recordings += those
+        return torch.cat(pooled), recordings
 
     def look(
         self, windows: Sequence[Window], key: object, rows: Sequence[int] | None = None
@@ -138,24 +172,21 @@ def finetune(
 
     Returns that epoch's row of the log.
     """
-    model.initialize_head(generator(seed, "head"))
-    if kind == "regression":  # begin with the mean label, which on a min-max scale is not 0
-        scaled = data.scale.to_model(data.truth(sorted(data.lengths["train"])))
-        last = model.head[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.constant_(last.bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
     config = model.autoencoder.config
+    masking = Masking.of(config, "random", mask_ratio, reader.parcels, fewest)
+    if not mask_ratio:
+        masking = replace(masking, n_visible=fewest_tokens(config, fewest))  # leave not one out
     task = LabelTask(
         model,
         reader,
         data,
         loss_function(kind, data, settings.class_weights),
-        Masking.of(config, "random", mask_ratio, reader.parcels, fewest),
+        masking,
         seed,
         settings.batch_size,
     )
-    task.standardize()
+    task.begin(kind, settings.class_weights)
     best = tune(task, settings, seed, around)
     first = model.head[0]
     assert isinstance(first, Standardized)

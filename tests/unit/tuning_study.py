@@ -32,6 +32,7 @@ SETTINGS = FinetuneSettings(
     layer_decay=1.0,
     head="mlp",
     pool="mean",
+    mask_ratio=0.5,
     dropout=0.1,
     class_weights="balanced",
     epochs=40,
