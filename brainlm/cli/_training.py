@@ -50,10 +50,12 @@ def open_model(run: StageRun, kind: str, reader: ShardReader, **fields: str) -> 
 
 
 def tell_epochs(row: dict[str, Any]) -> None:
-    """Print one line at the end of each epoch."""
+    """Print one line for each validation; how R2 is spread over parcels is left to the log."""
     if "val_loss" in row:
         numbers = ", ".join(
-            f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)
+            f"{name} {value:.4f}"
+            for name, value in row.items()
+            if isinstance(value, float) and "_parcel_" not in name
         )
         say(f"epoch {row['epoch']}: {numbers}")
 
