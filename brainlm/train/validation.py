@@ -187,7 +187,7 @@ def group_rows(
     known belong to none.
     """
     rows = []
-    for by in GROUPS:
+    for by in _told_by(table):
         own = table.loc[list(names), by].fillna("").astype(str).to_numpy(dtype=np.str_)
         known = sorted(set(own.tolist()) - {""})
         for group in known if len(known) > 1 else ():
@@ -195,6 +195,11 @@ def group_rows(
             about = {"split": "val", "by": by, "group": group, "recordings": len(places)}
             rows.append({**about, **score(places)})
     return rows
+
+
+def _told_by(table: pd.DataFrame) -> list[str]:
+    """The columns of `GROUPS` that an index has: those of a schema before this one lack some."""
+    return [name for name in GROUPS if name in table]
 
 
 def defined(value: float | Floats) -> float | None:
@@ -212,7 +217,7 @@ def fixed_windows(
     windows = even_windows(lengths, window)
     if most is None or len(windows) <= most:
         return windows
-    groups = table[list(GROUPS)].fillna("").astype(str)
+    groups = table[_told_by(table)].fillna("").astype(str)
     group_of = dict(zip(groups.index, groups.itertuples(index=False, name=None), strict=True))
     order = sorted(
         windows, key=lambda each: (group_of[each.recording_id], uniform_of("validation", *each))
