@@ -36,13 +36,14 @@ class Gallery:
     def hang(self, name: str, step: int, draw: Callable[[], Figure]) -> None:
         """Draw NAME.png and NAME.svg anew; the trackers keep those of earlier steps."""
         from ..files import atomic_path
-        from ..report.style import to_png, to_svg
+        from ..report.style import to_full_png, to_svg
 
         if not self.first:
             return
         with self.passing_over_faults():
             figure = draw()
-            contents = {"svg": to_svg(figure).encode(), "png": to_png(figure)}
+            contents = {"png": to_full_png(figure)}  # first: an SVG leaves the figure at 72 dpi
+            contents["svg"] = to_svg(figure).encode()
             for suffix, content in contents.items():
                 with atomic_path(self.folder / f"{name}.{suffix}") as temporary:
                     temporary.write_bytes(content)
@@ -142,7 +143,7 @@ def show_guesses(gallery: Gallery, step: int, found: Any, names: Sequence[str]) 
         step,
         lambda: draw.reconstruction(found.traces, names, f"A val recording after step {step:,}"),
     )
-    title = f"Hidden entries of val recordings, step {step:,}"
+    title = f"Val recordings, step {step:,}"
     gallery.hang("scatter", step, lambda: draw.scatter(found, title))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import warnings
 
 import numpy as np
@@ -19,7 +19,7 @@ def two_dimensions(vectors: Floats) -> tuple[Floats, tuple[str, str]]:
 
     UMAP where the package umap-learn is installed, else the two largest principal components.
     """
-    if len(vectors) >= _FEWEST_FOR_UMAP and importlib.util.find_spec("umap"):
+    if len(vectors) >= _FEWEST_FOR_UMAP and _umap_is_here():
         return _umap(vectors), ("UMAP 1", "UMAP 2")
     return principal_components(vectors)
 
@@ -37,6 +37,14 @@ def principal_components(vectors: Floats) -> tuple[Floats, tuple[str, str]]:
         shares[:count] = sizes[:count] ** 2 / (sizes**2).sum()
     first, second = (f"principal component {n + 1} ({shares[n]:.0%})" for n in range(2))
     return places, (first, second)
+
+
+def _umap_is_here() -> bool:
+    try:  # asked for by the package's name: another one has a module called umap
+        importlib.metadata.version("umap-learn")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _umap(vectors: Floats) -> Floats:

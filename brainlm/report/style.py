@@ -88,6 +88,13 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def to_full_png(figure: Figure) -> bytes:
+    """The figure as a PNG in all its colours, for colour scales; equal figures, equal bytes."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def _palette() -> NDArray[np.int64]:
     """64 greys, and every colour of this module in six tints towards white: (colours, RGB)."""
     greys = np.repeat(np.linspace(0, 1, 64), 3).reshape(-1, 3)

@@ -79,7 +79,7 @@ def reconstruction(traces: Sequence[Trace], names: Sequence[str], title: str) ->
 @rc_context(RC)
 def scatter(found: Guesses, title: str) -> Figure:
     """Guessed against true values, as the number of entries in small squares."""
-    figure, axes = _one(4.8, 4.3, title)
+    figure, axes = _one(4.8, 4.3, f"{title}: R² {_number(found.r2)}")
     edges = found.edges
     axes.plot(edges[[0, -1]], edges[[0, -1]], color=VERMILION, linewidth=1, label="guessed = true")
     mesh = axes.pcolormesh(
@@ -100,20 +100,20 @@ def scatter(found: Guesses, title: str) -> Figure:
 @rc_context(RC)
 def parcel_histogram(parcel_r2: Floats, title: str) -> Figure:
     """How R2 is spread over parcels."""
-    figure, axes = _one(5.2, 2.9, title)
+    figure, axes = _one(5.2, 3.1, title)
     known = parcel_r2[np.isfinite(parcel_r2)]
     # A parcel that is far off must not squeeze the others into one bar: it counts in the first.
     low, high = (float(end) for end in np.percentile(known, [1, 100]))
-    edges = np.linspace(low, high if high > low else low + 0.1, min(40, len(known) + 4))
+    edges = np.linspace(low, high if high > low else low + 0.1, min(30, len(known) // 3 + 6))
     axes.hist(np.maximum(known, low), bins=list(edges), color=BLUE, rwidth=0.9)
     quarter, middle, last = np.percentile(known, [25, 50, 75])
     axes.axvspan(quarter, last, color=RULE, alpha=0.6, lw=0, zorder=0)
     axes.axvline(middle, color=INK, linewidth=1, linestyle=_DASHED)
-    more = "; first bar: this and below" if known.min() < low else ""
-    axes.set(
-        xlabel=f"R² of a parcel; dashed: median {_number(middle)}, grey: middle half{more}",
-        ylabel="parcels",
-    )
+    below = int((known < low).sum())
+    told = f"dashed: median {_number(middle)}; grey: middle half of the parcels"
+    if below:
+        told += f"; first bar: {below} lie below"
+    axes.set(xlabel=f"R² of a parcel\n{told}", ylabel="parcels")
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     light_grid(axes)
     return figure
@@ -218,10 +218,6 @@ def _groups(axes: Axes, places: Floats, groups: Sequence[str], size: float) -> N
     own, rest = (names, []) if len(names) <= len(_COLORS) else (names[:7], names[7:])
     styles = dict(zip(own, zip(_COLORS, _SHAPES, strict=True), strict=False))
     whose = np.array(groups)
-    if rest:
-        chosen = places[np.isin(whose, rest)]
-        told = f"{len(rest)} others (n = {len(chosen)})"
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=size / 2, color=GREY, marker=".", label=told)
     for name, (color, shape) in styles.items():
         chosen = places[whose == name]
         axes.scatter(
@@ -234,6 +230,10 @@ def _groups(axes: Axes, places: Floats, groups: Sequence[str], size: float) -> N
             linewidths=0,
             label=f"{name} (n = {len(chosen)})",
         )
+    if rest:
+        chosen = places[np.isin(whose, rest)]
+        told = f"{len(rest)} others (n = {len(chosen)})"
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=size / 2, color=GREY, marker=".", label=told)
 
 
 def _one(width: float, height: float, title: str) -> tuple[Figure, Axes]:

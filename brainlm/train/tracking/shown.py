@@ -18,6 +18,7 @@ from ...shards.dataset import as_signal
 from ...shards.reader import ShardReader
 from ...shards.sampler import Window, batches
 from ..data import Batch, load_batch
+from ..label_scores import regression_scores
 from ..masking import Masking
 from ..precision import Precision, autocast
 from ..validation import reconstruct
@@ -49,6 +50,7 @@ class Guesses:
     traces: Sequence[Trace]
     counts: Floats  # (bins, bins) entries by truth and guess
     edges: Floats  # (bins + 1,) of both
+    r2: float
 
 
 def guesses(
@@ -70,7 +72,12 @@ def guesses(
             traces = _traces(batch.signal[0].cpu(), known[0], predicted[0])
         truths.append(truth[known].double().numpy())
         guessed.append(predicted[known].double().numpy())
-    return Guesses(traces, *_histogram(np.concatenate(truths), np.concatenate(guessed)))
+    truth_of_all, guessed_of_all = np.concatenate(truths), np.concatenate(guessed)
+    return Guesses(
+        traces,
+        *_histogram(truth_of_all, guessed_of_all),
+        regression_scores(truth_of_all, guessed_of_all)["r2"],
+    )
 
 
 def masked_guess(
