@@ -20,6 +20,7 @@ from .notes import Notes
 #: Nothing is sent but what this package logs: no host, hardware, code, packages or console.
 _SILENT = {
     "console": "off",
+    "host": "",
     "silent": True,
     "disable_code": True,
     "disable_git": True,
