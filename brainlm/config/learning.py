@@ -147,7 +147,9 @@ class Pretrain(Section):
     accumulate: Annotated[int, Field(ge=1)] = Field(
         1, description="passes in which each process takes its windows of a step, for less memory"
     )
-    optimizer: Literal["adamw", "adam"] = Field("adamw", description="adam is what the paper names")
+    optimizer: Literal["adamw", "adam", "muon"] = Field(
+        "adamw", description="adam is what the paper names; muon: for the blocks' matrices"
+    )
     learning_rate: Positive = Field(1e-3, description="peak rate")
     base_learning_rate: Positive | None = Field(
         None,

@@ -23,14 +23,14 @@ from ..model.config import ModelConfig
 from ..model.kernels import attention_shapes, fastest_kernels
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, generator
-from ..model.transformer import tokens_at
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, random_windows
 from .checkpointing import Checkpoints
 from .data import Coverage, Source, ahead, fewest_parcels, open_source, share_out
 from .distributed import ALONE, Ranks, gradients_stay_here
+from .intact import DataCheck
 from .journal import Journal
-from .masking import Masking
+from .masking import Masking, count_targets
 from .optim import learning_rate_at
 from .precision import autocast
 from .runtime import InterruptedTrainingError, StopRequest
@@ -67,7 +67,7 @@ class Piece(NamedTuple):
 
     fetched: Tensor  # of its windows, as the source has it ahead of the step
     mask: TokenMask
-    counts: bool  # False: there was no window left for it, and it repeats another for nothing
+    entries: int  # that its loss is a mean of; 0: no window was left for it, it repeats one idly
 
 
 class Step(NamedTuple):
@@ -151,7 +151,8 @@ def pretrain(
 
     threads = _THREADS if device.type == "cuda" else 1
     steps = ahead(make_step, range(done, plan.total_steps), threads)
-    with contextlib.closing(steps), _kernels(plan, state):
+    intact = DataCheck(reader, ranks)
+    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled(), intact:
         for step in steps:
             epoch = step.number // plan.steps_per_epoch
             rate = learning_rate_at(
@@ -182,8 +183,10 @@ def pretrain(
             stopping = stop.wanted if ranks.world == 1 else journal.stopping
             if validates or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
                 journal.catch_up()
+                intact.settle()
                 checkpoints.save(step.number + 1, state)
             if stopping and step.number + 1 < plan.total_steps:
+                checkpoints.settle()
                 raise InterruptedTrainingError(
                     f"Stopped by {stop.wanted or 'a signal to another process'} after step "
                     f"{step.number + 1} of {plan.total_steps}; a checkpoint is safe",
@@ -222,15 +225,12 @@ def _step_maker(
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]
-            pieces.append(
-                Piece(
-                    source.fetch([windows[row] for row in taken]),
-                    plan.asking.of_rows(
-                        state.tokenizer, coverage, windows, taken, (seed, "mask", number)
-                    ),
-                    counts=len(rows) > 0,
-                )
+            chosen = [windows[row] for row in taken]
+            mask = plan.asking.of_rows(
+                state.tokenizer, coverage, windows, taken, (seed, "mask", number)
             )
+            entries = count_targets(state.tokenizer, coverage.of(chosen), mask) if rows else 0
+            pieces.append(Piece(source.fetch(chosen), mask, entries))
         return Step(number, windows, pieces)
 
     return make_step
@@ -258,12 +258,7 @@ def _train_step(
         )
         for piece in step.pieces
     ]
-    entries = torch.stack(
-        [
-            _count_targets(state.model, *given) * int(piece.counts)
-            for given, piece in zip(passes, step.pieces, strict=True)
-        ]
-    )
+    entries = torch.stack([torch.full((), piece.entries, device=device) for piece in step.pieces])
     flag = torch.full_like(entries[:1], int(stopping))
     in_all, told_to_stop = ranks.total(torch.cat([entries.sum()[None], flag]))
     in_all = in_all.clamp(min=1)
@@ -281,9 +276,3 @@ def _train_step(
         loss += part.detach()
     norm = state.update(rate)
     return torch.stack([ranks.total(loss), norm, told_to_stop.to(norm.dtype)])
-
-
-def _count_targets(model: MaskedAutoencoder, signal: Tensor, mask: TokenMask) -> Tensor:
-    """Entries that the loss of these windows is a mean of, () on the device."""
-    missing = model.tokenizer.cut(signal).isnan()
-    return (mask.target[..., None] & ~tokens_at(missing, mask.hidden)).sum()

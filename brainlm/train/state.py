@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..model.checkpoint import build_model
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
@@ -58,6 +58,12 @@ class TrainState:
         self.model.checkpoint_blocks(settings.checkpoint_blocks)
         self.model.to(device).train()
         sharded = ranks.world > 1 and settings.parallel == "fsdp"
+        if sharded and settings.optimizer == "muon":
+            raise InputError(
+                "pretrain.optimizer is muon, which needs matrices whole, but pretrain.parallel is "
+                "fsdp, which parts them",
+                fix="set pretrain.parallel: ddp, or pretrain.optimizer: adamw",
+            )
         if sharded:
             shard(self.model, ranks, device)
         self.weights = weights_of(self.model, self.precision, sharded=sharded)
@@ -107,18 +113,12 @@ class TrainState:
                 parameters[name].copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state on the CPU, of the first process; all must call it, others get none."""
-        named = {
+        """The whole state where it lies, each process its part; not copied."""
+        return {
             **{_MODEL + name: value for name, value in self._weights_and_buffers().items()},
             **optimizer_tensors(self.weights.named, self.optimizer),
             **{_EMA + name: value for name, value in self.ema.items()},
         }
-        gathered = {}
-        for name, value in named.items():
-            full = whole(value.detach())
-            if self.ranks.first:
-                gathered[name] = full.cpu()
-        return gathered
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put the state of `tensors` back."""

@@ -107,12 +107,11 @@ class TuneState:
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that changes, by name, on the CPU."""
-        named = {
+        """All that changes, by name, where it lies."""
+        return {
             **{_MODEL + name: weight for name, weight in self.learning.items()},
             **optimizer_tensors(self.learning, self.optimizer),
         }
-        return {name: value.detach().cpu() for name, value in named.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put `tensors` back."""
@@ -198,6 +197,7 @@ def tune(
             journal.catch_up()
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < total:
+            checkpoints.settle()
             raise InterruptedTrainingError(
                 f"Stopped by {stopping} after step {step + 1} of at most {total}; a checkpoint is "
                 "safe",

@@ -26,9 +26,9 @@ from brainlm.train.pretrain import make_plan, pretrain
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest
 from brainlm.train.validation import Tally, fixed_windows, group_rows, validate
 
+from .small_training import SETTINGS
 from .synthetic_cohort import NETWORK, make_shards, write_study
 from .test_distributed import _in_processes
-from .test_pretrain import SETTINGS
 
 CONFIG = ModelConfig.from_dict({**NETWORK, "decoder_layers": 1, "dropout": 0.0})
 NAMES = [f"r{number}" for number in range(6)]
