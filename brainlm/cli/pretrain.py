@@ -55,7 +55,7 @@ def pretrain(
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import PretrainSettings, read_settings
     from ._progress import tell_steps
-    from ._training import open_shards
+    from ._training import keep_quiet, open_shards
     from ._watching import watched
 
     run = StageRun("pretrain", study, params, software=("numpy", "safetensors", "torch"))
@@ -69,7 +69,7 @@ def pretrain(
         checkpoints = Checkpoints.below(
             run.path("model").parent / "checkpoints",
             sha256_json(made_of)[:16],
-            say if ranks.first else _keep_quiet,
+            say if ranks.first else keep_quiet,
             settings.keep_checkpoints,
         )
         plan = training.make_plan(reader, config, settings)
@@ -124,10 +124,6 @@ def _made_of(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> dic
         "code": run.code,
         "machine": machine,
     }
-
-
-def _keep_quiet(message: str) -> None:
-    """For the processes that are not the first."""
 
 
 def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:

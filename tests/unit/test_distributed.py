@@ -87,7 +87,8 @@ def _process(rank: int, world: int, port: int, job, *given) -> None:
 
 def _in_processes(world: int, job, *given) -> None:
     """Run `job(*given, ranks)` in `world` processes that know each other."""
-    while not _start(world, job, *given).join():
+    running = _start(world, job, *given)
+    while not running.join():
         pass
 
 
