@@ -227,6 +227,14 @@ class Pretrain(Section):
         description="in a Slurm job: seconds before its time limit at which training saves and "
         "stops by itself; 0: it does not",
     )
+    validate_windows: Annotated[int, Field(ge=1)] | None = Field(
+        4096,
+        description="windows of the val split that a validation looks at, at most; always the "
+        "same ones, spread evenly over its datasets and sites; null: all",
+    )
+    validate_every: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="validate after so many steps too; null: at the end of each epoch alone"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
 
 

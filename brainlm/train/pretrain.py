@@ -24,7 +24,7 @@ from ..model.kernels import attention_shapes, fastest_kernels
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, generator
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
+from ..shards.sampler import Window, batches, check_any_window, random_windows
 from .checkpointing import Checkpoints
 from .data import Coverage, Source, ahead, fewest_parcels, open_source, share_out
 from .distributed import ALONE, Ranks, gradients_stay_here
@@ -36,7 +36,7 @@ from .precision import autocast
 from .runtime import InterruptedTrainingError, StopRequest
 from .settings import PretrainSettings
 from .state import TrainState
-from .validation import validate
+from .validation import Look, fixed_windows, validate
 
 #: Threads that make the batches of a GPU. A large batch's masks take a core some tens of ms.
 _THREADS = 4
@@ -55,6 +55,11 @@ class Plan:
     steps_per_epoch: int
     total_steps: int
     windows_per_epoch: int
+    validate_every: int  # steps; at the end of each epoch besides
+
+    def validates(self, step: int) -> bool:
+        """Whether there is a validation after `step` steps."""
+        return step % self.steps_per_epoch == 0 or step % self.validate_every == 0
 
 
 class Piece(NamedTuple):
@@ -90,12 +95,13 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
     )
     return Plan(
         train=train,
-        val_windows=even_windows(val, config.timepoints),
+        val_windows=fixed_windows(reader.table, val, config.timepoints, settings.validate_windows),
         masking=masking,
         asking=masking.asking(settings.guessed, config.decoder),
         steps_per_epoch=steps,
         total_steps=steps * settings.epochs,
         windows_per_epoch=windows,
+        validate_every=settings.validate_every or steps,
     )
 
 
@@ -124,10 +130,12 @@ def pretrain(
     report: Report,
     stop: StopRequest,
     ranks: Ranks = ALONE,
+    look: Look | None = None,
 ) -> MaskedAutoencoder:
     """Train from scratch, or on from the newest checkpoint; return the model of the last step.
 
     `report` gets each row of the log, on the first process; the log itself is `checkpoints.log`.
+    `look` is shown each validation, on all processes.
     """
     plan = make_plan(reader, config, settings)
     state = TrainState(config, reader.parcels, settings, seed=seed, device=device, ranks=ranks)
@@ -146,7 +154,7 @@ def pretrain(
     intact = DataCheck(reader, ranks)
     with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled(), intact:
         for step in steps:
-            epoch, place = divmod(step.number, plan.steps_per_epoch)
+            epoch = step.number // plan.steps_per_epoch
             rate = learning_rate_at(
                 step.number, plan.total_steps, settings.peak_learning_rate, settings.warmup
             )
@@ -154,8 +162,8 @@ def pretrain(
             row = {"step": step.number + 1, "epoch": epoch + 1, "lr": rate}
             journal.note(row, outcome, step.windows)
 
-            epoch_ends = place + 1 == plan.steps_per_epoch
-            if epoch_ends:
+            validates = plan.validates(step.number + 1)
+            if validates:
                 journal.catch_up()
                 with state.averaged() as model:
                     measured = validate(
@@ -168,9 +176,12 @@ def pretrain(
                         precision=state.precision,
                         ranks=ranks,
                     )
-                journal.write({"step": step.number + 1, "epoch": epoch + 1, **measured})
+                    place = {"step": step.number + 1, "epoch": epoch + 1}
+                    journal.validated(place, measured)
+                    if look is not None:
+                        look(step.number + 1, model, measured)
             stopping = stop.wanted if ranks.world == 1 else journal.stopping
-            if epoch_ends or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
+            if validates or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
                 journal.catch_up()
                 intact.settle()
                 checkpoints.save(step.number + 1, state)

@@ -47,6 +47,8 @@ SETTINGS = PretrainSettings(
     parallel="ddp",
     checkpoint_every=2,
     keep_checkpoints=2,
+    validate_windows=None,
+    validate_every=None,
     stop_before_end_s=120.0,
     device="cpu",
 )

@@ -105,7 +105,7 @@ def test_it_trains_on_train_and_watches_val_without_dropout(reader) -> None:
     model.train()
     watch = {"masking": Masking("random", 0.75, 8), "seed": 1, "batch_size": 2}
     first, second = (validate(model, reader, plan.val_windows, **watch) for _ in range(2))
-    assert first == second
+    assert (first.row, first.groups) == (second.row, second.groups)
     assert model.training
 
 

@@ -428,3 +428,54 @@ def _cut_short(study: Study, split: str, length: int) -> list[str]:
     table.loc[chosen, "sha256"] = digest
     table.to_parquet(reader.index_path, index=False)
     return [str(row["recording_id"])]
+
+
+#: The real command, of which one process fails at its third step.
+FAILING = """
+import os, signal, sys
+from brainlm.cli import main
+from brainlm.errors import DataError
+from brainlm.train import pretrain as training
+real, number = training._train_step, []
+def step(*given, **options):
+    number.append(0)
+    if os.environ["RANK"] == "1" and len(number) == 3:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise DataError("what really happened", file="it.txt", fix="mend it")
+    return real(*given, **options)
+training._train_step = step
+how, study = sys.argv[1:]
+sys.argv = ["brainlm", "pretrain", "--study", study]
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["error", pytest.param("killed", marks=pytest.mark.slow)])
+def test_the_first_error_of_many_processes_stands_out(tmp_path, how) -> None:
+    """As torchrun tells it, to the person who reads the log."""
+    study = _study(tmp_path / "study", checkpoint_every=1)
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    begun = time.monotonic()
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", str(script), how, str(study.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert time.monotonic() - begun < 60
+    assert done.returncode == 1
+    first, *others = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    cause = done.stderr.partition("Root Cause (first observed failure)")[2]
+    if how == "error":
+        assert first == "Error: what really happened"
+        assert "what really happened\n  file: it.txt\n  fix:  mend it" in cause
+    else:
+        others.append(first)
+        assert "SIGKILL" in cause
+    lost = "Error: Another process of the training has ended, and this one with it"
+    assert set(others) <= {lost}
+    assert done.stderr.count("Traceback") == 1  # torchrun's own
