@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..errors import DataError
 from ..model.heads import LabelModel
 from ..model.inference import even_starts, looks, mean_output
 from ..model.mae import MaskedAutoencoder
@@ -215,6 +216,12 @@ def predict(
     outputs = {}
     for name in sorted(lengths):
         values = as_signal(torch.from_numpy(reader.series(name))[None])[0].to(device)
+        if values.isnan().all():
+            raise DataError(
+                f"{name} has no parcel with data, so nothing can be predicted of it",
+                file=reader.index_path,
+                fix="set quality.min_parcels above 0, so that such recordings are left out",
+            )
         starts = even_starts(values.shape[1], window)
         views = looks(model.autoencoder, values, starts, mask_ratio, seed)
         outputs[name] = mean_output(model, views, batch_size)

@@ -92,6 +92,9 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(study, reader, mo
     beside = predict(model, reader, lengths, **place)
     assert beside.pop(poorest) != together.pop(poorest)
     assert beside == together
+    monkeypatch.setattr(reader, "series", lambda name: np.full((60, 8), np.nan, np.float32))
+    with pytest.raises(DataError, match=f"{poorest} has no parcel with data"):
+        predict(model, reader, lengths, **place | {"mask_ratio": 0.0})
 
 
 def test_the_command_predicts_what_the_python_interface_does(study, tmp_path) -> None:
