@@ -34,9 +34,9 @@ def probe(
     beside the same baselines. Files: evaluation/RUN/probe-TARGET.
     """
     from ..errors import DataError
+    from ..evaluate.cross_validation import TooFewError
     from ..evaluate.probe import evaluate_probe
     from ..shards.fingerprint import split_sha256
-    from ..train.cross_validation import TooFewError
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..shards.reader import ShardReader
-from ..train.cross_validation import TooFewError
 from ..train.labelled import LabelledData
 from .baselines.connectivity import connectivity, predict_from_features, span_of_train
 from .baselines.simple import predict_constant, predict_from_motion
+from .cross_validation import TooFewError
 from .statistics import Scorer, binary_scores, class_scores, labels_with_ci, regression_scores
 
 Floats = NDArray[np.float64]
