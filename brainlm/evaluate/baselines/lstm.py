@@ -1,0 +1,31 @@
+"""LSTM: reads the past of all parcels step by step, then goes on by its own guesses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .networks import ForecastNetwork, begin_with_the_mean
+
+#: Units and peak learning rates to choose from on validation.
+SEARCH = tuple({"hidden": hidden, "rate": rate} for hidden in (128, 512) for rate in (1e-3, 3e-3))
+
+
+class LSTMForecaster(ForecastNetwork):
+    """(windows, parcels, time) -> what follows."""
+
+    def __init__(self, parcels: int, hidden: int):
+        """`hidden` units in one layer."""
+        super().__init__()
+        self.cell = nn.LSTM(parcels, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, parcels)
+        begin_with_the_mean(self.head)
+
+    def follow(self, past: Tensor, timepoints: int) -> Tensor:
+        """The next `timepoints`, trained as used: each guess is what the next one reads."""
+        read, state = self.cell(past.transpose(1, 2))
+        guesses = [self.head(read[:, -1:])]
+        while len(guesses) < timepoints:
+            read, state = self.cell(guesses[-1], state)
+            guesses.append(self.head(read))
+        return torch.cat(guesses, dim=1).transpose(1, 2)
