@@ -309,6 +309,17 @@ class Dag(Cohort, Memory):
         """GPUs of a job that trains or evaluates in one process."""
         return 0 if self.config.pretrain.device == "cpu" else 1
 
+    @staticmethod
+    def _launcher(processes: int) -> str:
+        """What a command line begins with; several processes are torchrun's."""
+        if processes == 1:
+            return "brainlm"
+        signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+        return (
+            f"torchrun --standalone --nproc-per-node {processes} --signals-to-handle {signals} "
+            "-m brainlm"
+        )
+
     @property
     def pretrain_gpus(self) -> int:
         """GPUs of the pretraining job: one for each of its processes."""
@@ -316,12 +327,15 @@ class Dag(Cohort, Memory):
 
     @property
     def pretrain_launcher(self) -> str:
-        """What pretraining's command line begins with; several processes are torchrun's."""
-        count = self.config.pretrain.processes
-        if count == 1:
-            return "brainlm"
-        signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-        return (
-            f"torchrun --standalone --nproc-per-node {count} --signals-to-handle {signals} "
-            "-m brainlm"
-        )
+        """What pretraining's command line begins with."""
+        return self._launcher(self.config.pretrain.processes)
+
+    @property
+    def finetune_gpus(self) -> int:
+        """GPUs of a fine-tuning job: one for each of its processes."""
+        return self.gpus * self.config.finetune.processes
+
+    @property
+    def finetune_launcher(self) -> str:
+        """What fine-tuning's command line begins with."""
+        return self._launcher(self.config.finetune.processes)

@@ -49,6 +49,10 @@ def open_model(run: StageRun, kind: str, reader: ShardReader, **fields: str) -> 
     return loaded
 
 
+def keep_quiet(message: str) -> None:
+    """For the processes that are not the first."""
+
+
 def tell_epochs(row: dict[str, Any]) -> None:
     """Print one line at the end of each epoch."""
     if "val_loss" in row:

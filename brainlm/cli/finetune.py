@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,6 +10,8 @@ from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from ..model.checkpoint import LoadedModel
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..model.label_unit import HeadCard
     from ..model.mae import MaskedAutoencoder
     from ..shards.reader import ShardReader
-    from ..train.repeats import Repeated
+    from ..train.distributed import Ranks
     from ..train.settings import FinetuneSettings
     from ..train.tuning import Circumstances
 
@@ -44,12 +45,16 @@ def finetune(
     epoch with the lowest validation loss is kept, and of several repeats the best. Writes
     models/RUN-TARGET. With --task forecast the network learns to guess the last
     finetune.forecast_timepoints of a window: models/RUN-forecast. Can be killed at any moment, as
-    pretrain: the same command goes on where it was.
+    pretrain: the same command goes on where it was. Under torchrun, or srun with several tasks, the
+    processes share the work.
     """
     from ..errors import InputError
-    from ..train.precision import choose_precision
+    from ..train.distributed import joined
+    from ..train.precision import autocast, choose_precision
+    from ..train.repeats import repeat
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import read_finetune
+    from ._finetuned_files import write_model
     from ._training import open_model, open_shards
 
     if task not in ("label", "forecast") or (task == "label") != (target is not None):
@@ -69,44 +74,59 @@ def finetune(
     machine = describe(device, threads)
     pretrained = open_model(run, "model", reader)
     precision = choose_precision(run.params["pretrain"]["precision"], device)
-    with stop_signals() as stop:
-        around = _circumstances(run, target, machine)._replace(stop=stop, precision=precision)
-        job = (run, reader, pretrained, settings, device, around, machine)
-        if target:
-            _finetune_label(target, *job)
-        else:
-            _finetune_forecast(*job)
+    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop, joined() as ranks:
+        around = _circumstances(run, target, machine, ranks)
+        around = around._replace(stop=stop, precision=precision)
+        lesson = (
+            _label_lesson(target, reader, pretrained, settings, ranks)
+            if target
+            else _forecast_lesson(reader, pretrained, settings, device)
+        )
+
+        def once(
+            seed: int, around: Circumstances
+        ) -> tuple[LabelModel | MaskedAutoencoder, dict[str, Any]]:
+            model = _start(run, pretrained, lesson.head).to(device)
+            return model, lesson.learn(model, seed, around)
+
+        done = repeat(once, settings.repeats, run.params["seed"], around)
+    if not ranks.first:
+        return
+    with autocast(precision, device):
+        scores = lesson.compare(done.model)
+    write_model(run, reader, pretrained, done, around, machine, lesson, scores)
 
 
-def _finetune_label(
+class Lesson(NamedTuple):
+    """What is learned: where it differs from another such thing."""
+
+    kind: str  # of the model's file, a key of the layout
+    told: str  # what the model can do now, in words
+    head: HeadCard | None
+    counts: dict[str, int]  # split -> recordings
+    learn: Callable[[Any, int, Circumstances], dict[str, Any]]  # a network, by a seed
+    compare: Callable[[Any], dict[str, float]]  # it with others, on the validation split
+
+
+def _label_lesson(
     target: str,
-    run: StageRun,
     reader: ShardReader,
     pretrained: LoadedModel,
     settings: FinetuneSettings,
-    device: torch.device,
-    around: Circumstances,
-    machine: dict[str, Any],
-) -> None:
-    from ..model.checkpoint import build_model
-    from ..model.heads import LabelModel
+    ranks: Ranks,
+) -> Lesson:
+    """One label, which some recordings may lack."""
     from ..train.finetune import finetune as train
     from ..train.labelled import head_card, labelled_data
-    from ..train.repeats import repeat
 
     wanted = settings.target(target)
     data = labelled_data(reader, wanted, pretrained.config.timepoints)
-    if data.n_missing:
-        say(f"{data.n_missing} recordings have no {target} and are left out")
-    head = head_card(wanted, settings, data)
+    if data.n_missing and ranks.first:
+        say(f"{data.told_missing} have no {target} and are left out")
 
-    def once(seed: int, around: Circumstances) -> tuple[LabelModel, dict[str, Any]]:
-        model = build_model(pretrained.config, pretrained.parcels, head.to_dict())
-        assert isinstance(model, LabelModel)
-        model.autoencoder.load_state_dict(pretrained.autoencoder.state_dict())
-        _as_in_pretraining(run, model.autoencoder)
-        row = train(
-            model.to(device),
+    def learn(model: LabelModel, seed: int, around: Circumstances) -> dict[str, Any]:
+        return train(
+            model,
             reader,
             data,
             settings,
@@ -115,49 +135,59 @@ def _finetune_label(
             seed=seed,
             around=around,
         )
-        return model, row
 
-    done = repeat(once, settings.repeats, run.params["seed"], around)
-    counts = {split: len(data.lengths[split]) for split in ("train", "val")}
-    _write(run, "finetuned", reader, pretrained, done, around, counts, machine, head)
-    say(f"fine-tuned on {target}: {run.study.relative(run.path('finetuned'))}")
+    return Lesson(
+        "finetuned",
+        f"fine-tuned on {target}",
+        head_card(wanted, settings, data),
+        {split: len(data.lengths[split]) for split in ("train", "val")},
+        learn,
+        lambda model: {},
+    )
 
 
-def _finetune_forecast(
-    run: StageRun,
-    reader: ShardReader,
-    pretrained: LoadedModel,
-    settings: FinetuneSettings,
-    device: torch.device,
-    around: Circumstances,
-    machine: dict[str, Any],
-) -> None:
+def _forecast_lesson(
+    reader: ShardReader, pretrained: LoadedModel, settings: FinetuneSettings, device: torch.device
+) -> Lesson:
+    """The end of a window, of all recordings."""
+    from ..train.forecasting import compared, finetune_forecast, forecast_task
+
+    def learn(model: MaskedAutoencoder, seed: int, around: Circumstances) -> dict[str, Any]:
+        return finetune_forecast(model, reader, settings, seed=seed, around=around)
+
+    def compare(model: MaskedAutoencoder) -> dict[str, float]:
+        task = forecast_task(model, reader, settings)
+        return compared(task, pretrained.autoencoder.to(device))
+
+    return Lesson(
+        "forecaster",
+        "fine-tuned to forecast",
+        None,
+        {split: len(reader.recordings(split)) for split in ("train", "val")},
+        learn,
+        compare,
+    )
+
+
+def _start(
+    run: StageRun, pretrained: LoadedModel, head: HeadCard | None
+) -> LabelModel | MaskedAutoencoder:
+    """A copy of the pretrained network, under a new head where one is wanted."""
     from ..model.checkpoint import build_model
     from ..model.mae import MaskedAutoencoder
-    from ..train.forecasting import finetune_forecast
-    from ..train.repeats import repeat
 
-    def once(seed: int, around: Circumstances) -> tuple[MaskedAutoencoder, dict[str, Any]]:
-        model = build_model(pretrained.config, pretrained.parcels)
-        assert isinstance(model, MaskedAutoencoder)
-        model.load_state_dict(pretrained.autoencoder.state_dict())
-        _as_in_pretraining(run, model)
-        row = finetune_forecast(model.to(device), reader, settings, seed=seed, around=around)
-        return model, row
-
-    done = repeat(once, settings.repeats, run.params["seed"], around)
-    counts = {split: len(reader.recordings(split)) for split in ("train", "val")}
-    _write(run, "forecaster", reader, pretrained, done, around, counts, machine, None)
-    say(f"fine-tuned to forecast: {run.study.relative(run.path('forecaster'))}")
+    model = build_model(pretrained.config, pretrained.parcels, head.to_dict() if head else None)
+    autoencoder = model if isinstance(model, MaskedAutoencoder) else model.autoencoder
+    autoencoder.load_state_dict(pretrained.autoencoder.state_dict())
+    # How the work is done is the pretraining's to say.
+    autoencoder.set_attention(run.params["pretrain"]["attention"])
+    autoencoder.checkpoint_blocks(run.params["pretrain"]["checkpoint_blocks"])
+    return model
 
 
-def _as_in_pretraining(run: StageRun, model: MaskedAutoencoder) -> None:
-    """How the work is done is the pretraining's to say."""
-    model.set_attention(run.params["pretrain"]["attention"])
-    model.checkpoint_blocks(run.params["pretrain"]["checkpoint_blocks"])
-
-
-def _circumstances(run: StageRun, target: str | None, machine: dict[str, Any]) -> Circumstances:
+def _circumstances(
+    run: StageRun, target: str | None, machine: dict[str, Any], ranks: Ranks
+) -> Circumstances:
     """Checkpoints of this mixture of options, data, pretrained model and code."""
     from ..provenance import sha256_file, sha256_json
     from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
@@ -166,16 +196,16 @@ def _circumstances(run: StageRun, target: str | None, machine: dict[str, Any]) -
     from ..train.runtime import StopRequest
     from ..train.settings import deciding
     from ..train.tuning import Circumstances
-    from ._training import tell_epochs
+    from ._training import keep_quiet, tell_epochs
 
-    options = run.params["pretrain"]
+    sections = {name: deciding(run.params[name]) for name in ("pretrain", "finetune")}
+    for name in ("targets", "forecast"):  # what else is to be learned changes nothing here
+        del sections["finetune"][name]
+    asked = [one for one in run.params["finetune"]["targets"] if one["name"] == target]
     index = run.path("shards_index")
     made_of = {
-        "target": target,
-        "options": {
-            **run.params,
-            "pretrain": deciding(options),
-        },
+        "target": asked,
+        "options": {**run.params, **sections},
         "sources": run.sources,
         "data": {
             name: sha256_file(index.with_name(name)) for name in (NORMALIZATION_NAME, PARCELS_NAME)
@@ -185,72 +215,16 @@ def _circumstances(run: StageRun, target: str | None, machine: dict[str, Any]) -
     }
     kind = "finetuned" if target else "forecaster"
     checkpoints = Checkpoints.below(
-        run.path(kind).parent / "checkpoints", sha256_json(made_of)[:16], say
+        run.path(kind).parent / "checkpoints",
+        sha256_json(made_of)[:16],
+        say if ranks.first else keep_quiet,
     )
-    note_made_of(checkpoints.folder, made_of)
+    if ranks.first:
+        note_made_of(checkpoints.folder, made_of)
     return Circumstances(
         checkpoints,
         tell_epochs,
         StopRequest(),
-        checkpoint_every=options["checkpoint_every"],
+        checkpoint_every=run.params["pretrain"]["checkpoint_every"],
+        ranks=ranks,
     )
-
-
-def _write(
-    run: StageRun,
-    kind: str,
-    reader: ShardReader,
-    pretrained: LoadedModel,
-    done: Repeated[Any],
-    around: Circumstances,
-    counts: dict[str, int],
-    machine: dict[str, Any],
-    head: HeadCard | None,
-) -> None:
-    """The model's folder."""
-    from ..files import write_text
-    from ..model.card import model_card
-    from ..model.checkpoint import ModelCard, save_surroundings, save_weights
-    from ..shards.fingerprint import split_sha256
-    from ..train.repeats import all_rows
-
-    path, summary = run.path(kind), done.summary()
-    card = head.to_dict() if head else None
-    training = {key: value for key, value in run.params["finetune"].items() if key != "targets"}
-    readme = model_card(
-        path.parent.name,
-        pretrained.config,
-        n_parameters=sum(parameter.numel() for parameter in done.model.parameters()),
-        counts=counts,
-        training={
-            **training,
-            "label": head.name if head else None,
-            "seed": run.params["seed"],
-        },
-        results={key: value for key, value in summary.items() if value is not None},
-        head=card,
-        released=pretrained.card.released,
-    )
-    path.unlink(missing_ok=True)  # no older weights beside the new config.json
-    save_surroundings(
-        path.parent,
-        config=pretrained.config,
-        card=ModelCard(
-            pretrained.card.mask_ratio, split_sha256(reader.table), card, pretrained.card.released
-        ),
-        data_folder=reader.folder,
-        readme=readme,
-    )
-    rows = all_rows(around, summary["repeats"])
-    write_text(
-        path.with_name("metrics.jsonl"),
-        "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows),
-    )
-    about = {**machine, "Repeats": summary} | ({"Head": card} if card else {})
-    with run.output(kind, about=about) as temporary:
-        save_weights(temporary, done.model)
-    if summary["repeats"] > 1:
-        say(
-            f"validation loss over {summary['repeats']} repeats: {summary['val_loss_mean']:.4f} "
-            f"(SD {summary['val_loss_sd']:.4f}); the best is kept"
-        )

@@ -55,7 +55,7 @@ def pretrain(
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import PretrainSettings, read_settings
     from ._progress import tell_steps
-    from ._training import open_shards
+    from ._training import keep_quiet, open_shards
 
     run = StageRun("pretrain", study, params, software=("numpy", "safetensors", "torch"))
     reader = open_shards(run)
@@ -64,11 +64,11 @@ def pretrain(
     device = set_up(settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     made_of = _made_of(run, reader, machine)
-    with stop_signals() as stop, joined() as ranks:
+    with stop_signals(settings.stop_before_end_s) as stop, joined() as ranks:
         checkpoints = Checkpoints.below(
             run.path("model").parent / "checkpoints",
             sha256_json(made_of)[:16],
-            say if ranks.first else _keep_quiet,
+            say if ranks.first else keep_quiet,
             settings.keep_checkpoints,
         )
         plan = training.make_plan(reader, config, settings)
@@ -117,10 +117,6 @@ def _made_of(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> dic
         "code": run.code,
         "machine": machine,
     }
-
-
-def _keep_quiet(message: str) -> None:
-    """For the processes that are not the first."""
 
 
 def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:

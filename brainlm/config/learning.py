@@ -220,6 +220,11 @@ class Pretrain(Section):
     keep_checkpoints: Annotated[int, Field(ge=1)] = Field(
         2, description="newest checkpoints that are kept, beside that of the best epoch"
     )
+    stop_before_end_s: NonNegative = Field(
+        120.0,
+        description="in a Slurm job: seconds before its time limit at which training saves and "
+        "stops by itself; 0: it does not",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
 
 

@@ -85,9 +85,16 @@ class Finetune(Section):
     patience: Annotated[int, Field(ge=1)] = Field(
         10, description="epochs without a lower validation loss after which it ends"
     )
-    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="windows per step")
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        8, description="windows per step, over all processes"
+    )
     learning_rate: Positive = Field(3e-4, description="peak rate of AdamW")
     weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
+    processes: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="processes of one node that share the work, each with a GPU and the whole "
+        "model; the workflow starts them with torchrun",
+    )
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(
         1, description="times with other seeds; the one with the lowest validation loss is kept"
     )

@@ -6,10 +6,7 @@ import numpy as np
 
 from ..model.heads import LabelModel
 from ..model.label_unit import HeadCard
-from ..model.mask import count_visible
-from ..model.tokenizer import fewest_tokens
 from ..shards.reader import ShardReader
-from ..train.data import fewest_parcels
 from ..train.finetune import predict
 from ..train.labelled import LabelledData
 from .label_scores import LabelScores, baselines, recordings_to_score, score
@@ -34,10 +31,8 @@ def evaluate_clinical(
     the number of the most probable one.
     """
     test = recordings_to_score(reader, data, target, model.autoencoder.config.timepoints)
-    fewest = fewest_parcels(reader, ("test",))
-    n_visible = count_visible(mask_ratio, fewest_tokens(model.autoencoder.config, fewest))
     outputs = predict(
-        model, reader, data.lengths["test"], n_visible=n_visible, seed=seed, batch_size=batch_size
+        model, reader, data.lengths["test"], mask_ratio=mask_ratio, seed=seed, batch_size=batch_size
     )
     own = head.to_label(np.stack([outputs[name] for name in test]))
     others, reasons = baselines(reader, data, kind)
@@ -54,7 +49,7 @@ def evaluate_clinical(
     metrics = {
         "task": "clinical",
         **found.metrics,
-        "n_visible_tokens": n_visible,
+        "mask_ratio": mask_ratio,
         "train_label_mean": data.scale.mean if kind == "regression" else None,
         "train_label_sd": data.scale.sd if kind == "regression" else None,
     }

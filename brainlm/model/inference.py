@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
 from ..shards.dataset import covered_of
 from ..shards.sampler import batches, even_windows
 from .attention_maps import entry_tokens
+from .heads import LabelModel
 from .mae import MaskedAutoencoder
 from .mask import count_visible, generator, random_partition
 
@@ -131,6 +134,16 @@ def encode(
     for part in batches(some, batch_size):
         signal = torch.stack([look.signal for look in part])
         yield part, model.encode(signal, torch.stack([look.visible for look in part]))
+
+
+@torch.no_grad()
+def mean_output(model: LabelModel, some: Sequence[Look], batch_size: int) -> NDArray[np.float64]:
+    """What the head says of the looks, on average: (), or of several classes (classes,)."""
+    outputs = [
+        model.read(latents).double().cpu().numpy()
+        for _, latents in encode(model.autoencoder, some, batch_size)
+    ]
+    return np.asarray(np.concatenate(outputs).mean(axis=0))
 
 
 def stitch(model: MaskedAutoencoder, some: Sequence[Look], values: Tensor) -> Tensor:

@@ -303,11 +303,7 @@ class BrainLM:
         values, _ = self._take(series, **about)
         ratio = self.loaded.card.mask_ratio if mask_ratio is None else mask_ratio
         looks = self._looks(values, ratio, visible, seed)
-        outputs: list[NDArray[np.float64]] = []
-        with torch.no_grad():
-            for _, latents in inference.encode(self.autoencoder, looks, batch_size):
-                outputs += list(self.network.read(latents).double().cpu().numpy())
-        label = card.to_label(np.mean(outputs, axis=0))
+        label = card.to_label(inference.mean_output(self.network, looks, batch_size))
         return float(label) if card.outputs == 1 else label.astype(np.float32)
 
     def save_pretrained(self, folder: str | Path) -> None:

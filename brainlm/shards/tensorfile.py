@@ -7,6 +7,8 @@ everything that we say about a file goes as one JSON text under one key.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,23 @@ METADATA_KEY = "brainlm"
 def save_tensors(
     path: str | Path, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> None:
-    """Write named arrays, and `about` (plain JSON types) in the header."""
+    """Write named arrays, and `about` (plain JSON types) in the header.
+
+    What the disk refuses is an OSError, as of any other writer.
+    """
     text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
-        str(path),
-        metadata={METADATA_KEY: text},
-    )
+    try:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in tensors.items()},
+            str(path),
+            metadata={METADATA_KEY: text},
+        )
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def open_tensors(path: str | Path) -> Any:

@@ -4,14 +4,19 @@ One safetensors file holds the weights, their running mean and the optimiser's s
 holds the step. Nothing else is needed: data, masks and dropout of a step are decided by (seed,
 step), so there is no state of a random generator to keep, nor a place in the data; bf16 needs no
 loss scale. The log is kept beside it and cut back to where it was when the checkpoint was taken.
+
+The training waits for a copy of the state in memory, not for the disk: a thread writes the file,
+one at a time. Until it is whole, the checkpoint before is the newest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +26,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..files import atomic_path
 from ..shards.tensorfile import load_tensors, save_tensors
-from .distributed import Ranks
+from .distributed import Ranks, whole
 
 _NAME = "step-{:08d}.safetensors"
 
@@ -34,7 +39,7 @@ class State(Protocol):
         """The processes that share it."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it on the CPU, of the first process."""
+        """All of it where it lies, each process its part; not copied."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put it back."""
@@ -58,9 +63,9 @@ class TrainingLog:
         with self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row, allow_nan=False) + "\n")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows so far."""
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+    def rows(self, size: int | None = None) -> list[dict[str, Any]]:
+        """All rows so far, or those in the first `size` bytes."""
+        return [json.loads(line) for line in self.path.read_bytes()[:size].splitlines()]
 
     def sync(self) -> None:
         """Make what was written durable, before a checkpoint counts on it."""
@@ -73,6 +78,54 @@ class TrainingLog:
             handle.truncate(size)
 
 
+class _Copier:
+    """A copy of the state in the CPU's memory, and the thread that writes it.
+
+    The memory is kept and filled anew each time; for a GPU it is pinned, so that neither waits for
+    the other: the copy is made between two of the GPU's steps.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is on its way."""
+        self._copies: dict[str, Tensor] = {}
+        self._copied: torch.cuda.Event | None = None
+        self._writing: Future[None] | None = None
+
+    def copy(self, state: State) -> None:
+        """Take the whole state as it is now; all processes must call it, the first one keeps it."""
+        for name, part in state.tensors().items():
+            value = whole(part.detach())
+            if not state.ranks.first:
+                continue
+            if name not in self._copies:
+                self._copies[name] = torch.empty(
+                    value.shape, dtype=value.dtype, pin_memory=value.is_cuda
+                )
+            self._copies[name].copy_(value, non_blocking=True)
+            if value.is_cuda and self._copied is None:
+                self._copied = torch.cuda.Event()
+        if self._copied is not None:
+            self._copied.record()
+
+    def write(self, write: Callable[[dict[str, Tensor]], None]) -> None:
+        """Call `write` with the copy, in a thread."""
+
+        def when_copied() -> None:
+            if self._copied is not None:
+                self._copied.synchronize()
+            write(self._copies)
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = pool.submit(when_copied)
+        pool.shutdown(wait=False)
+
+    def settle(self) -> None:
+        """Wait for the thread, and raise what it ran into."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one training, told apart by the fingerprint of all that decides it."""
@@ -80,6 +133,7 @@ class Checkpoints:
     folder: Path
     say: Callable[[str], None]
     keep: int = 2
+    _copier: _Copier = field(default_factory=_Copier, init=False, repr=False, compare=False)
 
     @classmethod
     def below(
@@ -103,20 +157,45 @@ class Checkpoints:
         return TrainingLog(self.folder / "metrics.jsonl")
 
     def save(self, step: int, state: State) -> None:
-        """Save the state after `step` steps; all processes must call it, the first one writes.
+        """Copy the state after `step` steps, to be written while the training goes on.
+
+        All processes must call it, the first one writes. Should the checkpoint before not be
+        written yet, it is waited for; what went wrong with it is raised here.
+        """
+        self.settle()
+        self._copier.copy(state)
+        if state.ranks.first:
+            size = self.log.size
+            self._copier.write(lambda copies: self._write(step, copies, size))
+
+    def settle(self) -> None:
+        """Wait until what was saved is on the disk, and raise what went wrong with it."""
+        self._copier.settle()
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Leave the block, however that may be, with everything on the disk."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.settle()
+            except Exception as error:
+                self.say(f"Besides, the last checkpoint could not be written: {error}")
+            raise
+        self.settle()
+
+    def _write(self, step: int, tensors: Mapping[str, Tensor], log_bytes: int) -> None:
+        """Write a checkpoint that counts on the first `log_bytes` of the log.
 
         Of the older ones only the last few are kept, and that of the epoch with the lowest
         validation loss.
         """
-        tensors = state.tensors()
-        if not state.ranks.first:
-            return
-        log = self.log
-        log.sync()
+        self.log.sync()
         arrays = {name: value.numpy() for name, value in tensors.items()}
         with atomic_path(self.folder / _NAME.format(step)) as temporary:
-            save_tensors(temporary, arrays, {"step": step, "log_bytes": log.size})
-        best = self.folder / _NAME.format(best_step(log.rows()))
+            save_tensors(temporary, arrays, {"step": step, "log_bytes": log_bytes})
+        best = self.folder / _NAME.format(best_step(self.log.rows(log_bytes)))
         for old in self._paths()[: -self.keep]:
             if old != best:
                 old.unlink(missing_ok=True)
@@ -134,11 +213,17 @@ class Checkpoints:
 
     def load(self, step: int, state: State) -> None:
         """Put the checkpoint of `step` back."""
+        self.settle()
         arrays, _ = load_tensors(self.folder / _NAME.format(step))
         state.restore({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _newest_whole(self) -> int:
-        """The step of the newest checkpoint that can be used, 0 for none; the log is cut to it."""
+        """The step of the newest checkpoint that can be used, 0 for none; the log is cut to it.
+
+        What a training that was killed had begun to write goes: it may be of another machine.
+        """
+        for begun in self.folder.glob(".tmp-*-step-*"):
+            begun.unlink(missing_ok=True)
         for path in reversed(self._paths()):
             try:
                 _, about = load_tensors(path)

@@ -7,8 +7,10 @@ the window are averaged, and then the windows of a recording.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..model.heads import LabelModel
+from ..model.inference import even_starts, looks, mean_output
 from ..model.mae import MaskedAutoencoder
-from ..model.mask import count_visible, generator, random_mask, random_partition
-from ..model.tokenizer import fewest_tokens
+from ..model.mask import generator
+from ..model.tokenizer import ImageTokenizer, ParcelTokenizer
+from ..shards.dataset import as_signal
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, batches, even_windows, random_windows
-from .data import fewest_parcels, load_batch
+from ..shards.sampler import Window, batches, random_windows
+from .data import Coverage, fewest_parcels, load_batch, share_out
+from .distributed import ALONE, Ranks
 from .labelled import LabelledData, loss_function
+from .masking import Masking
 from .settings import FinetuneSettings
 from .standardized import Standardized
+from .task import Loss, gathered
 from .tuning import Circumstances, tune
 
 
@@ -36,8 +43,8 @@ class LabelTask:
     model: LabelModel
     reader: ShardReader
     data: LabelledData
-    loss_of: Callable[[Tensor, Sequence[str]], Tensor]
-    n_visible: int
+    loss_of: Callable[[Tensor, Sequence[str]], Loss]
+    masking: Masking
     seed: int
     batch_size: int
     decodes = False
@@ -69,32 +76,51 @@ class LabelTask:
         self.model.head[0] = Standardized(first, torch.cat(pooled))
 
     def look(
-        self, windows: Sequence[Window], key: object
+        self, windows: Sequence[Window], key: object, rows: Sequence[int] | None = None
     ) -> tuple[tuple[Tensor, Tensor], tuple[str, ...]]:
-        """Signals with one view of each (tokens, drawn by `key`), and their recordings."""
+        """Signals with one view of each (tokens, drawn by `key`), and their recordings.
+
+        Of some `rows` of the windows: the views that they have among all.
+        """
         device, length = self.autoencoder.cls.device, self.autoencoder.config.timepoints
-        batch = load_batch(self.reader, windows, length, device)
-        available = self.autoencoder.tokenizer.available(batch.covered)
-        mask = random_mask(available, self.n_visible, generator(self.seed, "mask", key))
-        return (batch.signal, mask.visible), batch.recording_ids
+        rows = range(len(windows)) if rows is None else rows
+        batch = load_batch(self.reader, [windows[row] for row in rows], length, device)
+        key_of_views = (self.seed, "mask", key)
+        mask = self.masking.of_rows(self._tokenizer, self._coverage, windows, rows, key_of_views)
+        return (batch.signal, mask.visible.to(device)), batch.recording_ids
 
-    def loss(self, windows: Sequence[Window], step: int) -> Tensor:
+    def loss(
+        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
+    ) -> Loss:
         """Of one view of each window."""
-        seen, names = self.look(windows, step)
-        return self.loss_of(self.model(*seen), names)
+        seen, names = self.look(windows, step, rows)
+        return self.loss_of(trained(*seen), names)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, ranks: Ranks = ALONE) -> dict[str, float]:
         """The loss of the recordings' predictions."""
+        lengths = self.data.lengths["val"]
+        names, columns = sorted(lengths), len(self.data.classes) or 1
+        rows = share_out(len(names), ranks.rank, ranks.world, passes=1)[0]
         guessed = predict(
             self.model,
             self.reader,
-            self.data.lengths["val"],
-            n_visible=self.n_visible,
+            {name: lengths[name] for name in names[rows.start : rows.stop]},
+            mask_ratio=self.masking.ratio,
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        outputs = torch.from_numpy(np.stack(list(guessed.values()))).float()
-        return {"val_loss": float(self.loss_of(outputs, tuple(guessed)))}
+        part = np.array(list(guessed.values()), np.float64).reshape(len(rows), columns)
+        outputs = torch.from_numpy(gathered(part, rows, len(names), ranks)).float()
+        return {"val_loss": float(self.loss_of(outputs.squeeze(1), names).mean)}
+
+    @cached_property
+    def _tokenizer(self) -> ParcelTokenizer | ImageTokenizer:
+        """On the CPU, for drawing views."""
+        return copy.deepcopy(self.autoencoder.tokenizer).cpu()
+
+    @cached_property
+    def _coverage(self) -> Coverage:
+        return Coverage(self.reader)
 
 
 def finetune(
@@ -119,12 +145,13 @@ def finetune(
         assert isinstance(last, nn.Linear)
         nn.init.constant_(last.bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
+    config = model.autoencoder.config
     task = LabelTask(
         model,
         reader,
         data,
         loss_function(kind, data, settings.class_weights),
-        count_visible(mask_ratio, fewest_tokens(model.autoencoder.config, fewest)),
+        Masking.of(config, "random", mask_ratio, reader.parcels, fewest),
         seed,
         settings.batch_size,
     )
@@ -142,33 +169,22 @@ def predict(
     reader: ShardReader,
     lengths: Mapping[str, int],
     *,
-    n_visible: int,
+    mask_ratio: float,
     seed: int,
     batch_size: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Recording -> the model's output, averaged over views and windows.
 
-    A scaled label or a logit, (); of several classes a logit of each, (classes,).
+    A scaled label or a logit, (); of several classes a logit of each, (classes,). As
+    `BrainLM.predict`, recording by recording: nobody's prediction depends, to the last bit, on who
+    else is predicted. Each is shown so many tokens at once as its own parcels with data allow.
     """
-    config = model.autoencoder.config
-    device = next(model.parameters()).device
+    window, device = model.autoencoder.config.timepoints, next(model.parameters()).device
     model.eval()
-    outputs: dict[str, list[NDArray[np.float64]]] = {}
-    windows: Sequence[Window] = even_windows(lengths, config.timepoints)
-    for chosen in batches(windows, batch_size):
-        batch = load_batch(reader, chosen, config.timepoints, device)
-        available = model.autoencoder.tokenizer.available(batch.covered)
-        # Drawn for each window by itself: nobody's prediction depends on who else is tested.
-        views = [
-            (place, view)
-            for place, window in enumerate(chosen)
-            for view in random_partition(
-                available[place], n_visible, generator(seed, "views", *window)
-            )
-        ]
-        for some in batches(views, batch_size):
-            places = [place for place, _ in some]
-            found = model(batch.signal[places], torch.stack([view for _, view in some]))
-            for place, value in zip(places, found.double().cpu().numpy(), strict=True):
-                outputs.setdefault(batch.recording_ids[place], []).append(value)
-    return {name: np.mean(values, axis=0) for name, values in outputs.items()}
+    outputs = {}
+    for name in sorted(lengths):
+        values = as_signal(torch.from_numpy(reader.series(name))[None])[0].to(device)
+        starts = even_starts(values.shape[1], window)
+        views = looks(model.autoencoder, values, starts, mask_ratio, seed)
+        outputs[name] = mean_output(model, views, batch_size)
+    return outputs

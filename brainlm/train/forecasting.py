@@ -5,69 +5,121 @@ The whole past is shown, as `BrainLM.forecast` shows it, and the error of the fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..model.mae import MaskedAutoencoder
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows
-from .data import load_batch
+from .data import load_batch, share_out
+from .distributed import ALONE, Ranks
 from .settings import FinetuneSettings
+from .task import Loss, gathered
 from .tuning import Circumstances, tune
-from .validation import masked_sums, scores
+from .validation import N_SUMS, masked_sums, scores
+
+
+class Forecaster(nn.Module):
+    """The network as it is trained here: its forward pass is the forecast."""
+
+    def __init__(self, autoencoder: MaskedAutoencoder, timepoints: int):
+        """To forecast so many `timepoints`, the last of a window."""
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.timepoints = timepoints
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """(windows, parcels, window) -> (windows, parcels, timepoints), scaled."""
+        return self.autoencoder.forecast(signal, self.timepoints)
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastTask:
     """Learning to forecast: what `tuning.tune` asks for."""
 
-    model: MaskedAutoencoder
+    model: Forecaster
     reader: ShardReader
     train: Mapping[str, int]
     val_windows: Sequence[Window]
-    timepoints: int  # of the future
     batch_size: int
     decodes = True
 
     @property
     def autoencoder(self) -> MaskedAutoencoder:
-        """All of it."""
-        return self.model
+        """All of it that learns."""
+        return self.model.autoencoder
 
-    def loss(self, windows: Sequence[Window], step: int) -> Tensor:
+    def loss(
+        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
+    ) -> Loss:
         """Mean squared error over the future's entries with data."""
-        truth, guessed = self.forecast(windows)
+        signal = self.signal([windows[row] for row in rows])
+        truth = signal[:, :, -self.model.timepoints :]
         known = ~truth.isnan()
-        error = torch.where(known, guessed - truth, 0.0).float()
-        return error.square().sum() / known.sum().clamp(min=1)
+        error = torch.where(known, trained(signal) - truth, 0.0).float()
+        return Loss(error.square().sum(), known.sum())
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, ranks: Ranks = ALONE) -> dict[str, float]:
         """Error, R2 and r over all entries of fixed windows."""
-        found = forecast_scores(self, self.val_windows)
+        found = forecast_scores(self, self.val_windows, ranks)
         return {"val_loss": found.pop("mse"), **{f"val_{name}": v for name, v in found.items()}}
 
-    def forecast(self, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
-        """The future and its forecast, (windows, parcels, timepoints), scaled."""
-        length, device = self.model.config.timepoints, self.model.cls.device
-        signal = load_batch(self.reader, windows, length, device).signal
-        guessed = self.model.forecast(signal, self.timepoints)
-        return signal[:, :, -self.timepoints :], guessed
+    def signal(self, windows: Sequence[Window]) -> Tensor:
+        """(windows, parcels, time), scaled, on the device."""
+        length, device = self.autoencoder.config.timepoints, self.autoencoder.cls.device
+        return load_batch(self.reader, windows, length, device).signal
+
+
+def last_value(signal: Tensor, timepoints: int) -> Tensor:
+    """The plainest forecast, persistence: the last value before the future goes on.
+
+    (windows, parcels, window) -> (windows, parcels, timepoints).
+    """
+    return signal[:, :, -timepoints - 1, None].expand(-1, -1, timepoints).nan_to_num()
 
 
 @torch.no_grad()
-def forecast_scores(task: ForecastTask, windows: Sequence[Window]) -> dict[str, float]:
-    """mse, and r2 and pearson where they are defined, over all entries of the windows' future."""
-    sums = sum(
-        masked_sums(*(part.float() for part in task.forecast(some))).sum((0, 1))
-        for some in batches(windows, task.batch_size)
-    )
-    found = {name: float(value) for name, value in scores(sums).items()}
+def forecast_scores(
+    task: ForecastTask,
+    windows: Sequence[Window],
+    ranks: Ranks = ALONE,
+    forecast: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, float]:
+    """mse, and r2 and pearson where they are defined, over all entries of the windows' future.
+
+    Of the task's network, or of what else makes a `forecast` of whole windows.
+    """
+    forecast, future = forecast or task.model, task.model.timepoints
+    chosen = batches(windows, task.batch_size)
+    rows = share_out(len(chosen), ranks.rank, ranks.world, passes=1)[0]
+    sums = np.zeros((len(rows), N_SUMS))
+    for place, row in enumerate(rows):
+        signal = task.signal(chosen[row])
+        sums[place] = masked_sums(signal[:, :, -future:], forecast(signal).float()).sum((0, 1))
+    total = gathered(sums, rows, len(chosen), ranks).sum(axis=0)
+    found = {name: float(value) for name, value in scores(total).items()}
     return {name: value for name, value in found.items() if name == "mse" or value == value}
+
+
+def compared(task: ForecastTask, pretrained: MaskedAutoencoder) -> dict[str, float]:
+    """Validation scores of the task's network, of the one it began as, and of persistence."""
+    future = task.model.timepoints
+    forecasts: dict[str, Callable[[Tensor], Tensor]] = {
+        "fine-tuned": task.model.eval(),
+        "before fine-tuning": Forecaster(pretrained, future).eval(),
+        "last value": lambda signal: last_value(signal, future),
+    }
+    return {
+        f"{score} ({name})": value
+        for name, forecast in forecasts.items()
+        for score, value in forecast_scores(task, task.val_windows, forecast=forecast).items()
+    }
 
 
 def finetune_forecast(
@@ -101,5 +153,9 @@ def forecast_task(
         check_any_window(lengths, window, split)
     long_enough = {name: length for name, length in train.items() if length >= window}
     return ForecastTask(
-        model, reader, long_enough, even_windows(val, window), future, settings.batch_size
+        Forecaster(model, future),
+        reader,
+        long_enough,
+        even_windows(val, window),
+        settings.batch_size,
     )

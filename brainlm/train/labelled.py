@@ -16,6 +16,7 @@ from ..model.label_unit import HeadCard
 from ..shards.labels import LabelScale, class_names, read_label
 from ..shards.reader import ShardReader
 from .settings import FinetuneSettings, TargetSettings
+from .task import Loss
 
 _FEWEST_TRAIN_SUBJECTS = 3
 _FEWEST_CLASSES = 3
@@ -28,8 +29,19 @@ class LabelledData:
     values: dict[str, float]  # recording_id -> label in its own unit, or number of its class
     lengths: dict[str, dict[str, int]]  # split -> recording_id -> time points
     scale: LabelScale
-    n_missing: int  # recordings of the three splits without this label
+    missing: dict[str, int]  # split -> recordings without this label
     classes: tuple[str, ...] = ()  # of kind classes: their names
+
+    @property
+    def n_missing(self) -> int:
+        """Recordings of the three splits without this label."""
+        return sum(self.missing.values())
+
+    @property
+    def told_missing(self) -> str:
+        """How many those are, in words."""
+        parts = ", ".join(f"{count} {split}" for split, count in self.missing.items() if count)
+        return f"{self.n_missing} recordings ({parts})"
 
     def truth(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Labels of these recordings, in their own unit."""
@@ -50,7 +62,7 @@ def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> L
         }
         for split in ("train", "val", "test")
     }
-    used = reader.table[reader.table["split"].isin(list(lengths))]
+    without = ~reader.table["recording_id"].isin(list(values))
     subjects = reader.table.loc[list(lengths["train"]), "subject"].nunique()
     if subjects < _FEWEST_TRAIN_SUBJECTS or not lengths["val"]:
         raise DataError(
@@ -70,7 +82,9 @@ def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> L
         values=values,
         lengths=lengths,
         scale=LabelScale.fit(train, target.kind, target.name, target.transform),
-        n_missing=int((~used["recording_id"].isin(list(values))).sum()),
+        missing={
+            split: int((without & (reader.table["split"] == split)).sum()) for split in lengths
+        },
         classes=classes,
     )
 
@@ -94,7 +108,7 @@ def head_card(target: TargetSettings, settings: FinetuneSettings, data: Labelled
 
 def loss_function(
     kind: str, data: LabelledData, class_weights: str
-) -> Callable[[Tensor, Sequence[str]], Tensor]:
+) -> Callable[[Tensor, Sequence[str]], Loss]:
     """Squared error of scaled labels, or cross-entropy; `balanced` classes weigh alike."""
     train = data.truth(sorted(data.lengths["train"]))
     balanced = class_weights == "balanced"
@@ -103,15 +117,21 @@ def loss_function(
     if kind == "classes" and balanced:
         of_each = len(train) / (len(of_each) * np.bincount(train.astype(int)))
 
-    def loss(outputs: Tensor, recording_ids: Sequence[str]) -> Tensor:
+    def loss(outputs: Tensor, recording_ids: Sequence[str]) -> Loss:
         wanted = torch.from_numpy(data.scale.to_model(data.truth(recording_ids)))
         wanted, outputs = wanted.to(outputs.device), outputs.float()
+        count = torch.tensor(float(len(wanted)), device=outputs.device)
         if kind == "classes":
-            weight = torch.from_numpy(of_each).to(outputs)
-            return F.cross_entropy(outputs, wanted.long(), weight=weight)
+            weight, wanted = torch.from_numpy(of_each).to(outputs), wanted.long()
+            errors = F.cross_entropy(outputs, wanted, weight=weight, reduction="sum")
+            return Loss(errors, weight[wanted].sum())
+        wanted = wanted.float()
         if kind == "binary":
             weight = torch.tensor(of_one).to(outputs)
-            return F.binary_cross_entropy_with_logits(outputs, wanted.float(), pos_weight=weight)
-        return F.mse_loss(outputs, wanted.float())
+            errors = F.binary_cross_entropy_with_logits(
+                outputs, wanted, pos_weight=weight, reduction="sum"
+            )
+            return Loss(errors, count)
+        return Loss(F.mse_loss(outputs, wanted, reduction="sum"), count)
 
     return loss

@@ -143,13 +143,13 @@ def pretrain(
 
     threads = _THREADS if device.type == "cuda" else 1
     steps = ahead(make_step, range(done, plan.total_steps), threads)
-    with contextlib.closing(steps), _kernels(plan, state):
+    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled():
         for step in steps:
             epoch, place = divmod(step.number, plan.steps_per_epoch)
             rate = learning_rate_at(
                 step.number, plan.total_steps, settings.peak_learning_rate, settings.warmup
             )
-            outcome = _train_step(state, source, step, rate, seed, stopping=stop.signal is not None)
+            outcome = _train_step(state, source, step, rate, seed, stopping=stop.wanted is not None)
             row = {"step": step.number + 1, "epoch": epoch + 1, "lr": rate}
             journal.note(row, outcome, step.windows)
 
@@ -168,13 +168,14 @@ def pretrain(
                         ranks=ranks,
                     )
                 journal.write({"step": step.number + 1, "epoch": epoch + 1, **measured})
-            stopping = stop.signal if ranks.world == 1 else journal.stopping
+            stopping = stop.wanted if ranks.world == 1 else journal.stopping
             if epoch_ends or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
                 journal.catch_up()
                 checkpoints.save(step.number + 1, state)
             if stopping and step.number + 1 < plan.total_steps:
+                checkpoints.settle()
                 raise InterruptedTrainingError(
-                    f"Stopped by {stop.signal or 'a signal to another process'} after step "
+                    f"Stopped by {stop.wanted or 'a signal to another process'} after step "
                     f"{step.number + 1} of {plan.total_steps}; a checkpoint is safe",
                     fix="run the same command again (or let Snakemake do so): it goes on there",
                 )

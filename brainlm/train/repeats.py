@@ -51,7 +51,10 @@ def repeat(
     for number in range(count):
         own = around.checkpoints.folder / f"repeat-{number + 1}"
         checkpoints = replace(around.checkpoints, folder=own)
-        model, row = once(seed_of_repeat(seed, number), around._replace(checkpoints=checkpoints))
+        with checkpoints.settled():
+            model, row = once(
+                seed_of_repeat(seed, number), around._replace(checkpoints=checkpoints)
+            )
         rows.append(row)
         if best is None or row["val_loss"] < best[0]:
             best = (row["val_loss"], number, model)

@@ -1,17 +1,23 @@
-"""The machine around a training: device, threads, determinism, signals."""
+"""The machine around a training: device, threads, determinism, and when it has to end."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import torch
 
 from ..errors import InputError, ResourceError
+from .distributed import ranks_of
+
+#: Seconds by which clocks of a cluster may well differ.
+_SKEW = 60.0
 
 
 class InterruptedTrainingError(ResourceError):
@@ -19,24 +25,35 @@ class InterruptedTrainingError(ResourceError):
 
 
 class StopRequest:
-    """Whether a signal asked for an end."""
+    """Whether an end was asked for: by a signal, or because the job's time is nearly over."""
 
-    def __init__(self) -> None:
-        """No signal yet."""
+    def __init__(
+        self, seconds_left: float = math.inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """No signal yet. What time is left is known once and for all: wall clocks may be set."""
         self.signal: str | None = None
+        self._clock, self._end = clock, clock() + seconds_left
+
+    @property
+    def wanted(self) -> str | None:
+        """Who asked for an end, in words; None: nobody. The loops look at each step's end."""
+        if self.signal is None and self._clock() >= self._end:
+            return "the time limit of the job"
+        return self.signal
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; the loop looks at the next step's end."""
+        """Note the signal."""
         self.signal = signal.Signals(number).name
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[StopRequest]:
+def stop_signals(before_end_s: float = 0.0) -> Iterator[StopRequest]:
     """Within the block, SIGTERM and SIGUSR1 ask for an end instead of making one.
 
-    Slurm sends one of them before it takes a node away (`--signal`, preemption, time limit).
+    Slurm sends one of them before it takes a node away (`--signal`, preemption, time limit). Who
+    did not ask it to is stopped all the same `before_end_s` seconds before the job's end (0: not).
     """
-    request = StopRequest()
+    request = StopRequest(seconds_left(os.environ, before_end_s, time.time()))
     numbers = (signal.SIGTERM, signal.SIGUSR1)
     before: dict[int, Any] = {number: signal.signal(number, request.receive) for number in numbers}
     try:
@@ -44,6 +61,23 @@ def stop_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def seconds_left(environment: Mapping[str, str], before_end_s: float, now: float) -> float:
+    """Seconds until `before_end_s` before the end of the Slurm job; infinite where it is not known.
+
+    `now`: seconds since the epoch. A job that has not begun by this machine's clock, or is over,
+    tells that the clock is not that of Slurm's controller: no end is seen then. Several processes
+    stop together, so the clock of the first one's machine counts alone.
+    """
+    try:
+        end = float(environment["SLURM_JOB_END_TIME"])
+        start = float(environment.get("SLURM_JOB_START_TIME", "-inf"))
+    except (KeyError, ValueError):
+        return math.inf
+    if not before_end_s or not ranks_of(environment).first or not start - _SKEW <= now < end:
+        return math.inf
+    return max(0.0, end - now - before_end_s)
 
 
 def set_up(device: str, threads: int, *, deterministic: bool = True) -> torch.device:

@@ -15,8 +15,9 @@ from ..errors import InputError
 Settings = TypeVar("Settings")
 
 
-#: Options of `pretrain` that say how the work is done: a training may go on with others, and ends
-#: with the same result (to the rounding of sums, where the work is shared out otherwise).
+#: Options of `pretrain` and `finetune` that say how the work is done: a training may go on with
+#: others, and ends with the same result (to the rounding of sums, where the work is shared out
+#: otherwise).
 HOW = frozenset(
     {
         "accumulate",
@@ -28,13 +29,14 @@ HOW = frozenset(
         "keep_checkpoints",
         "parallel",
         "processes",
+        "stop_before_end_s",
     }
 )
 
 
-def deciding(pretrain: Mapping[str, Any]) -> dict[str, Any]:
-    """Of section `pretrain`, the options that decide the result: all that are not in `HOW`."""
-    return {name: value for name, value in pretrain.items() if name not in HOW}
+def deciding(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Of section `pretrain` or `finetune`, the options that decide the result: not in `HOW`."""
+    return {name: value for name, value in section.items() if name not in HOW}
 
 
 #: Windows per step that `base_learning_rate` is meant for (Goyal et al. 2017; He et al. 2022).
@@ -71,6 +73,7 @@ class PretrainSettings:
     parallel: str
     checkpoint_every: int
     keep_checkpoints: int
+    stop_before_end_s: float
     device: str
 
     @property
@@ -114,6 +117,7 @@ class FinetuneSettings:
     batch_size: int
     learning_rate: float
     weight_decay: float
+    processes: int
     repeats: int
     forecast: bool
     forecast_timepoints: int

@@ -107,18 +107,12 @@ class TrainState:
                 parameters[name].copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state on the CPU, of the first process; all must call it, others get none."""
-        named = {
+        """The whole state where it lies, each process its part; not copied."""
+        return {
             **{_MODEL + name: value for name, value in self._weights_and_buffers().items()},
             **optimizer_tensors(self.weights.named, self.optimizer),
             **{_EMA + name: value for name, value in self.ema.items()},
         }
-        gathered = {}
-        for name, value in named.items():
-            full = whole(value.detach())
-            if self.ranks.first:
-                gathered[name] = full.cpu()
-        return gathered
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put the state of `tensors` back."""

@@ -8,58 +8,29 @@ validation loss is what it ends with.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
 
 from ..errors import DataError
-from ..model.mae import MaskedAutoencoder
 from ..model.mask import generator
 from ..shards.sampler import Window, batches, random_windows
 from .checkpointing import Checkpoints, best_step
-from .distributed import ALONE
+from .data import share_out
+from .distributed import ALONE, Ranks
 from .journal import Journal
-from .lora import adapt, merge
-from .optim import clip, learning_rate_at, optimizer_tensors, restore_optimizer
-from .precision import Precision, autocast, weights_of
+from .learners import TuneState
+from .optim import learning_rate_at
+from .precision import Precision, autocast
 from .runtime import InterruptedTrainingError, StopRequest
 from .settings import FinetuneSettings
+from .task import Task
 
-_CLIP_NORM = 1.0
 _WARMUP = 0.05
-_BETAS = (0.9, 0.999)
-_MODEL = "model."
 
 Report = Callable[[dict[str, Any]], None]
-
-
-class Task(Protocol):
-    """What is learned."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The network, on its device; it is changed."""
-
-    @property
-    def autoencoder(self) -> MaskedAutoencoder:
-        """The pretrained part of it."""
-
-    @property
-    def decodes(self) -> bool:
-        """Whether the decoder is used, and learns too."""
-
-    @property
-    def train(self) -> Mapping[str, int]:
-        """Recordings to learn from -> time points."""
-
-    def loss(self, windows: Sequence[Window], step: int) -> Tensor:
-        """Of a batch, ()."""
-
-    def validate(self) -> dict[str, float]:
-        """`val_loss`, and what else is measured; the network is in eval mode."""
 
 
 class Circumstances(NamedTuple):
@@ -70,91 +41,7 @@ class Circumstances(NamedTuple):
     stop: StopRequest
     precision: Precision = "float32"
     checkpoint_every: int = 100
-
-
-class TuneState:
-    """The weights that learn, and their optimiser."""
-
-    ranks = ALONE
-
-    def __init__(self, task: Task, settings: FinetuneSettings, precision: Precision, seed: int):
-        """Choose what learns, and at which share of the rate."""
-        choose_learners(task, settings, seed)
-        self.model = task.model
-        self.weights = weights_of(self.model, precision, sharded=False)
-        self.learning = {name: w for name, w in self.weights.named.items() if w.requires_grad}
-        layers = len(task.autoencoder.encoder)
-        self.optimizer = AdamW(
-            [
-                {
-                    "params": [weight],
-                    "share": rate_share(name, layers, settings.layer_decay),
-                    "weight_decay": settings.weight_decay if weight.ndim == 2 else 0.0,
-                }
-                for name, weight in self.learning.items()
-            ],
-            betas=_BETAS,
-            fused=True,
-        )
-
-    def update(self, rate: float) -> Tensor:
-        """Clip the gradients and step; return their norm before, ()."""
-        norm = clip(self.learning.values(), _CLIP_NORM)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        self.optimizer.step()
-        self.weights.give_back()
-        return norm
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that changes, by name, on the CPU."""
-        named = {
-            **{_MODEL + name: weight for name, weight in self.learning.items()},
-            **optimizer_tensors(self.learning, self.optimizer),
-        }
-        return {name: value.detach().cpu() for name, value in named.items()}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put `tensors` back."""
-        with torch.no_grad():
-            for name, weight in self.learning.items():
-                weight.copy_(tensors[_MODEL + name])
-        self.weights.give_back()
-        restore_optimizer(self.learning, self.optimizer, tensors)
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Leave the network whole, in float32."""
-        for name, held in self.model.named_parameters():
-            held.data = self.weights.named[name].detach()
-        merge(self.model)
-        self.model.eval()
-
-
-def choose_learners(task: Task, settings: FinetuneSettings, seed: int) -> None:
-    """By `finetune.mode`: what lies behind the encoder learns always (the decoder if it is used).
-
-    With lora the decoder, where it is used, learns by low rank as well.
-    """
-    autoencoder = task.autoencoder
-    autoencoder.requires_grad_(settings.mode == "full")
-    autoencoder.decoder.requires_grad_(task.decodes and settings.mode != "lora")
-    if settings.mode == "lora":
-        parts = [autoencoder.encoder, *([autoencoder.decoder] if task.decodes else [])]
-        for number, part in enumerate(parts):
-            adapt(part, settings.lora_rank, generator(seed, "lora", number))
-
-
-def rate_share(name: str, layers: int, decay: float) -> float:
-    """The share of the learning rate that a weight gets: `decay` per layer below the head.
-
-    As BEiT and ViT-MAE do (Bao et al. 2022): tokens are layer 0, blocks 1 to `layers`.
-    """
-    parts = name.removeprefix("autoencoder.").split(".")
-    if parts[0] == "encoder":
-        return decay ** (layers - int(parts[1]))
-    below = parts[0] in ("tokenizer", "cls")
-    return decay ** (layers + 1) if below else 1.0
+    ranks: Ranks = ALONE
 
 
 def tune(
@@ -162,51 +49,76 @@ def tune(
 ) -> dict[str, Any]:
     """Train, or go on; return the row of the epoch with the lowest validation loss.
 
-    The network of `task` is then that epoch's.
+    The network of `task` is then that epoch's, in all processes.
     """
-    checkpoints, stop = around.checkpoints, around.stop
-    device = task.autoencoder.cls.device
-    state = TuneState(task, settings, around.precision, seed)
+    checkpoints, stop, ranks = around.checkpoints, around.stop, around.ranks
+    state = TuneState(task, settings, around.precision, seed, ranks)
     done = checkpoints.resume(state)
     per_epoch = math.ceil(len(task.train) / settings.batch_size)
     total = per_epoch * settings.epochs
-    journal = Journal(checkpoints.log, around.report, ALONE)
+    journal = Journal(checkpoints.log, around.report, ranks)
     for step in range(done, total):
         epoch, place = divmod(step, per_epoch)
-        if place == 0 and _gone_stale(checkpoints, epoch, settings.patience):
+        if place == 0 and _gone_stale(checkpoints, epoch, settings.patience, ranks):
             break
         if place == 0 or step == done:
             chosen = _epoch_batches(task, settings.batch_size, seed, epoch)
         rate = learning_rate_at(step, total, settings.learning_rate, _WARMUP)
-        torch.manual_seed(generator(seed, "dropout", step).initial_seed())
-        task.model.train()
-        state.weights.forget_gradients()
-        with autocast(around.precision, device):
-            loss = task.loss(chosen[place], step)
-        loss.backward()
-        state.weights.take_gradients()
-        norm = state.update(rate)
-        numbers = torch.stack([loss.detach().float(), norm, torch.zeros_like(norm)])
-        journal.note({"step": step + 1, "epoch": epoch + 1, "lr": rate}, numbers, chosen[place])
+        outcome = _train_step(task, state, chosen[place], step, rate, seed, around)
+        journal.note({"step": step + 1, "epoch": epoch + 1, "lr": rate}, outcome, chosen[place])
 
         epoch_ends = place + 1 == per_epoch
         if epoch_ends:
             journal.catch_up()
             journal.write({"step": step + 1, "epoch": epoch + 1, **_validated(task, around)})
-        stopping = stop.signal
+        stopping = stop.wanted if ranks.world == 1 else journal.stopping
         if epoch_ends or (step + 1) % around.checkpoint_every == 0 or stopping:
             journal.catch_up()
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < total:
+            checkpoints.settle()
             raise InterruptedTrainingError(
-                f"Stopped by {stopping} after step {step + 1} of at most {total}; a checkpoint is "
-                "safe",
+                f"Stopped by {stop.wanted or 'a signal to another process'} after step {step + 1} "
+                f"of at most {total}; a checkpoint is safe",
                 fix="run the same command again (or let Snakemake do so): it goes on there",
             )
-    best = best_step(checkpoints.log.rows())
+    checkpoints.settle()  # before the others read what the first process wrote
+    best = ranks.from_first(best_step(checkpoints.log.rows()) if ranks.first else 0)
     checkpoints.load(best, state)
     state.finish()
     return next(r for r in _validations(checkpoints) if r["step"] == best)
+
+
+def _train_step(
+    task: Task,
+    state: TuneState,
+    windows: Sequence[Window],
+    step: int,
+    rate: float,
+    seed: int,
+    around: Circumstances,
+) -> Tensor:
+    """One update; (3,) on the device: the loss, the gradient's norm, processes told to stop.
+
+    The loss is that of the whole batch, however it is shared out: the processes' errors and what
+    they weigh are added up one by one. A process without a window goes through the motions.
+    """
+    ranks, device = around.ranks, task.autoencoder.cls.device
+    key = (seed, "dropout", step, *([] if ranks.first else [ranks.rank]))
+    torch.manual_seed(generator(*key).initial_seed())
+    rows = share_out(len(windows), ranks.rank, ranks.world, passes=1)[0]
+    task.model.train()
+    state.weights.forget_gradients()
+    with autocast(around.precision, device):
+        loss = task.loss(state.trained, windows, rows or [0], step)
+    counts = int(len(rows) > 0)
+    stopping = torch.tensor(float(around.stop.wanted is not None), device=device)
+    weight, told_to_stop = ranks.total(torch.stack([loss.weight.float() * counts, stopping]))
+    part = loss.total.float() * (counts / weight)
+    (part * ranks.world).backward()  # for the gradients of the processes are averaged
+    state.weights.take_gradients()
+    norm = state.update(rate)
+    return torch.stack([ranks.total(part.detach().clone()), norm, told_to_stop])
 
 
 def _epoch_batches(task: Task, batch_size: int, seed: int, epoch: int) -> list[Sequence[Window]]:
@@ -225,7 +137,7 @@ def _epoch_batches(task: Task, batch_size: int, seed: int, epoch: int) -> list[S
 def _validated(task: Task, around: Circumstances) -> dict[str, float]:
     task.model.eval()
     with autocast(around.precision, task.autoencoder.cls.device):
-        found = task.validate()
+        found = task.validate(around.ranks)
     if not math.isfinite(found["val_loss"]):
         raise DataError(
             f"The validation loss is {found['val_loss']}", fix="lower finetune.learning_rate"
@@ -233,11 +145,15 @@ def _validated(task: Task, around: Circumstances) -> dict[str, float]:
     return found
 
 
-def _gone_stale(checkpoints: Checkpoints, epoch: int, patience: int) -> bool:
-    """Whether the last `patience` of `epoch` epochs brought no lower validation loss."""
-    rows = _validations(checkpoints) if epoch else []
+def _gone_stale(checkpoints: Checkpoints, epoch: int, patience: int, ranks: Ranks) -> bool:
+    """Whether the last `patience` of `epoch` epochs brought no lower validation loss.
+
+    The first process reads it in its log, and tells all.
+    """
+    rows = _validations(checkpoints) if epoch and ranks.first else []
     best = best_step(rows)
-    return any(row["step"] == best and epoch - row["epoch"] >= patience for row in rows)
+    stale = any(row["step"] == best and epoch - row["epoch"] >= patience for row in rows)
+    return bool(ranks.from_first(int(stale)))
 
 
 def _validations(checkpoints: Checkpoints) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ from brainlm.model.checkpoint import build_model
 from brainlm.model.config import ModelConfig
 from brainlm.model.heads import LabelModel
 from brainlm.model.mae import MaskedAutoencoder
-from brainlm.model.mask import count_visible, generator
+from brainlm.model.mask import generator
 from brainlm.phantom.network import simulate
 from brainlm.phantom.parameters import stream
 from brainlm.phantom.traits import AGE_RANGE, SCORE_RANGE, Traits
@@ -233,14 +233,8 @@ def _finetune_age(
         seed=seed,
         around=_around(folder / "age"),
     )
-    tokens = model.autoencoder.tokenizer.tokens
     outputs = predict(
-        model,
-        reader,
-        data.lengths["test"],
-        n_visible=count_visible(MASK_RATIO, tokens),
-        seed=seed,
-        batch_size=16,
+        model, reader, data.lengths["test"], mask_ratio=MASK_RATIO, seed=seed, batch_size=16
     )
     guess = np.stack([outputs[name] for name in sorted(data.lengths["test"])])
     return _r2(data, data.scale.to_label(guess))

@@ -39,7 +39,7 @@ from brainlm.evaluate.statistics import (
 )
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
-from brainlm.model.mask import count_visible, generator, random_mask
+from brainlm.model.mask import generator, random_mask
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import Window
@@ -471,9 +471,7 @@ def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:
         loaded.model,
         reader,
         reader.lengths("test"),
-        n_visible=count_visible(
-            loaded.card.mask_ratio, 8 * loaded.config.timepoints // loaded.config.patch
-        ),
+        mask_ratio=loaded.card.mask_ratio,
         seed=config.seed,
         batch_size=config.finetune.batch_size,
     )

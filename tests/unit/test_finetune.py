@@ -6,14 +6,18 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.finetune import finetune as command
 from brainlm.cli.pretrain import pretrain as pretrain_command
+from brainlm.config import load_config
 from brainlm.errors import DataError, InputError
+from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
-from brainlm.model.mask import count_visible, generator
+from brainlm.model.mask import generator
 from brainlm.shards.reader import ShardReader
 from brainlm.train.finetune import predict
 from brainlm.train.labelled import labelled_data
@@ -39,8 +43,7 @@ def one_thread():
 
 
 def _outputs(model, reader, lengths) -> np.ndarray:
-    n_visible = count_visible(0.5, 8 * CONFIG.timepoints // CONFIG.patch)
-    found = predict(model, reader, lengths, n_visible=n_visible, seed=1, batch_size=4)
+    found = predict(model, reader, lengths, mask_ratio=0.5, seed=1, batch_size=4)
     assert list(found) == sorted(lengths)
     return np.array(list(found.values()))
 
@@ -62,17 +65,42 @@ def test_a_planted_class_is_found_in_new_subjects(reader) -> None:
     assert logits[truth == 1].mean() > logits[truth == 0].mean() + 0.5
 
 
-def test_a_prediction_does_not_depend_on_who_else_is_predicted(reader) -> None:
+def _poor(series: np.ndarray) -> np.ndarray:
+    """The recording with data in two of its parcels alone."""
+    return np.where(np.arange(series.shape[1]) < 2, series, np.float32(np.nan))
+
+
+def test_a_prediction_does_not_depend_on_who_else_is_predicted(study, reader, monkeypatch) -> None:
+    """To the last bit, also beside a recording of few parcels; and `BrainLM` says the same."""
     model = untrained()
     model.initialize_head(generator(0))
     torch.nn.init.normal_(model.head[-1].weight, generator=generator(1))
     lengths = labelled_data(reader, SCORE, CONFIG.timepoints).lengths["test"]
-    place = {"n_visible": 8, "seed": 1}
-    together = predict(model, reader, lengths, batch_size=5, **place)
+    place = {"mask_ratio": 0.5, "seed": 1, "batch_size": 5}
+    together = predict(model, reader, lengths, **place)
     assert np.std(list(together.values())) > 0.01
     for name, length in lengths.items():
-        alone = predict(model, reader, {name: length}, batch_size=1, **place)
-        assert alone[name] == pytest.approx(together[name], abs=1e-5)
+        assert predict(model, reader, {name: length}, **place)[name] == together[name]
+
+    poorest, plain = min(lengths), reader.series
+    monkeypatch.setattr(
+        reader, "series", lambda name: _poor(plain(name)) if name == poorest else plain(name)
+    )
+    beside = predict(model, reader, lengths, **place)
+    assert beside.pop(poorest) != together.pop(poorest)
+    assert beside == together
+
+
+def test_the_command_predicts_what_the_python_interface_does(study, tmp_path) -> None:
+    own = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    command("score", own.root)
+    evaluate_clinical("score", own.root)
+    table = pd.read_parquet(own.path("clinical_predictions", run="brainlm", target="score"))
+    model = BrainLM.from_pretrained(own.path("finetuned", run="brainlm", target="score").parent)
+    reader, seed = ShardReader(own.path("shards_index")), load_config(own.path("config")).seed
+    for row in table.itertuples():
+        scaled = reader.series(row.recording_id)
+        assert model.predict(scaled, scaled=True, seed=seed) == row.brainlm
 
 
 def test_the_best_epoch_is_kept(reader) -> None:
@@ -132,7 +160,8 @@ def test_missing_labels_are_left_out_and_counted(reader, monkeypatch) -> None:
         table.assign(label_score=table["label_score"].where(~table["subject"].isin(["01", "25"]))),
     )
     data = labelled_data(reader, SCORE, CONFIG.timepoints)
-    assert data.n_missing == 2
+    assert data.missing == {"train": 1, "val": 1, "test": 0}
+    assert data.told_missing == "2 recordings (1 train, 1 val)"
     assert len(data.lengths["train"]) == 23
     assert len(data.lengths["val"]) == 7
 

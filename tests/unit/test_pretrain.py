@@ -81,6 +81,7 @@ SETTINGS = PretrainSettings(
     parallel="ddp",
     checkpoint_every=2,
     keep_checkpoints=2,
+    stop_before_end_s=120.0,
     device="cpu",
 )
 STEPS = 12  # 4 epochs of ceil(5 / 2) steps

@@ -20,17 +20,18 @@ from brainlm.cli.pretrain import pretrain as pretrain_command
 from brainlm.errors import DataError, InputError
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
-from brainlm.model.mask import count_visible, generator
+from brainlm.model.mask import generator
 from brainlm.model.transformer import Attention
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import even_windows
 from brainlm.train.finetune import LabelTask, predict
 from brainlm.train.forecasting import finetune_forecast, forecast_scores, forecast_task
 from brainlm.train.labelled import head_card, labelled_data
+from brainlm.train.learners import rate_share
 from brainlm.train.lora import LowRank, adapt, merge
+from brainlm.train.masking import Masking
 from brainlm.train.repeats import repeat, seed_of_repeat
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest
-from brainlm.train.tuning import rate_share
 
 from .synthetic_cohort import make_shards, write_recording, write_study
 from .tuning_study import CONFIG, GROUP, SCORE, SETTINGS, around_of, make_study, tune, untrained
@@ -181,7 +182,8 @@ def test_a_signal_saves_and_stops(reader, tmp_path) -> None:
     stop = StopRequest()
 
     def ask(row: dict) -> None:
-        stop.signal = "SIGUSR1" if row["step"] == 3 else None
+        if row["step"] == 3:
+            stop.signal = "SIGUSR1"
 
     around = around_of(tmp_path, ask, stop)
     with pytest.raises(InterruptedTrainingError, match="SIGUSR1 after step 4 of at most 12"):
@@ -235,7 +237,9 @@ def test_a_new_head_reads_differences_not_levels(reader) -> None:
         model.initialize_head(generator(0))
         model.autoencoder.encoder_norm.weight.data *= gain
         model.autoencoder.encoder_norm.bias.data += offset
-        task = LabelTask(model, reader, data, lambda *some: torch.zeros(()), 16, 0, 4)
+        task = LabelTask(
+            model, reader, data, lambda *some: torch.zeros(()), Masking("random", 0.5, 16), 0, 4
+        )
         task.standardize()
         (signal, _), _ = task.look(even_windows(data.lengths["train"], 40), "start")
         everything = torch.arange(32).expand(len(signal), -1)
@@ -266,9 +270,8 @@ def test_several_classes_are_found_in_new_subjects(reader, monkeypatch) -> None:
     assert data.classes == ("low", "middle", "top")
     card = head_card(three, SETTINGS, data)
     assert (card.outputs, card.classes) == (3, data.classes)
-    n_visible = count_visible(0.5, 8 * CONFIG.timepoints // CONFIG.patch)
     lengths = data.lengths["test"]
-    found = predict(model, reader, lengths, n_visible=n_visible, seed=1, batch_size=4)
+    found = predict(model, reader, lengths, mask_ratio=0.5, seed=1, batch_size=4)
     chance = card.to_label(np.stack([found[name] for name in sorted(lengths)]))
     truth = data.truth(sorted(lengths))
     np.testing.assert_allclose(chance.sum(axis=1), 1)
@@ -290,7 +293,8 @@ def test_a_forecast_is_learned_and_sees_nothing_of_the_future(waves, tmp_path) -
     assert after["mse"] == pytest.approx(best["val_loss"])
     assert after["mse"] < 0.6 * before["mse"]
     assert after["r2"] > 0.3
-    truth, guess = task.forecast(task.val_windows[:2])
+    signal = task.signal(task.val_windows[:2])
+    guess = task.model(signal)
     stack = reader.stack
 
     def other_future(windows, length):
@@ -300,18 +304,17 @@ def test_a_forecast_is_learned_and_sees_nothing_of_the_future(waves, tmp_path) -
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "stack", other_future)
-        changed, again = task.forecast(task.val_windows[:2])
-    assert torch.equal(guess, again)
-    torch.testing.assert_close(changed, truth + 7, rtol=0, atol=0.02)
+        changed = task.signal(task.val_windows[:2])
+    assert torch.equal(guess, task.model(changed))
+    torch.testing.assert_close(changed[:, :, -10:], signal[:, :, -10:] + 7, rtol=0, atol=0.02)
 
 
 def test_only_the_future_counts(waves, monkeypatch) -> None:
     task = forecast_task(waves[1], waves[0], SETTINGS)
-    windows = task.val_windows[:3]
-    truth, _ = task.forecast(windows)
-    monkeypatch.setattr(type(task.model), "forecast", lambda self, x, n: x[:, :, -n:] + 2.0)
-    assert float(task.loss(windows, 0)) == pytest.approx(4.0)
-    assert truth.shape[-1] == 10
+    monkeypatch.setattr(type(task.model), "forward", lambda self, x: x[:, :, -10:] + 2.0)
+    loss = task.loss(task.model, task.val_windows, [0, 2], 0)
+    assert float(loss.mean) == pytest.approx(4.0)
+    assert int(loss.weight) == 2 * 8 * 10
 
 
 def test_a_future_as_long_as_the_window_is_refused(waves) -> None:

@@ -39,6 +39,7 @@ SETTINGS = FinetuneSettings(
     batch_size=4,
     learning_rate=0.005,
     weight_decay=0.01,
+    processes=1,
     repeats=1,
     forecast=False,
     forecast_timepoints=10,

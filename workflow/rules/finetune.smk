@@ -19,17 +19,18 @@ rule finetune_model:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
+        gpu=study.finetune_gpus,
         cpus_per_gpu=8,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
+        launcher=study.finetune_launcher,
     message:
         "finetune on {wildcards.target}"
     shell:
-        "brainlm finetune --target {wildcards.target} --threads {threads}"
+        "{params.launcher} finetune --target {wildcards.target} --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -47,15 +48,16 @@ rule finetune_forecast:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
+        gpu=study.finetune_gpus,
         cpus_per_gpu=8,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
+        launcher=study.finetune_launcher,
     message:
         "finetune on forecasting"
     shell:
-        "brainlm finetune --task forecast --threads {threads}"
+        "{params.launcher} finetune --task forecast --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

@@ -1,0 +1,74 @@
+"""What fine-tuning asks of whatever is learned (a label, a forecast)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..model.mae import MaskedAutoencoder
+from ..shards.sampler import Window
+from .distributed import Ranks
+
+
+class Loss(NamedTuple):
+    """A weighted mean in two parts, each of which can be added up over processes."""
+
+    total: Tensor  # () the weighted sum of the errors
+    weight: Tensor  # () the sum of their weights
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss, ()."""
+        return self.total / self.weight
+
+
+class Task(Protocol):
+    """What is learned."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, on its device; it is changed."""
+
+    @property
+    def autoencoder(self) -> MaskedAutoencoder:
+        """The pretrained part of it."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the decoder is used, and learns too."""
+
+    @property
+    def train(self) -> Mapping[str, int]:
+        """Recordings to learn from -> time points."""
+
+    def loss(
+        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
+    ) -> Loss:
+        """Of some `rows` of the batch `windows`, the same whatever the other rows.
+
+        `trained` is `model`, or what averages its gradients over processes: its forward pass is
+        the one to call.
+        """
+
+    def validate(self, ranks: Ranks) -> dict[str, float]:
+        """`val_loss`, and what else is measured; the network is in eval mode.
+
+        The processes share the work, and all get the numbers that one would.
+        """
+
+
+def gathered(
+    part: NDArray[np.float64], rows: range, count: int, ranks: Ranks
+) -> NDArray[np.float64]:
+    """All `count` rows of a table, of which this process has `rows` as its `part` (rows, columns).
+
+    Nothing is rounded: each row is added to zeros alone.
+    """
+    table = torch.zeros(count, part.shape[1], dtype=torch.float64)
+    table[rows.start : rows.stop] = torch.from_numpy(part)
+    return np.asarray(ranks.total(table).numpy())
