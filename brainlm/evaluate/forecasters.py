@@ -23,6 +23,9 @@ from .baselines.persistence import mean, persistence
 from .baselines.vector_autoregression import fit_vector_autoregression
 from .forecasts import Forecaster, forecast_error
 
+#: Methods that take no training by steps.
+LINEAR = ("mean", "persistence", "ar", "var")
+
 
 @dataclass(frozen=True)
 class Horizon:

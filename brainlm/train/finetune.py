@@ -30,6 +30,7 @@ from .data import Coverage, fewest_parcels, load_batch, share_out
 from .distributed import ALONE, Ranks
 from .labelled import LabelledData, loss_function
 from .masking import Masking
+from .pretrained_task import PretrainedTask
 from .settings import FinetuneSettings
 from .standardized import Standardized
 from .task import Loss, gathered
@@ -37,7 +38,7 @@ from .tuning import Circumstances, tune
 
 
 @dataclass(frozen=True, eq=False)
-class LabelTask:
+class LabelTask(PretrainedTask):
     """Learning one label: what `tuning.tune` asks for."""
 
     model: LabelModel
@@ -46,7 +47,7 @@ class LabelTask:
     loss_of: Callable[[Tensor, Sequence[str]], Loss]
     masking: Masking
     seed: int
-    batch_size: int
+    settings: FinetuneSettings
     decodes = False
 
     @property
@@ -69,7 +70,7 @@ class LabelTask:
         self.model.eval()
         pooled = [
             self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
-            for number, some in enumerate(batches(windows, self.batch_size))
+            for number, some in enumerate(batches(windows, self.settings.batch_size))
         ]
         first = self.model.head[0]
         assert isinstance(first, nn.Linear)
@@ -107,7 +108,7 @@ class LabelTask:
             {name: lengths[name] for name in names[rows.start : rows.stop]},
             mask_ratio=self.masking.ratio,
             seed=self.seed,
-            batch_size=self.batch_size,
+            batch_size=self.settings.batch_size,
         )
         part = np.array(list(guessed.values()), np.float64).reshape(len(rows), columns)
         outputs = torch.from_numpy(gathered(part, rows, len(names), ranks)).float()
@@ -153,7 +154,7 @@ def finetune(
         loss_function(kind, data, settings.class_weights),
         Masking.of(config, "random", mask_ratio, reader.parcels, fewest),
         seed,
-        settings.batch_size,
+        settings,
     )
     task.standardize()
     best = tune(task, settings, seed, around)

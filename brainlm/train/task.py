@@ -1,4 +1,4 @@
-"""What fine-tuning asks of whatever is learned (a label, a forecast)."""
+"""What the loop of fine-tuning asks of whatever is learned (a label, a forecast)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..model.mae import MaskedAutoencoder
 from ..shards.sampler import Window
 from .distributed import Ranks
 
@@ -27,6 +26,30 @@ class Loss(NamedTuple):
         return self.total / self.weight
 
 
+class Pace(Protocol):
+    """How the loop goes."""
+
+    @property
+    def epochs(self) -> int:
+        """Most passes over the train split."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a lower validation loss after which it ends."""
+
+    @property
+    def batch_size(self) -> int:
+        """Windows per step."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices."""
+
+
 class Task(Protocol):
     """What is learned."""
 
@@ -35,16 +58,18 @@ class Task(Protocol):
         """The network, on its device; it is changed."""
 
     @property
-    def autoencoder(self) -> MaskedAutoencoder:
-        """The pretrained part of it."""
-
-    @property
-    def decodes(self) -> bool:
-        """Whether the decoder is used, and learns too."""
+    def window(self) -> int:
+        """Time points of what it is shown in training."""
 
     @property
     def train(self) -> Mapping[str, int]:
         """Recordings to learn from -> time points."""
+
+    def choose_learners(self, seed: int) -> None:
+        """Leave `requires_grad` to the weights that are to learn; once, before any step."""
+
+    def rate_share(self, name: str) -> float:
+        """The share of the learning rate that a weight of `model` gets."""
 
     def loss(
         self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int

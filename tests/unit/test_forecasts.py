@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,8 @@ from brainlm.layout import Study
 from brainlm.provenance import sidecar_path
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import even_windows
+from brainlm.train import tuning
+from brainlm.train.runtime import InterruptedTrainingError
 from brainlm.train.validation import scores
 
 from .synthetic_cohort import make_shards, params, write_study
@@ -213,6 +219,38 @@ def test_the_commands_compare_models_and_baselines(study, capsys) -> None:
     # The study's parcels follow slow factors: what was a moment ago tells more than the mean does.
     error = tidy[(tidy.metric == "mse") & (tidy.step == "1")].set_index("method")["value"]
     assert error["ar"] < error["persistence"] < error["mean"]
+
+
+def test_a_network_goes_on_where_it_was_stopped(study, monkeypatch) -> None:
+    """Stopped at each third step, an LSTM ends with the same sums."""
+    chosen = json.loads(params(study, "score-forecast"))
+    chosen["forecasts"] |= {"search": False, "epochs": 3, "batch_size": 2}
+    chosen["pretrain"]["checkpoint_every"] = 1
+    command = partial(score_forecast, "lstm", study.root, json.dumps(chosen))
+    command()
+    wanted = study.path("forecast_sums", run="brainlm", method="lstm").read_bytes()
+    shutil.rmtree(study.root / "evaluation/brainlm/forecast/checkpoints/lstm")
+
+    steps = 0
+    real = tuning._train_step
+
+    def stopped_at_times(*given, **named):
+        nonlocal steps
+        steps += 1
+        if steps % 3 == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return real(*given, **named)
+
+    monkeypatch.setattr(tuning, "_train_step", stopped_at_times)
+    interruptions = 0
+    while True:
+        try:
+            command()
+            break
+        except InterruptedTrainingError:
+            interruptions += 1
+    assert interruptions >= 2
+    assert study.path("forecast_sums", run="brainlm", method="lstm").read_bytes() == wanted
 
 
 def test_a_method_that_is_none_is_named(study) -> None:

@@ -1,8 +1,9 @@
 """Latent ODE (Chen et al. 2018; Rubanova et al. 2019): a variational autoencoder of trajectories.
 
-A recurrent network reads the past backwards and tells a distribution of the state some volumes
-before its end; from there learned dynamics run through the known end of the past into the future.
-What was known holds the state fast; the future is the forecast.
+A recurrent network reads the past and tells a distribution of the state some volumes before its
+end; from there learned dynamics run through the known end of the past into the future. What was
+known holds the state fast; the future is the forecast. The past is read in its own order, not
+backwards as where the state is that of the beginning: what was last tells most of what follows.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from .networks import ForecastNetwork, begin_with_the_mean, squared_error
 from .odes import Dynamics, solve
 
-#: Size of the state and peak learning rates to choose from on validation.
-SEARCH = tuple({"state": state, "rate": rate} for state in (16, 64) for rate in (1e-3, 3e-3))
+#: Sizes and peak learning rates to choose from on validation.
+SEARCH = [(size, rate) for size in (16, 64) for rate in (3e-3, 1e-3)]
 
 #: Volumes of the past that the trajectory must go through.
 _LEAD = 20
@@ -52,7 +53,7 @@ class LatentODEForecaster(ForecastNetwork):
 
     def _state(self, past: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the state before the trajectory, (windows, state)."""
-        read, _ = self.reader(past.transpose(1, 2).flip(1))
+        read, _ = self.reader(past.transpose(1, 2))
         mean, log_variance = self.told(read[:, -1]).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 10)
 

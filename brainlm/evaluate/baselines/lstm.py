@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from .networks import ForecastNetwork, begin_with_the_mean
 
-#: Units and peak learning rates to choose from on validation.
-SEARCH = tuple({"hidden": hidden, "rate": rate} for hidden in (128, 512) for rate in (1e-3, 3e-3))
+#: Sizes and peak learning rates to choose from on validation.
+SEARCH = [(size, rate) for size in (128, 512) for rate in (3e-3, 1e-3)]
 
 
 class LSTMForecaster(ForecastNetwork):

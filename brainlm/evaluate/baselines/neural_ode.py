@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .networks import ForecastNetwork, begin_with_the_mean
 from .odes import Dynamics, solve
 
-#: Size of the state and peak learning rates to choose from on validation.
-SEARCH = tuple({"state": state, "rate": rate} for state in (32, 128) for rate in (1e-3, 3e-3))
+#: Sizes and peak learning rates to choose from on validation.
+SEARCH = [(size, rate) for size in (32, 128) for rate in (3e-3, 1e-3)]
 
 #: Volumes that the first state is read from.
 _READ = 20
