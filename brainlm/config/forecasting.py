@@ -31,12 +31,12 @@ class Forecasts(Section):
         "neural-ode, latent-ode: networks trained from scratch (the last two need torchdiffeq)",
     )
     epochs: Annotated[int, Field(ge=1)] = Field(
-        30, description="most passes over the train split of a network trained from scratch"
+        100, description="most passes over the train split of a network trained from scratch"
     )
     patience: Annotated[int, Field(ge=1)] = Field(
-        5, description="epochs without a lower validation error after which it ends"
+        15, description="epochs without a lower validation error after which it ends"
     )
-    batch_size: Annotated[int, Field(ge=1)] = Field(32, description="windows per step")
+    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="windows per step")
     search: bool = Field(
         True,
         description="try each of four settings (size, rate) and keep the best on validation; "

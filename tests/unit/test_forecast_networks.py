@@ -144,3 +144,12 @@ def test_the_setting_of_the_lowest_validation_error_is_taken(reader, tmp_path, m
     windows = even_windows(reader.lengths("val"), WINDOW)
     again = forecast_error(network, reader, windows, **_horizon().how)
     assert again == pytest.approx(min(chosen["val_mse"].values()), rel=1e-6)
+
+
+def test_an_lstm_can_stay_where_it_is() -> None:
+    """Before its units have learned anything, a share of 1 is persistence."""
+    network = LSTMForecaster(4, 8)
+    past = torch.randn(2, 4, 20)
+    with torch.no_grad():
+        network.stays.fill_(1.0)
+    torch.testing.assert_close(network(past, 5), persistence(past, 5))
