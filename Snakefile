@@ -69,6 +69,7 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/forecasts.smk"
 include: "workflow/rules/report.smk"
 
 

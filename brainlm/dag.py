@@ -19,7 +19,7 @@ from .config import Config, parse_config
 from .dag_cohort import Cohort
 from .dag_memory import Memory
 from .errors import InputError
-from .layout import TEMPLATES, folder_of
+from .layout import FORECAST_MODELS, TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
 from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
 from .shards.splits import assign_splits
@@ -110,7 +110,16 @@ class Dag(Cohort, Memory):
 
     def pattern(self, kind: str) -> str:
         """The path of a kind of file, with Snakemake's wildcards left in it."""
-        wildcards = ("folder", "recording", "anat", "anat_folder", "target", "batch", "shard")
+        wildcards = (
+            "folder",
+            "recording",
+            "anat",
+            "anat_folder",
+            "target",
+            "batch",
+            "shard",
+            "method",
+        )
         fields = {name: f"{{{name}}}" for name in wildcards}
         return TEMPLATES[kind].format(**fields, **self.config.labels, run=self.config.pretrain.run)
 
@@ -129,6 +138,18 @@ class Dag(Cohort, Memory):
         """The fine-tuned models: one for each label, and for forecasting where it is wanted."""
         forecast = [self.pattern("forecaster")] if self.config.finetune.forecast else []
         return self.each_target("finetuned") + forecast
+
+    def forecast_model(self, wildcards: Any) -> list[str]:
+        """The model that a method of forecasting needs; none to be fitted without one."""
+        if wildcards.method in FORECAST_MODELS:
+            return [self.pattern(FORECAST_MODELS[wildcards.method])]
+        return [self.pattern("model")] if self.config.released.source else []
+
+    @property
+    def forecast_sums(self) -> list[str]:
+        """What each method's forecasts were worth."""
+        pattern = self.pattern("forecast_sums")
+        return [pattern.format(method=method) for method in self.config.forecasts.methods]
 
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""

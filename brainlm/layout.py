@@ -16,7 +16,7 @@ _GRID = "_space-{space}_res-{res}"
 
 #: Name of each kind of file -> its path below the study folder. The fields in braces are
 #: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
-#: (space, res, atlas, estimator) and, for models, `run` and `target`, for fMRIPrep `job`,
+#: (space, res, atlas, estimator) and, for models, `run`, `target` and `method`, for fMRIPrep `job`,
 #: for shards `shard`.
 TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
@@ -78,6 +78,9 @@ TEMPLATES: dict[str, str] = {
     "model_log": "models/{run}/metrics.jsonl",
     "finetuned": "models/{run}-{target}/model.safetensors",
     "forecaster": "models/{run}-forecast/model.safetensors",
+    "forecast_sums": "evaluation/{run}/forecast/{method}.parquet",
+    "forecast": "evaluation/{run}/forecast/metrics.json",
+    "forecast_scores": "evaluation/{run}/forecast/scores.tsv",
     "embeddings": "embeddings/{run}.parquet",
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
@@ -89,6 +92,9 @@ TEMPLATES: dict[str, str] = {
     "audit": "qc/audit.tsv",
     "phantom_check": "qc/phantom_truth.json",
 }
+
+#: Methods of forecasting that are models of this study -> the kind of file that holds them.
+FORECAST_MODELS = {"brainlm": "forecaster", "zero-shot": "model"}
 
 _ENTITY = re.compile(r"^[a-z0-9]+-[a-zA-Z0-9+]+$")
 

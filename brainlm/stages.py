@@ -133,6 +133,12 @@ STAGES: dict[str, Stage] = {
         Stage("probe", ("probe", "evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
         Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
+        Stage(
+            "score-forecast",
+            ("forecasts", "finetune", "pretrain", "released", "model"),
+            takes_seed=True,
+        ),
+        Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
         Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),

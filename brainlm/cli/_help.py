@@ -49,6 +49,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "probe",
         "evaluate-reconstruction",
         "evaluate-clinical",
+        "score-forecast",
+        "compare-forecasts",
     ),
     "To look at": ("qc-figure", "report", "audit"),
     "Data with known truth": ("phantom", "phantom-check"),

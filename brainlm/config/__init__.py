@@ -18,6 +18,7 @@ from .files import (
     study_presets,
     to_commented_yaml,
 )
+from .forecasting import Forecasts
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -46,6 +47,7 @@ __all__ = [
     "Evaluate",
     "Finetune",
     "Fmriprep",
+    "Forecasts",
     "Ica",
     "Model",
     "Motion",

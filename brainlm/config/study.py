@@ -11,6 +11,7 @@ from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
+from .forecasting import Forecasts
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -68,6 +69,7 @@ class Config(Section):
     probe: Probe = Probe()
     tracking: Tracking = Tracking()
     evaluate: Evaluate = Evaluate()
+    forecasts: Forecasts = Forecasts()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"
     )

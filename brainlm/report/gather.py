@@ -86,6 +86,7 @@ class Findings:
     reconstruction: dict[str, Any] | None
     traces: pd.DataFrame | None
     clinical: dict[str, Clinical]
+    forecast: dict[str, Any] | None
     phantom: dict[str, Any] | None
     doubtful: list[str]  # T1w images (anat_id) that may not lie where the template does
     unsettled: list[str]  # recordings whose ICA did not settle, denoised otherwise
@@ -148,6 +149,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
         log=reader.read(reader.path("model_log"), _json_lines),
         reconstruction=reader.read(reader.path("reconstruction"), _json_object),
         traces=reader.read(reader.path("reconstruction_traces"), pd.read_parquet),
+        forecast=reader.read(reader.path("forecast"), _json_object),
         clinical=clinical,
         phantom=reader.read(reader.path("phantom_check"), _json_object),
         doubtful=_doubtful_anatomies(reader, recordings),

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from . import flow, recordings, results
+from .forecasts import forecasts
 from .gather import Findings
 from .methods import methods
 from .outcome import count_statuses
@@ -49,6 +50,7 @@ def page_content(findings: Findings, figures: Mapping[str, bytes]) -> dict[str, 
         "training": results.training(findings),
         "reconstruction": results.reconstruction(findings),
         "clinical": results.clinical(findings),
+        "forecasts": forecasts(findings.forecast),
         "phantom": results.phantom(findings),
         "provenance": findings.provenance,
         "methods": methods(findings),

@@ -33,6 +33,7 @@ from .distributed import ALONE, Ranks
 from .label_scores import measured_labels
 from .labelled import LabelledData, loss_function
 from .masking import Masking
+from .pretrained_task import PretrainedTask
 from .settings import FinetuneSettings
 from .standardized import Standardized
 from .task import Loss, gathered
@@ -41,7 +42,7 @@ from .validation import Measured
 
 
 @dataclass(frozen=True, eq=False)
-class LabelTask:
+class LabelTask(PretrainedTask):
     """Learning one label: what `tuning.tune` asks for."""
 
     model: LabelModel
@@ -51,7 +52,7 @@ class LabelTask:
     loss_of: Callable[[Tensor, Sequence[str]], Loss]
     masking: Masking
     seed: int
-    batch_size: int
+    settings: FinetuneSettings
     decodes = False
 
     @property
@@ -74,7 +75,7 @@ class LabelTask:
         self.model.eval()
         pooled = [
             self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
-            for number, some in enumerate(batches(windows, self.batch_size))
+            for number, some in enumerate(batches(windows, self.settings.batch_size))
         ]
         first = self.model.head[0]
         assert isinstance(first, nn.Linear)
@@ -112,7 +113,7 @@ class LabelTask:
             {name: lengths[name] for name in names[rows.start : rows.stop]},
             mask_ratio=self.masking.ratio,
             seed=self.seed,
-            batch_size=self.batch_size,
+            batch_size=self.settings.batch_size,
         )
         part = np.array(list(guessed.values()), np.float64).reshape(len(rows), columns)
         outputs = gathered(part, rows, len(names), ranks).squeeze(axis=1 if columns == 1 else ())
@@ -169,7 +170,7 @@ def finetune(
         loss_function(kind, data, settings.class_weights),
         masking,
         seed,
-        settings.batch_size,
+        settings,
     )
     task.standardize()
     best = tune(task, settings, seed, around)

@@ -18,6 +18,7 @@ from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows
 from .data import load_batch, share_out
 from .distributed import ALONE, Ranks
+from .pretrained_task import PretrainedTask
 from .settings import FinetuneSettings
 from .task import Loss
 from .tuning import Circumstances, tune
@@ -39,14 +40,14 @@ class Forecaster(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class ForecastTask:
+class ForecastTask(PretrainedTask):
     """Learning to forecast: what `tuning.tune` asks for."""
 
     model: Forecaster
     reader: ShardReader
     train: Mapping[str, int]
     val_windows: Sequence[Window]
-    batch_size: int
+    settings: FinetuneSettings
     decodes = True
 
     @property
@@ -94,7 +95,7 @@ def forecast_tally(
     Of the task's network, or of what else makes a `forecast` of whole windows.
     """
     forecast, future = forecast or task.model, task.model.timepoints
-    chosen = batches(windows, task.batch_size)
+    chosen = batches(windows, task.settings.batch_size)
     tally = Tally(windows, task.autoencoder.config.parcels)
     for row in share_out(len(chosen), ranks.rank, ranks.world, passes=1)[0]:
         signal = task.signal(chosen[row])
@@ -165,5 +166,5 @@ def forecast_task(
         reader,
         long_enough,
         even_windows(val, window),
-        settings.batch_size,
+        settings,
     )

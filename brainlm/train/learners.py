@@ -1,4 +1,4 @@
-"""Which weights learn in fine-tuning, how fast, and what becomes of them."""
+"""The weights that learn in fine-tuning: how fast, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ..model.mask import generator
 from .distributed import ALONE, Ranks, averaging_gradients
-from .lora import adapt, merge
+from .lora import merge
 from .optim import clip, optimizer_tensors, restore_optimizer
 from .precision import Precision, weights_of
-from .settings import FinetuneSettings
-from .task import Task
+from .task import Pace, Task
 
 _CLIP_NORM = 1.0
 _BETAS = (0.9, 0.999)
@@ -30,24 +28,23 @@ class TuneState:
     def __init__(
         self,
         task: Task,
-        settings: FinetuneSettings,
+        pace: Pace,
         precision: Precision,
         seed: int,
         ranks: Ranks = ALONE,
     ):
-        """Choose what learns, and at which share of the rate."""
-        choose_learners(task, settings, seed)
+        """Let the task choose what learns, and at which share of the rate."""
+        task.choose_learners(seed)
         self.ranks = ranks
         self.model = task.model
         self.weights = weights_of(self.model, precision, sharded=False)
         self.learning = {name: w for name, w in self.weights.named.items() if w.requires_grad}
-        layers = len(task.autoencoder.encoder)
         self.optimizer = AdamW(
             [
                 {
                     "params": [weight],
-                    "share": rate_share(name, layers, settings.layer_decay),
-                    "weight_decay": settings.weight_decay if weight.ndim == 2 else 0.0,
+                    "share": task.rate_share(name),
+                    "weight_decay": pace.weight_decay if weight.ndim == 2 else 0.0,
                 }
                 for name, weight in self.learning.items()
             ],
@@ -88,29 +85,3 @@ class TuneState:
             held.data = self.weights.named[name].detach()
         merge(self.model)
         self.model.eval()
-
-
-def choose_learners(task: Task, settings: FinetuneSettings, seed: int) -> None:
-    """By `finetune.mode`: what lies behind the encoder learns always (the decoder if it is used).
-
-    With lora the decoder, where it is used, learns by low rank as well.
-    """
-    autoencoder = task.autoencoder
-    autoencoder.requires_grad_(settings.mode == "full")
-    autoencoder.decoder.requires_grad_(task.decodes and settings.mode != "lora")
-    if settings.mode == "lora":
-        parts = [autoencoder.encoder, *([autoencoder.decoder] if task.decodes else [])]
-        for number, part in enumerate(parts):
-            adapt(part, settings.lora_rank, generator(seed, "lora", number))
-
-
-def rate_share(name: str, layers: int, decay: float) -> float:
-    """The share of the learning rate that a weight gets: `decay` per layer below the head.
-
-    As BEiT and ViT-MAE do (Bao et al. 2022): tokens are layer 0, blocks 1 to `layers`.
-    """
-    parts = name.removeprefix("autoencoder.").split(".")
-    if parts[0] == "encoder":
-        return decay ** (layers - int(parts[1]))
-    below = parts[0] in ("tokenizer", "cls")
-    return decay ** (layers + 1) if below else 1.0

@@ -1,4 +1,4 @@
-"""What fine-tuning asks of whatever is learned (a label, a forecast)."""
+"""What the loop of fine-tuning asks of whatever is learned (a label, a forecast)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,30 @@ class Loss(NamedTuple):
         return self.total / self.weight
 
 
+class Pace(Protocol):
+    """How the loop goes."""
+
+    @property
+    def epochs(self) -> int:
+        """Most passes over the train split."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a lower validation loss after which it ends."""
+
+    @property
+    def batch_size(self) -> int:
+        """Windows per step."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices."""
+
+
 class Task(Protocol):
     """What is learned."""
 
@@ -36,16 +60,22 @@ class Task(Protocol):
         """The network, on its device; it is changed."""
 
     @property
-    def autoencoder(self) -> MaskedAutoencoder:
-        """The pretrained part of it."""
+    def autoencoder(self) -> MaskedAutoencoder | None:
+        """The pretrained part of it, of which pictures are made; None: there is none."""
 
     @property
-    def decodes(self) -> bool:
-        """Whether the decoder is used, and learns too."""
+    def window(self) -> int:
+        """Time points of what it is shown in training."""
 
     @property
     def train(self) -> Mapping[str, int]:
         """Recordings to learn from -> time points."""
+
+    def choose_learners(self, seed: int) -> None:
+        """Leave `requires_grad` to the weights that are to learn; once, before any step."""
+
+    def rate_share(self, name: str) -> float:
+        """The share of the learning rate that a weight of `model` gets."""
 
     def loss(
         self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int

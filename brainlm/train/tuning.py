@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import DataError
 from ..model.mask import generator
@@ -25,8 +25,7 @@ from .learners import TuneState
 from .optim import learning_rate_at
 from .precision import Precision, autocast
 from .runtime import InterruptedTrainingError, StopRequest
-from .settings import FinetuneSettings
-from .task import Task
+from .task import Pace, Task
 from .validation import Look, Measured
 
 _WARMUP = 0.05
@@ -46,26 +45,24 @@ class Circumstances(NamedTuple):
     look: Look | None = None  # what is shown each validation
 
 
-def tune(
-    task: Task, settings: FinetuneSettings, seed: int, around: Circumstances
-) -> dict[str, Any]:
+def tune(task: Task, pace: Pace, seed: int, around: Circumstances) -> dict[str, Any]:
     """Train, or go on; return the row of the epoch with the lowest validation loss.
 
     The network of `task` is then that epoch's, in all processes.
     """
     checkpoints, stop, ranks = around.checkpoints, around.stop, around.ranks
-    state = TuneState(task, settings, around.precision, seed, ranks)
+    state = TuneState(task, pace, around.precision, seed, ranks)
     done = checkpoints.resume(state)
-    per_epoch = math.ceil(len(task.train) / settings.batch_size)
-    total = per_epoch * settings.epochs
+    per_epoch = math.ceil(len(task.train) / pace.batch_size)
+    total = per_epoch * pace.epochs
     journal = Journal(checkpoints.log, around.report, ranks)
     for step in range(done, total):
         epoch, place = divmod(step, per_epoch)
-        if place == 0 and _gone_stale(checkpoints, epoch, settings.patience, ranks):
+        if place == 0 and _gone_stale(checkpoints, epoch, pace.patience, ranks):
             break
         if place == 0 or step == done:
-            chosen = _epoch_batches(task, settings.batch_size, seed, epoch)
-        rate = learning_rate_at(step, total, settings.learning_rate, _WARMUP)
+            chosen = _epoch_batches(task, pace.batch_size, seed, epoch)
+        rate = learning_rate_at(step, total, pace.learning_rate, _WARMUP)
         outcome = _train_step(task, state, chosen[place], step, rate, seed, around)
         journal.note({"step": step + 1, "epoch": epoch + 1, "lr": rate}, outcome, chosen[place])
 
@@ -74,7 +71,7 @@ def tune(
             journal.catch_up()
             measured = _validated(task, around)
             journal.validated({"step": step + 1, "epoch": epoch + 1}, measured)
-            if around.look is not None:
+            if around.look is not None and task.autoencoder is not None:
                 around.look(step + 1, task.autoencoder, measured)
         stopping = stop.wanted if ranks.world == 1 else journal.stopping
         if epoch_ends or (step + 1) % around.checkpoint_every == 0 or stopping:
@@ -108,7 +105,7 @@ def _train_step(
     The loss is that of the whole batch, however it is shared out: the processes' errors and what
     they weigh are added up one by one. A process without a window goes through the motions.
     """
-    ranks, device = around.ranks, task.autoencoder.cls.device
+    ranks, device = around.ranks, device_of(task.model)
     key = (seed, "dropout", step, *([] if ranks.first else [ranks.rank]))
     torch.manual_seed(generator(*key).initial_seed())
     rows = share_out(len(windows), ranks.rank, ranks.world, passes=1)[0]
@@ -126,11 +123,16 @@ def _train_step(
     return torch.stack([ranks.total(part.detach().clone()), norm, told_to_stop])
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(model.parameters()).device
+
+
 def _epoch_batches(task: Task, batch_size: int, seed: int, epoch: int) -> list[Sequence[Window]]:
     """One random window of each recording, in random order."""
     windows = random_windows(
         task.train,
-        window=task.autoencoder.config.timepoints,
+        window=task.window,
         seed=seed,
         epoch=epoch,
         per_recording=1,
@@ -141,11 +143,11 @@ def _epoch_batches(task: Task, batch_size: int, seed: int, epoch: int) -> list[S
 @torch.no_grad()
 def _validated(task: Task, around: Circumstances) -> Measured:
     task.model.eval()
-    with autocast(around.precision, task.autoencoder.cls.device):
+    with autocast(around.precision, device_of(task.model)):
         found = task.validate(around.ranks)
     loss = found.row["val_loss"]
     if not math.isfinite(loss):
-        raise DataError(f"The validation loss is {loss}", fix="lower finetune.learning_rate")
+        raise DataError(f"The validation loss is {loss}", fix="lower the learning rate")
     return found
 
 

@@ -19,6 +19,7 @@ FIELDS = {
     "anat_folder": "sub-01/ses-2",
     "run": "tiny",
     "target": "age",
+    "method": "ar",
     "batch": "0000",
     "job": "sub-01",
     "shard": "train-00000",

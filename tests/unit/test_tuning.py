@@ -27,9 +27,9 @@ from brainlm.shards.sampler import even_windows
 from brainlm.train.finetune import LabelTask, predict
 from brainlm.train.forecasting import compared, finetune_forecast, forecast_scores, forecast_task
 from brainlm.train.labelled import head_card, labelled_data
-from brainlm.train.learners import rate_share
 from brainlm.train.lora import LowRank, adapt, merge
 from brainlm.train.masking import Masking
+from brainlm.train.pretrained_task import rate_share
 from brainlm.train.repeats import repeat, seed_of_repeat
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest
 
@@ -245,7 +245,7 @@ def test_a_new_head_reads_differences_not_levels(reader) -> None:
             lambda *some: torch.zeros(()),
             Masking("random", 0.5, 16),
             0,
-            4,
+            SETTINGS,
         )
         task.standardize()
         (signal, _), _ = task.look(even_windows(data.lengths["train"], 40), "start")

@@ -21,6 +21,8 @@ except BrainLMError as error:
 
 AUDIT = "qc/audit.ok"
 EVALUATIONS = [study.pattern("reconstruction"), *study.each_target("clinical")]
+if study.config.finetune.forecast:
+    EVALUATIONS.append(study.pattern("forecast"))
 if study.has_truth:
     EVALUATIONS.append(study.pattern("phantom_check"))
 
@@ -31,6 +33,7 @@ wildcard_constraints:
     recording=RECORDING_REGEX,
     anat=RECORDING_REGEX,
     target=r"[A-Za-z0-9]+",
+    method=r"[a-z-]+",
     batch=r"[0-9]+",
     shard=SHARD_REGEX,
 

@@ -1,0 +1,145 @@
+"""`brainlm score-forecast`: how well one method says what follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._console import say
+from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from ..evaluate.forecasters import Horizon
+    from ..evaluate.forecasts import Forecaster
+    from ..shards.reader import ShardReader
+    from ..train.runtime import StopRequest
+    from ..train.tuning import Circumstances
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("score-forecast")(score_forecast)
+
+
+def score_forecast(
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="brainlm, zero-shot, mean, persistence, ar, var, lstm, neural-ode or latent-ode",
+        ),
+    ],
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Forecast the end of the test split's windows by one method, and keep the sums of its errors.
+
+    The first time points of each window are shown, the last finetune.forecast_timepoints are to be
+    said. Methods that must be fitted are fitted on the train split, and chosen by their error on
+    the validation split. Writes evaluation/RUN/forecast/METHOD.parquet; compare-forecasts makes
+    scores of it. Networks that are trained here can be killed at any moment, as `brainlm
+    finetune`.
+    """
+    from ..evaluate.forecasts import forecast_error, forecast_table
+    from ..shards.sampler import check_any_window, even_windows
+    from ..train.runtime import describe, set_up, stop_signals
+    from ._training import open_shards
+
+    run = StageRun(
+        "score-forecast",
+        study,
+        params,
+        extra_fields={"method": method},
+        software=("numpy", "pyarrow", "torch"),
+    )
+    reader = open_shards(run)
+    device = set_up(run.params["pretrain"]["device"], threads)
+    machine = describe(device, threads)
+    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
+        forecaster, horizon, chosen = _method(run, method, reader, device, machine, stop)
+    tested, watched = (reader.lengths(split) for split in ("test", "val"))
+    check_any_window(tested, horizon.window, "test")
+    how = horizon.how
+    val = even_windows(watched, horizon.window)
+    chosen = {**chosen, "val_mse": forecast_error(forecaster, reader, val, **how)}
+    table = forecast_table(forecaster, reader, even_windows(tested, horizon.window), **how)
+    about = {**machine, "Method": method, "Chosen": chosen}
+    with run.output("forecast_sums", about=about) as path:
+        table.to_parquet(path, index=False)
+    subjects = table[["cohort", "subject"]].drop_duplicates()
+    say(f"{method}: forecasts of {len(subjects)} test subjects, {horizon.future} time points each")
+
+
+def _method(
+    run: StageRun,
+    method: str,
+    reader: ShardReader,
+    device: torch.device,
+    machine: dict[str, Any],
+    stop: StopRequest,
+) -> tuple[Forecaster, Horizon, dict[str, Any]]:
+    """The forecaster, what it is to forecast, and what was chosen in making it."""
+    from ..errors import InputError
+    from ..evaluate.forecast_networks import NETWORKS, fit_network
+    from ..evaluate.forecasters import LINEAR, Horizon, ModelForecaster, fit_linear
+    from ..layout import FORECAST_MODELS
+    from ._training import open_model
+
+    known = (*FORECAST_MODELS, *LINEAR, *NETWORKS)
+    if method not in known:
+        raise InputError(f"There is no method {method}", fix=f"take one of {', '.join(known)}")
+    options = run.params["forecasts"]
+    future = run.params["finetune"]["forecast_timepoints"]
+    if method in FORECAST_MODELS:
+        loaded = open_model(run, FORECAST_MODELS[method], reader)
+        horizon = Horizon(loaded.config.timepoints, future, options["batch_size"], device)
+        return ModelForecaster(loaded.autoencoder.to(device)), horizon, {}
+    if run.params["released"]["source"]:
+        window = open_model(run, "model", reader).config.timepoints
+    else:
+        window = run.params["model"]["timepoints"]
+    horizon = Horizon(window, future, options["batch_size"], device)
+    if method in LINEAR:
+        forecaster, chosen = fit_linear(method, reader, horizon)
+        return forecaster, horizon, chosen
+    network, chosen = fit_network(
+        method,
+        reader,
+        horizon,
+        epochs=options["epochs"],
+        patience=options["patience"],
+        search=options["search"],
+        seed=run.params["seed"],
+        around=_around(run, method, machine, stop),
+    )
+    return network, horizon, chosen
+
+
+def _around(
+    run: StageRun, method: str, machine: dict[str, Any], stop: StopRequest
+) -> Callable[[str], Circumstances]:
+    """The circumstances of each setting of a network: its checkpoints, by all that decides them."""
+    from ..provenance import sha256_json
+    from ..train.checkpointing import Checkpoints
+    from ..train.tuning import Circumstances
+    from ._training import tell_epochs
+
+    how = {name: value for name, value in run.params["forecasts"].items() if name != "methods"}
+    future = run.params["finetune"]["forecast_timepoints"]
+    made_of = (method, how, future, run.params["seed"], run.sources, run.code, machine)
+    folder = run.path("forecast_sums").parent / "checkpoints" / method
+    fingerprint = sha256_json(list(made_of))[:16]
+
+    def around(name: str) -> Circumstances:
+        checkpoints = Checkpoints.below(folder / name, fingerprint, say)
+        every = run.params["pretrain"]["checkpoint_every"]
+        say(f"{method}, {name.replace('-', ' ')}")
+        return Circumstances(checkpoints, tell_epochs, stop, checkpoint_every=every)
+
+    return around

@@ -1,0 +1,133 @@
+"""Networks that learn to forecast from nothing, as fairly as the model they are compared with.
+
+The same train windows, the same loop (which can be killed and goes on), the same error on the
+same validation windows to stop by and to choose by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..model.mask import generator
+from ..shards.reader import ShardReader
+from ..shards.sampler import Window, check_any_window, even_windows
+from ..train.data import load_batch
+from ..train.distributed import Ranks
+from ..train.task import Loss
+from ..train.tuning import Circumstances, tune
+from ..train.validation import Measured
+from .baselines import latent_ode, lstm, neural_ode
+from .baselines.networks import ForecastNetwork
+from .forecasters import Horizon
+from .forecasts import forecast_error
+
+#: Method -> its network, made of parcels and a size, and (size, peak rate) to choose from.
+NETWORKS: dict[str, tuple[Callable[[int, int], ForecastNetwork], Sequence[tuple[int, float]]]] = {
+    "lstm": (lstm.LSTMForecaster, lstm.SEARCH),
+    "neural-ode": (neural_ode.NeuralODEForecaster, neural_ode.SEARCH),
+    "latent-ode": (latent_ode.LatentODEForecaster, latent_ode.SEARCH),
+}
+
+
+@dataclass(frozen=True)
+class NetworkPace:
+    """How a network trained from nothing learns: what `tuning.tune` asks for."""
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkTask:
+    """Learning to forecast from nothing: what `tuning.tune` asks for."""
+
+    model: ForecastNetwork
+    reader: ShardReader
+    train: Mapping[str, int]
+    val_windows: Sequence[Window]
+    horizon: Horizon
+    autoencoder = None
+
+    @property
+    def window(self) -> int:
+        """Past and future together."""
+        return self.horizon.window
+
+    def choose_learners(self, seed: int) -> None:
+        """All weights learn."""
+
+    def rate_share(self, name: str) -> float:
+        """All alike."""
+        return 1.0
+
+    def loss(
+        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
+    ) -> Loss:
+        """The network's own loss of these rows."""
+        some = [windows[row] for row in rows]
+        signal = load_batch(self.reader, some, self.window, self.horizon.device).signal
+        future = self.horizon.future
+        loss = self.model.loss(signal[:, :, :-future], signal[:, :, -future:])
+        weight = torch.tensor(float(len(some)), device=loss.device)
+        return Loss(loss * weight, weight)
+
+    def validate(self, ranks: Ranks) -> Measured:
+        """Squared error of the future of the validation windows."""
+        error = forecast_error(self.model, self.reader, self.val_windows, **self.horizon.how)
+        return Measured({"val_loss": error})
+
+
+def fit_network(
+    method: str,
+    reader: ShardReader,
+    horizon: Horizon,
+    *,
+    epochs: int,
+    patience: int,
+    search: bool,
+    seed: int,
+    around: Callable[[str], Circumstances],
+) -> tuple[ForecastNetwork, dict[str, Any]]:
+    """The network of the lowest validation error among its settings, and what was tried.
+
+    `around` tells the circumstances of the setting of a name (its folder of checkpoints).
+    """
+    make, settings = NETWORKS[method]
+    train, val = reader.lengths("train"), reader.lengths("val")
+    for split, lengths in (("train", train), ("val", val)):
+        check_any_window(lengths, horizon.window, split)
+    long_enough = {name: length for name, length in train.items() if length >= horizon.window}
+    best: ForecastNetwork | None = None
+    chosen: dict[str, Any] = {}
+    tried: dict[str, float] = {}
+    for size, rate in settings if search else settings[:1]:
+        name = f"size-{size}-rate-{rate:g}"
+        network = _made(make, horizon.device, (reader.n_parcels, size), (seed, method, size, rate))
+        task = NetworkTask(network, reader, long_enough, even_windows(val, horizon.window), horizon)
+        pace = NetworkPace(epochs, patience, horizon.batch_size, rate)
+        row = tune(task, pace, seed, around(name))
+        tried[name] = row["val_loss"]
+        if best is None or row["val_loss"] < min(list(tried.values())[:-1]):
+            best, chosen = network, {"size": size, "rate": rate, "epoch": row["epoch"]}
+    assert best is not None
+    return best.eval(), {**chosen, "val_mse": tried}
+
+
+def _made(
+    make: Callable[[int, int], ForecastNetwork],
+    device: torch.device,
+    sizes: tuple[int, int],
+    key: tuple[object, ...],
+) -> ForecastNetwork:
+    """A network whose first weights are decided by `key`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(generator(*key).initial_seed())
+        return make(*sizes).to(device)
