@@ -37,9 +37,9 @@ def probe(
     baselines. Files: evaluation/RUN/probe-TARGET.
     """
     from ..errors import DataError
+    from ..evaluate.cross_validation import TooFewError
     from ..evaluate.probe import evaluate_probe, mean_of_subjects
     from ..shards.fingerprint import split_sha256
-    from ..train.cross_validation import TooFewError
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune

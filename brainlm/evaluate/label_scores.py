@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..shards.reader import ShardReader
-from ..train.cross_validation import TooFewError
 from ..train.label_scores import SCORERS
 from ..train.labelled import LabelledData
 from .baselines.connectivity import connectivity, predict_from_features, span_of_train
 from .baselines.simple import predict_constant, predict_from_motion
+from .cross_validation import TooFewError
 from .statistics import labels_with_ci
 
 Floats = NDArray[np.float64]

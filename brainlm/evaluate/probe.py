@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from ..shards.reader import ShardReader
-from ..train.cross_validation import fit_chosen
 from ..train.labelled import LabelledData
 from .baselines.connectivity import predict_from_features, span_of_train
+from .cross_validation import fit_chosen
 from .label_scores import LabelScores, baselines, groups_of, recordings_to_score, score
 
 Floats = NDArray[np.float64]

@@ -24,35 +24,6 @@ class MlpHead(nn.Sequential):
             nn.Linear(half, outputs),
         )
 
-    @torch.no_grad()
-    def begin_as(self, weight: Tensor, bias: Tensor, source: torch.Generator) -> None:
-        """Compute x -> x @ weight.T + bias, weight (outputs, hidden), with all layers in use.
-
-        Units come in pairs, of u and of -u: relu(u) - relu(-u) = u lets a number through unbent. A
-        pair beside the linear map reads something random, which later layers add up to 0. Of more
-        outputs than pairs the map is the nearest of that rank.
-        """
-        first, second, last = (layer for layer in self if isinstance(layer, nn.Linear))
-        pairs, hidden = first.out_features // 2, first.in_features
-        left, sizes, right = torch.linalg.svd(weight.double(), full_matrices=False)
-        rank = min(len(sizes), pairs)
-        left, sizes, right = left[:, :rank], sizes[:rank].sqrt(), right[:rank]
-        turn, mix = (
-            torch.linalg.qr(torch.randn(pairs, pairs, generator=source, dtype=torch.float64))[0]
-            for _ in range(2)
-        )
-        spread = (2 / (hidden + first.out_features)) ** 0.5  # as Xavier would draw them
-        beside = spread * torch.randn(pairs - rank, hidden, generator=source, dtype=torch.float64)
-        read = turn[:, :rank] @ (sizes[:, None] * right) + turn[:, rank:] @ beside
-        told = (left * sizes) @ turn[:, :rank].T
-        for layer, matrix in ((first, mix.T @ read), (second, mix), (last, told)):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-            halves = matrix if layer is first else torch.cat([matrix, -matrix], dim=1)
-            signed = halves if layer is last else torch.cat([halves, -halves])
-            layer.weight[: signed.shape[0], : signed.shape[1]].copy_(signed)
-        last.bias.copy_(bias)
-
 
 class LinearHead(nn.Sequential):
     """One layer: with a frozen encoder, the linear probe."""
@@ -60,14 +31,6 @@ class LinearHead(nn.Sequential):
     def __init__(self, hidden: int, dropout: float, outputs: int = 1):
         """`dropout` is not used: it is that of the encoder's output (`LabelModel`)."""
         super().__init__(nn.Linear(hidden, outputs))
-
-    @torch.no_grad()
-    def begin_as(self, weight: Tensor, bias: Tensor, source: torch.Generator) -> None:
-        """Compute x -> x @ weight.T + bias, weight (outputs, hidden); nothing is drawn."""
-        (layer,) = self
-        assert isinstance(layer, nn.Linear)
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
 
 
 class AttentionPool(nn.Module):
@@ -117,7 +80,7 @@ class LabelModel(nn.Module):
         self.pooling = pool
         self.pool = AttentionPool(hidden) if pool == "attention" else None
         self.dropout = nn.Dropout(dropout)
-        self.head: MlpHead | LinearHead = _HEADS[layers](hidden, dropout, outputs)
+        self.head = _HEADS[layers](hidden, dropout, outputs)
 
     def initialize_head(self, source: torch.Generator) -> None:
         """Draw the head's weights; the last layer starts at zero: the mean label."""

@@ -1,10 +1,9 @@
 """Fine-tuning of a pretrained encoder on one label.
 
-The encoder sees whole windows, as it does when its vectors are made (`finetune.mask_ratio` 0).
-With most tokens hidden, as in pretraining, what differs between two views of a window is many times
-what differs between two people, and a head learns to say little of anybody (docs/training.md). A
-new head begins as the linear probe (`beginning`). To predict, views that together cover a window
-are averaged, and then the windows of a recording.
+The encoder sees whole windows (`finetune.mask_ratio` 0), though it was pretrained on a few tokens
+of each. Two random quarters of a window differ by much more than two people do (docs/training.md):
+a head that learns from single ones says little of anybody, even when the views that together cover
+a window are averaged to predict. Windows of a recording are averaged as well.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ from ..model.mask import generator
 from ..model.tokenizer import ImageTokenizer, ParcelTokenizer, fewest_tokens
 from ..shards.dataset import as_signal
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, batches, even_windows
-from .beginning import fit_start
+from ..shards.sampler import Window, batches, random_windows
 from .data import Coverage, fewest_parcels, load_batch, share_out
 from .distributed import ALONE, Ranks
 from .labelled import LabelledData, loss_function
@@ -38,9 +36,6 @@ from .settings import FinetuneSettings
 from .standardized import Standardized
 from .task import Loss, gathered
 from .tuning import Circumstances, tune
-
-#: Train recordings, at most, that a new head's start is worked out from.
-_SEEN_AT_FIRST = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,48 +62,20 @@ class LabelTask:
         return self.data.lengths["train"]
 
     @torch.no_grad()
-    def begin(self, kind: str, class_weights: str) -> None:
-        """Let the head read z-scores, and begin as the linear model of what the encoder says now.
-
-        Where there are too few subjects for one, it begins with the mean label.
-        """
-        self.model.initialize_head(generator(self.seed, "head"))
-        seen, names = self._seen_at_first()
-        first, last = self.model.head[0], self.model.head[-1]
-        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-        standardized = Standardized(first, seen)
-        truth = self.data.truth(names)
-        if kind == "regression":  # the mean, which on a min-max scale is not 0
-            truth = self.data.scale.to_model(truth)
-            nn.init.constant_(last.bias, float(truth.mean()))
-        subject_of = self.reader.table.set_index("recording_id")["subject"]
-        start = fit_start(
-            standardized.z_scores(seen).double().cpu().numpy(),
-            truth,
-            [str(subject_of[name]) for name in names],
-            kind=kind,
-            class_weights=class_weights,
-        )
-        if start is not None:
-            self.model.head.begin_as(*start, generator(self.seed, "start"))
-        self.model.head[0] = standardized
-
-    def _seen_at_first(self) -> tuple[Tensor, list[str]]:
-        """What the head reads of train windows (n, hidden), and the recording of each."""
-        names = sorted(self.train)
-        drawn = torch.randperm(len(names), generator=generator(self.seed, "seen at first"))
-        chosen = sorted(names[number] for number in drawn[:_SEEN_AT_FIRST].tolist())
-        windows = even_windows(
-            {name: self.train[name] for name in chosen}, self.autoencoder.config.timepoints
+    def standardize(self) -> None:
+        """Let the head's first layer read z-scores, by one view of each train recording."""
+        window = self.autoencoder.config.timepoints
+        windows = random_windows(
+            self.train, window=window, seed=self.seed, epoch=-1, per_recording=1
         )
         self.model.eval()
-        pooled: list[Tensor] = []
-        recordings: list[str] = []
-        for number, some in enumerate(batches(windows, self.batch_size)):
-            seen, those = self.look(some, ("start", number))
-            pooled.append(self.model.pooled(self.autoencoder.encode(*seen)).float())
-            recordings += those
-        return torch.cat(pooled), recordings
+        pooled = [
+            self.model.pooled(self.autoencoder.encode(*self.look(some, ("start", number))[0]))
+            for number, some in enumerate(batches(windows, self.batch_size))
+        ]
+        first = self.model.head[0]
+        assert isinstance(first, nn.Linear)
+        self.model.head[0] = Standardized(first, torch.cat(pooled))
 
     def look(
         self, windows: Sequence[Window], key: object, rows: Sequence[int] | None = None
@@ -173,11 +140,17 @@ def finetune(
 
     Returns that epoch's row of the log.
     """
+    model.initialize_head(generator(seed, "head"))
+    if kind == "regression":  # begin with the mean label, which on a min-max scale is not 0
+        scaled = data.scale.to_model(data.truth(sorted(data.lengths["train"])))
+        last = model.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
     config = model.autoencoder.config
     masking = Masking.of(config, "random", mask_ratio, reader.parcels, fewest)
-    if not mask_ratio:
-        masking = replace(masking, n_visible=fewest_tokens(config, fewest))  # leave not one out
+    if mask_ratio == 0:  # a mask to guess from would hide one token at least
+        masking = replace(masking, n_visible=fewest_tokens(config, fewest))
     task = LabelTask(
         model,
         reader,
@@ -187,7 +160,7 @@ def finetune(
         seed,
         settings.batch_size,
     )
-    task.begin(kind, settings.class_weights)
+    task.standardize()
     best = tune(task, settings, seed, around)
     first = model.head[0]
     assert isinstance(first, Standardized)

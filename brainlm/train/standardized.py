@@ -32,12 +32,8 @@ class Standardized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in) -> (batch, out)."""
-        out: Tensor = self.base(self.z_scores(x))
+        out: Tensor = self.base((x - self.mean) / self.sd)
         return out
-
-    def z_scores(self, x: Tensor) -> Tensor:
-        """What the layer itself is given of `x`."""
-        return (x - self.mean) / self.sd
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

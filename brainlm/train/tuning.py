@@ -57,9 +57,6 @@ def tune(
     per_epoch = math.ceil(len(task.train) / settings.batch_size)
     total = per_epoch * settings.epochs
     journal = Journal(checkpoints.log, around.report, ranks)
-    if ranks.from_first(int(ranks.first and not checkpoints.log.size)):  # the start may be the best
-        journal.write({"step": 0, "epoch": 0, **_validated(task, around)})
-        checkpoints.save(0, state)
     for step in range(done, total):
         epoch, place = divmod(step, per_epoch)
         if place == 0 and _gone_stale(checkpoints, epoch, settings.patience, ranks):

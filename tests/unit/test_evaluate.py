@@ -29,6 +29,7 @@ from brainlm.evaluate.baselines.connectivity import (
     span_of_train,
 )
 from brainlm.evaluate.baselines.interpolation import interpolate_hidden
+from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.statistics import labels_with_ci, metric, scores_with_ci
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
@@ -38,7 +39,6 @@ from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import Window
 from brainlm.shards.scaler import load_scaler, save_scaler
 from brainlm.shards.tensorfile import load_tensors, save_tensors
-from brainlm.train.cross_validation import TooFewError
 from brainlm.train.data import load_batch
 from brainlm.train.finetune import predict
 from brainlm.train.label_scores import binary_scores, regression_scores

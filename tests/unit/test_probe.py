@@ -19,10 +19,10 @@ from brainlm.cli.probe import probe
 from brainlm.errors import DataError
 from brainlm.evaluate.baselines.connectivity import predict_from_features
 from brainlm.evaluate.baselines.simple import predict_constant
+from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.embeddings import read_embeddings
 from brainlm.evaluate.probe import evaluate_probe, mean_of_subjects, predict_from_neighbours
 from brainlm.shards.reader import ShardReader
-from brainlm.train.cross_validation import TooFewError
 from brainlm.train.label_scores import class_scores
 from brainlm.train.labelled import labelled_data
 from brainlm.train.settings import TargetSettings

@@ -90,7 +90,7 @@ def tune(reader, target, folder=None, around=None, **changes):
             data,
             settings,
             kind=target.kind,
-            mask_ratio=0.5,
+            mask_ratio=settings.mask_ratio,
             seed=1,
             around=around,
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from ...train.cross_validation import fit_chosen
+from ..cross_validation import fit_chosen
 
 Floats = NDArray[np.float64]
 
