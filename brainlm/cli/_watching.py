@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from ..train.checkpointing import Checkpoints
     from ..train.distributed import Ranks
     from ..train.pretrain import Plan
-    from ..train.settings import PretrainSettings
+    from ..train.settings import FinetuneSettings, PretrainSettings
     from ..train.tracking.trackers import Tracker, Trackers
+    from ..train.tuning import Circumstances
     from ..train.validation import Look
     from ._stage import StageRun
+    from .finetune import Lesson
 
 #: Seconds that trackers have to finish: at the end, and when the job is being taken away.
 _AT_THE_END, _INTERRUPTED = 300.0, 20.0
@@ -57,6 +59,35 @@ def watched(
                 most=tracking_of(run).figures,
             ),
         )
+
+
+@contextlib.contextmanager
+def watched_lesson(
+    run: StageRun,
+    reader: ShardReader,
+    settings: FinetuneSettings,
+    around: Circumstances,
+    lesson: Lesson,
+) -> Iterator[Circumstances]:
+    """A fine-tuning, or one of its repeats: the same circumstances with somebody watching."""
+    from ._training_figures import Gallery, tuning_figures
+
+    checkpoints, first = around.checkpoints, around.ranks.first
+    model = run.path(lesson.kind).parent
+    repeat = checkpoints.folder.name if settings.repeats > 1 else ""
+    name = f"{model.name} {repeat}".strip()
+    with tracked(run, checkpoints.folder, name, first=first) as trackers:
+
+        def report(row: dict[str, Any]) -> None:
+            trackers.row(row)
+            around.report(row)
+
+        gallery = Gallery(model / "figures" / repeat, trackers, first=first)
+        look = tuning_figures(
+            gallery, reader, checkpoints.log, settings, lesson.head, precision=around.precision
+        )
+        wanted = tracking_of(run).figures > 0
+        yield around._replace(report=report, look=look if wanted else None)
 
 
 @contextlib.contextmanager

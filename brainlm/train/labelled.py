@@ -47,6 +47,20 @@ class LabelledData:
         """Labels of these recordings, in their own unit."""
         return np.array([self.values[name] for name in names])
 
+    def to_label(self, kind: str, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outputs of a head in the label's own unit; of classes, probabilities."""
+        head = HeadCard(
+            name="",
+            kind=kind,
+            positive=None,
+            mean=self.scale.mean,
+            sd=self.scale.sd,
+            dropout=0.0,
+            outputs=len(self.classes) or 1,
+            log=self.scale.log,
+        )
+        return head.to_label(outputs)
+
 
 def labelled_data(
     reader: ShardReader, target: TargetSettings, window: int, *, validates: bool = True

@@ -238,7 +238,14 @@ def test_a_new_head_reads_differences_not_levels(reader) -> None:
         model.autoencoder.encoder_norm.weight.data *= gain
         model.autoencoder.encoder_norm.bias.data += offset
         task = LabelTask(
-            model, reader, data, lambda *some: torch.zeros(()), Masking("random", 0.5, 16), 0, 4
+            model,
+            reader,
+            data,
+            "regression",
+            lambda *some: torch.zeros(()),
+            Masking("random", 0.5, 16),
+            0,
+            4,
         )
         task.standardize()
         (signal, _), _ = task.look(even_windows(data.lengths["train"], 40), "start")

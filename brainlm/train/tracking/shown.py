@@ -97,6 +97,23 @@ def masked_guess(
     return guess
 
 
+def forecast_guess(model: MaskedAutoencoder, timepoints: int, precision: Precision) -> Guess:
+    """Forecasts of the last time points of a window."""
+
+    @torch.no_grad()
+    def guess(batch: Batch, number: int) -> tuple[Tensor, Tensor]:
+        was_training = model.training
+        with autocast(precision, batch.signal.device):
+            found = model.eval().forecast(batch.signal, timepoints).float()
+        model.train(was_training)
+        truth, predicted = (torch.full_like(batch.signal, torch.nan) for _ in range(2))
+        truth[:, :, -timepoints:] = batch.signal[:, :, -timepoints:]
+        predicted[:, :, -timepoints:] = found
+        return truth, predicted
+
+    return guess
+
+
 @torch.no_grad()
 def cls_vectors(
     model: MaskedAutoencoder, reader: ShardReader, names: Sequence[str], precision: Precision
