@@ -34,6 +34,10 @@ GROUND_FLOOR = frozenset(
         "brainlm.cli",
         "brainlm.cli._stage",
         "brainlm.cli._console",
+        # Who is told of a training, and its pictures: not what is learned.
+        "brainlm.cli._progress",
+        "brainlm.cli._training_figures",
+        "brainlm.cli._watching",
         # Where and how fMRIPrep is run, and how its end is judged: not what it computes.
         "brainlm.cli._job",
         "brainlm.fmriprep.caches",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..train.pretrain import Plan
     from ..train.settings import PretrainSettings
     from ..train.speed import Speed
+    from ..train.tracking.trackers import Trackers
 
 #: Seconds between the lines of a log.
 _EVERY = 30.0
@@ -35,8 +36,9 @@ def tell_steps(
     device: torch.device,
     ranks: Ranks,
     folder: Path,
+    trackers: Trackers,
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what takes the rows of the log. Clock times go to `folder`/timings.jsonl."""
+    """Yield what takes the rows of the log. Speeds go to timings.jsonl in `folder`."""
     from ..train.precision import choose_precision
     from ..train.speed import Speedometer, peak_of, training_flops
 
@@ -50,6 +52,7 @@ def tell_steps(
     with _bar(plan.total_steps) if sys.stderr.isatty() else _lines() as tell:
 
         def report(row: dict[str, Any]) -> None:
+            trackers.row(row)
             if "loss" not in row:
                 tell_epochs(row)
                 return
@@ -57,6 +60,9 @@ def tell_steps(
             if tell(row["step"], step_line(row, plan.total_steps, speed)) and speed:
                 with (folder / "timings.jsonl").open("a", encoding="utf-8") as handle:
                     handle.write(json.dumps({"step": row["step"], **speed._asdict()}) + "\n")
+                shown = {"recordings_per_s": speed.recordings_per_s, "mfu": speed.utilisation}
+                known = {name: value for name, value in shown.items() if value is not None}
+                trackers.speed(row["step"], known)
 
         yield report
 

@@ -54,10 +54,12 @@ def keep_quiet(message: str) -> None:
 
 
 def tell_epochs(row: dict[str, Any]) -> None:
-    """Print one line at the end of each epoch."""
+    """Print one line for each validation; how R2 is spread over parcels is left to the log."""
     if "val_loss" in row:
         numbers = ", ".join(
-            f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)
+            f"{name} {value:.4f}"
+            for name, value in row.items()
+            if isinstance(value, float) and "_parcel_" not in name
         )
         say(f"epoch {row['epoch']}: {numbers}")
 

@@ -56,6 +56,7 @@ def finetune(
     from ..train.settings import read_finetune
     from ._finetuned_files import write_model
     from ._training import open_model, open_shards
+    from ._watching import watched_lesson
 
     if task not in ("label", "forecast") or (task == "label") != (target is not None):
         raise InputError("Give either --target NAME or --task forecast")
@@ -87,7 +88,8 @@ def finetune(
             seed: int, around: Circumstances
         ) -> tuple[LabelModel | MaskedAutoencoder, dict[str, Any]]:
             model = _start(run, pretrained, lesson.head).to(device)
-            return model, lesson.learn(model, seed, around)
+            with watched_lesson(run, reader, settings, around, lesson) as watched:
+                return model, lesson.learn(model, seed, watched)
 
         done = repeat(once, settings.repeats, run.params["seed"], around)
     if not ranks.first:

@@ -56,6 +56,7 @@ def pretrain(
     from ..train.settings import PretrainSettings, read_settings
     from ._progress import tell_steps
     from ._training import keep_quiet, open_shards
+    from ._watching import watched
 
     run = StageRun("pretrain", study, params, software=("numpy", "safetensors", "torch"))
     reader = open_shards(run)
@@ -77,7 +78,12 @@ def pretrain(
             if go_on_from is not None:
                 inherit(checkpoints.folder, go_on_from, made_of)
             note_made_of(checkpoints.folder, made_of)
-        with tell_steps(plan, config, settings, device, ranks, checkpoints.folder) as report:
+        with (
+            watched(run, reader, plan, settings, device, ranks, checkpoints) as (trackers, look),
+            tell_steps(
+                plan, config, settings, device, ranks, checkpoints.folder, trackers
+            ) as report,
+        ):
             model = training.pretrain(
                 reader,
                 config,
@@ -88,6 +94,7 @@ def pretrain(
                 report=report,
                 stop=stop,
                 ranks=ranks,
+                look=look,
             )
     if not ranks.first:
         return

@@ -28,14 +28,17 @@ def probe(
 ) -> None:
     """Predict a label from the vectors of `brainlm embed`, without training the network.
 
-    Two fits on the train subjects: linear (ridge or logistic regression) and the nearest neighbours
-    (in the same metrics.json, under `neighbours`); penalty and number of neighbours are chosen by
-    cross-validation among train subjects. Scored on the test split as evaluate-clinical does,
-    beside the same baselines. Files: evaluation/RUN/probe-TARGET.
+    It asks what pretraining alone has learned of the label; no GPU is needed, and seconds to
+    minutes. Two fits on the train subjects: linear (ridge or logistic regression) and the nearest
+    neighbours (in the same metrics.json, under `neighbours`); penalty and number of neighbours are
+    chosen by cross-validation among train subjects, all recordings of one on the same side.
+    probe.pool says which vectors (mean or cls), probe.average whether those of a subject's
+    recordings are averaged. Scored on the test split as evaluate-clinical does, beside the same
+    baselines. Files: evaluation/RUN/probe-TARGET.
     """
     from ..errors import DataError
     from ..evaluate.cross_validation import TooFewError
-    from ..evaluate.probe import evaluate_probe
+    from ..evaluate.probe import evaluate_probe, mean_of_subjects
     from ..shards.fingerprint import split_sha256
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
@@ -54,7 +57,9 @@ def probe(
     reader = open_shards(run)
     window = open_model(run, "model", reader).config.timepoints
     vectors = _vectors(run)
-    data = labelled_data(reader, wanted, window)
+    if run.params["probe"]["average"]:
+        vectors = mean_of_subjects(vectors, reader)
+    data = labelled_data(reader, wanted, window, validates=False)
     try:
         result = evaluate_probe(
             vectors,

@@ -30,6 +30,7 @@ from .preprocessing import (
     Space,
 )
 from .study import FMRIPREP_SPACE, Config
+from .tracking import Tracking
 from .tuning import Finetune, Probe, Target
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Split",
     "Target",
     "Timing",
+    "Tracking",
     "config_schema",
     "load_config",
     "load_preset",

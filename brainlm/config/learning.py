@@ -147,7 +147,9 @@ class Pretrain(Section):
     accumulate: Annotated[int, Field(ge=1)] = Field(
         1, description="passes in which each process takes its windows of a step, for less memory"
     )
-    optimizer: Literal["adamw", "adam"] = Field("adamw", description="adam is what the paper names")
+    optimizer: Literal["adamw", "adam", "muon"] = Field(
+        "adamw", description="adam is what the paper names; muon: for the blocks' matrices"
+    )
     learning_rate: Positive = Field(1e-3, description="peak rate")
     base_learning_rate: Positive | None = Field(
         None,
@@ -224,6 +226,14 @@ class Pretrain(Section):
         120.0,
         description="in a Slurm job: seconds before its time limit at which training saves and "
         "stops by itself; 0: it does not",
+    )
+    validate_windows: Annotated[int, Field(ge=1)] | None = Field(
+        4096,
+        description="windows of the val split that a validation looks at, at most; always the "
+        "same ones, spread evenly over its datasets and sites; null: all",
+    )
+    validate_every: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="validate after so many steps too; null: at the end of each epoch alone"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
 

@@ -22,6 +22,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .tracking import Tracking
 from .tuning import Finetune, Probe
 
 #: The space that fMRIPrep is always asked for.
@@ -65,6 +66,7 @@ class Config(Section):
     released: Released = Released()
     finetune: Finetune = Finetune()
     probe: Probe = Probe()
+    tracking: Tracking = Tracking()
     evaluate: Evaluate = Evaluate()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"

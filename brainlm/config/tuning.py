@@ -119,3 +119,6 @@ class Probe(Section):
     pool: Literal["mean", "cls"] = Field(
         "mean", description="which vectors: the mean over CLS and all tokens, or CLS"
     )
+    average: bool = Field(
+        False, description="each recording with the mean vector of its subject's, not its own"
+    )

@@ -15,20 +15,16 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..shards.reader import ShardReader
+from ..train.label_scores import SCORERS
 from ..train.labelled import LabelledData
 from .baselines.connectivity import connectivity, predict_from_features, span_of_train
 from .baselines.simple import predict_constant, predict_from_motion
 from .cross_validation import TooFewError
-from .statistics import Scorer, binary_scores, class_scores, labels_with_ci, regression_scores
+from .statistics import labels_with_ci
 
 Floats = NDArray[np.float64]
 
 BASELINES = ("constant", "connectivity", "motion")
-_SCORERS: dict[str, Scorer] = {
-    "regression": regression_scores,
-    "binary": binary_scores,
-    "classes": class_scores,
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def score(
     truth = data.truth(test)
     subjects = reader.table.loc[test, "subject"].to_numpy(dtype=np.str_)
     table: dict[str, Any] = {
-        name: labels_with_ci(_SCORERS[kind], truth, guess, subjects, n_draws=bootstrap, seed=seed)
+        name: labels_with_ci(SCORERS[kind], truth, guess, subjects, n_draws=bootstrap, seed=seed)
         for name, guess in guesses.items()
     }
     metrics = {

@@ -62,6 +62,18 @@ def evaluate_probe(
     return LabelScores(metrics, found.predictions)
 
 
+def mean_of_subjects(
+    vectors: Mapping[str, NDArray[np.float32]], reader: ShardReader
+) -> dict[str, NDArray[np.float32]]:
+    """Each recording with the mean over all those of its subject, instead of its own vector."""
+    names = list(vectors)
+    subjects, place = np.unique(groups_of(reader, names), return_inverse=True)
+    sums = np.zeros((len(subjects), len(vectors[names[0]])))
+    np.add.at(sums, place, np.stack([vectors[name] for name in names]))
+    means = (sums / np.bincount(place)[:, None]).astype(np.float32)
+    return dict(zip(names, means[place], strict=True))
+
+
 def predict_from_neighbours(
     train: Floats, truth: Floats, groups: Sequence[str], test: Floats, *, kind: str
 ) -> Floats:

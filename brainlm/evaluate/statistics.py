@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from ..train.label_scores import Scorer
 from ..train.validation import Sums, scores
 
 Floats = NDArray[np.float64]
-
-#: A score: its value or NaN, and why it is NaN.
-Scorer = Callable[[Floats, Floats], dict[str, float]]
 
 #: With fewer subjects, resamplings that draw the same few again and again make intervals that
 #: are far too narrow for means and without bound for R2.
@@ -91,55 +87,3 @@ def labels_with_ci(
         for name, value in score(truth[rows], predicted[rows]).items():
             draws[name].append(value)
     return {name: metric(value, np.array(draws[name])) for name, value in values.items()}
-
-
-def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
-    """MSE, MAE, R2 (about the mean of the test labels) and Pearson's r; NaN where undefined."""
-    error = predicted - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    varied = len(truth) > 2 and float(np.ptp(truth)) > 0
-    related = varied and float(predicted.std()) > 1e-12 * max(1.0, float(np.abs(predicted).max()))
-    return {
-        "mse": float((error**2).mean()),
-        "mae": float(np.abs(error).mean()),
-        "r2": 1 - float((error**2).sum()) / spread if varied else np.nan,
-        "pearson": float(np.corrcoef(truth, predicted)[0, 1]) if related else np.nan,
-    }
-
-
-def binary_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
-    """Balanced accuracy at 0.5 and AUROC of probabilities; NaN with one class only."""
-    positive = truth == 1
-    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-    called = predicted > 0.5
-    result = {"accuracy": float((called == positive).mean())}
-    if not n_pos or not n_neg:
-        return {**result, "balanced_accuracy": np.nan, "auroc": np.nan}
-    hits, passes = float(called[positive].mean()), float((~called[~positive]).mean())
-    # Mann-Whitney: the share of pairs in which the positive one ranks higher, ties by half.
-    ranks = rankdata(predicted)[positive].sum()
-    area = (ranks - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
-    return {**result, "balanced_accuracy": (hits + passes) / 2, "auroc": float(area)}
-
-
-def class_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
-    """Accuracy, balanced accuracy and AUROC of probabilities (n, classes) of classes 0, 1, ...
-
-    Balanced accuracy is the mean recall, AUROC the mean over classes of each against all others;
-    NaN where a class is missing.
-    """
-    called = predicted.argmax(axis=1)
-    result = {"accuracy": float((called == truth).mean())}
-    of_each = [truth == number for number in range(predicted.shape[1])]
-    if not all(own.any() for own in of_each):
-        return {**result, "balanced_accuracy": np.nan, "auroc": np.nan}
-    recall = [float((called[own] == number).mean()) for number, own in enumerate(of_each)]
-    areas = [
-        binary_scores(own.astype(float), predicted[:, number])["auroc"]
-        for number, own in enumerate(of_each)
-    ]
-    return {
-        **result,
-        "balanced_accuracy": float(np.mean(recall)),
-        "auroc": float(np.mean(areas)),
-    }

@@ -90,8 +90,9 @@ def build_model(
             f"The model is made for {config.parcels} parcels, the atlas has {len(parcels)}",
             fix=f"set model.overrides: {{parcels: {len(parcels)}}}, or choose another atlas",
         )
-    places = parcels[["x", "y", "z"]].to_numpy(dtype=float)
-    autoencoder = MaskedAutoencoder(config, torch.tensor(places))
+    # A tensor with values, also where the network is built on meta.
+    places = torch.from_numpy(parcels[["x", "y", "z"]].to_numpy(dtype=float, copy=True))
+    autoencoder = MaskedAutoencoder(config, places)
     if not head:
         return autoencoder
     options = {key: head[key] for key in ("pool", "layers", "outputs") if key in head}
@@ -182,7 +183,8 @@ def load_model(folder: str | Path) -> LoadedModel:
     except InputError as error:
         raise DataError(error.what, file=folder / "config.json", fix=error.fix) from None
     parcels = pd.read_csv(folder / "parcels.tsv", sep="\t")
-    model = build_model(config, parcels, content["head"])
+    with torch.device("meta"):  # weights take no memory before those of the file are there
+        model = build_model(config, parcels, content["head"])
     path, readme = folder / "model.safetensors", folder / "README.md"
     fill(model, {key: torch.from_numpy(v) for key, v in load_tensors(path)[0].items()}, path)
     return LoadedModel(
@@ -238,8 +240,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network its weights, by name, all of them; `path` is where they are from."""
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    """Give a network its weights, by name, all of them; `path` is where they are from.
+
+    On the CPU they are not copied.
+    """
+    state = model.state_dict()
+    own = {name: tuple(value.shape) for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     shapes = [n for n in own.keys() & found.keys() if own[n] != found[n]]
     wrong = {
@@ -250,7 +256,8 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     if any(wrong.values()):
         told = "; ".join(f"{what}: {_some(names)}" for what, names in wrong.items() if names)
         raise DataError(f"The weights do not fit config.json: {told}", file=path, fix=_RETRAIN)
-    model.load_state_dict(dict(tensors))
+    typed = {name: value.to(state[name].dtype) for name, value in tensors.items()}
+    model.load_state_dict(typed, assign=True)
 
 
 def _some(names: list[str]) -> str:

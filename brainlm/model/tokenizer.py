@@ -72,6 +72,10 @@ class ParcelTokenizer(nn.Module):
         """Tokens (batch, tokens) of the chosen `parcels` (batch, parcels), both bool."""
         return parcels.repeat_interleave(self.patches, dim=1)
 
+    def filled(self, covered: Tensor) -> Tensor:
+        """Entries with data of each token (batch, tokens) of `covered` (batch, parcels) parcels."""
+        return self.of_parcels(covered).long() * self.entries
+
     def blank(self, patches: Tensor, timepoints: int) -> Tensor:
         """Patches (batch, tokens, entries) whose last `timepoints` of the window are 0."""
         first = self.patches * self.entries - timepoints
@@ -177,6 +181,16 @@ class ImageTokenizer(nn.Module):
         """Tokens (batch, tokens) that hold any of the `parcels` (batch, parcels), both bool."""
         rows = F.pad(parcels[:, self.order], (self.rows.before, self.rows.after))
         return rows.unflatten(1, (-1, self.side)).any(2).repeat_interleave(self.columns.count, 1)
+
+    def filled(self, covered: Tensor) -> Tensor:
+        """Entries with data of each token (batch, tokens) of `covered` (batch, parcels) parcels."""
+        parcels = F.pad(covered[:, self.order].long(), (self.rows.before, self.rows.after))
+        time = F.pad(
+            torch.ones(self.timepoints, dtype=torch.int64, device=covered.device),
+            (self.columns.before, self.columns.after),
+        )
+        rows, columns = (axis.unflatten(-1, (-1, self.side)).sum(-1) for axis in (parcels, time))
+        return (rows[..., None] * columns).flatten(1)
 
     def blank(self, patches: Tensor, timepoints: int) -> Tensor:
         """Squares (batch, tokens, entries) whose last `timepoints` of the window are 0.

@@ -88,6 +88,13 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def to_full_png(figure: Figure) -> bytes:
+    """The figure as a PNG in all its colours, for colour scales; equal figures, equal bytes."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def _palette() -> NDArray[np.int64]:
     """64 greys, and every colour of this module in six tints towards white: (colours, RGB)."""
     greys = np.repeat(np.linspace(0, 1, 64), 3).reshape(-1, 3)
@@ -97,13 +104,17 @@ def _palette() -> NDArray[np.int64]:
     return np.round(255 * np.vstack([greys, tints])).astype(np.int64)
 
 
-def to_svg_uri(figure: Figure) -> str:
-    """The figure as a `data:` address of an SVG with real text in the reader's own fonts."""
+def to_svg(figure: Figure) -> str:
+    """The figure as an SVG with real text in the reader's own fonts; equal figures, equal bytes."""
     buffer = io.StringIO()
     with rc_context(RC):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    text = re.sub(r"font-family: [^;\"]+|font: ([\d.]+px) [^;\"]+", _own_font, buffer.getvalue())
-    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+    return re.sub(r"font-family: [^;\"]+|font: ([\d.]+px) [^;\"]+", _own_font, buffer.getvalue())
+
+
+def to_svg_uri(figure: Figure) -> str:
+    """The same as a `data:` address."""
+    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(figure).encode()).decode()
 
 
 def _own_font(match: re.Match[str]) -> str:

@@ -8,11 +8,16 @@ the gradients are averaged over the processes.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import time
+import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,8 +27,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import BrainLMError, ResourceError
+
 #: A process that waits for so long for another one gives up. Writing a checkpoint takes less.
 _PATIENCE = timedelta(minutes=10)
+#: Seconds that whoever has lost another process gives it to tell why, before it tells of the loss.
+_HEAD_START = 2.0
+#: What gloo and NCCL say when another process is not there any more.
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out", re.I)
 
 
 @dataclass(frozen=True)
@@ -109,9 +120,34 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
         world_size=ranks.world,
         timeout=_PATIENCE,
     )
-    yield ranks
+    try:
+        yield ranks
+    except Exception as error:
+        lost = isinstance(error, RuntimeError) and _LOST.search(str(error))
+        if lost:
+            time.sleep(_HEAD_START)
+            error = ResourceError(
+                "Another process of the training has ended, and this one with it",
+                fix="look for what that one said: above, or in its own log; without a word it was "
+                "killed, as for lack of memory",
+            )
+        _tell_torchrun(error, environment)
+        if lost:
+            raise error from None
+        raise
     # Not after an error: the others may be waiting for us, and would wait for each other here.
     dist.destroy_process_group()
+
+
+def _tell_torchrun(error: Exception, environment: Mapping[str, str]) -> None:
+    """Leave the error where torchrun looks for it: the first of all is its "Root Cause"."""
+    path = environment.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    known = isinstance(error, BrainLMError)
+    text = str(error) if known else "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):
+        Path(path).write_text(json.dumps({"message": text, "timestamp": int(time.time())}))
 
 
 def shard(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
@@ -127,6 +163,8 @@ def averaging_gradients(model: nn.Module, ranks: Ranks) -> nn.Module:
     """A model whose backward pass leaves gradients averaged over the processes."""
     if ranks.world == 1 or isinstance(model, FSDPModule):
         return model
+    # Of the CLS token, whose axes of length 1 have strides of their own: it costs nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(model)
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..errors import DataError
 from ..model.heads import LabelModel
 from ..model.inference import even_starts, looks, mean_output
 from ..model.mae import MaskedAutoencoder
@@ -29,12 +30,14 @@ from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, random_windows
 from .data import Coverage, fewest_parcels, load_batch, share_out
 from .distributed import ALONE, Ranks
+from .label_scores import measured_labels
 from .labelled import LabelledData, loss_function
 from .masking import Masking
 from .settings import FinetuneSettings
 from .standardized import Standardized
 from .task import Loss, gathered
 from .tuning import Circumstances, tune
+from .validation import Measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class LabelTask:
     model: LabelModel
     reader: ShardReader
     data: LabelledData
+    kind: str  # of the label
     loss_of: Callable[[Tensor, Sequence[str]], Loss]
     masking: Masking
     seed: int
@@ -97,8 +101,8 @@ class LabelTask:
         seen, names = self.look(windows, step, rows)
         return self.loss_of(trained(*seen), names)
 
-    def validate(self, ranks: Ranks = ALONE) -> dict[str, float]:
-        """The loss of the recordings' predictions."""
+    def validate(self, ranks: Ranks = ALONE) -> Measured:
+        """The loss of the recordings' predictions, and how good they are in the label's unit."""
         lengths = self.data.lengths["val"]
         names, columns = sorted(lengths), len(self.data.classes) or 1
         rows = share_out(len(names), ranks.rank, ranks.world, passes=1)[0]
@@ -111,8 +115,15 @@ class LabelTask:
             batch_size=self.batch_size,
         )
         part = np.array(list(guessed.values()), np.float64).reshape(len(rows), columns)
-        outputs = torch.from_numpy(gathered(part, rows, len(names), ranks)).float()
-        return {"val_loss": float(self.loss_of(outputs.squeeze(1), names).mean)}
+        outputs = gathered(part, rows, len(names), ranks).squeeze(axis=1 if columns == 1 else ())
+        return measured_labels(
+            self.kind,
+            float(self.loss_of(torch.from_numpy(outputs).float(), names).mean),
+            names,
+            self.data.truth(names),
+            self.data.to_label(self.kind, outputs),
+            self.reader.table,
+        )
 
     @cached_property
     def _tokenizer(self) -> ParcelTokenizer | ImageTokenizer:
@@ -154,6 +165,7 @@ def finetune(
         model,
         reader,
         data,
+        kind,
         loss_function(kind, data, settings.class_weights),
         masking,
         seed,
@@ -188,6 +200,12 @@ def predict(
     outputs = {}
     for name in sorted(lengths):
         values = as_signal(torch.from_numpy(reader.series(name))[None])[0].to(device)
+        if values.isnan().all():
+            raise DataError(
+                f"{name} has no parcel with data, so nothing can be predicted of it",
+                file=reader.index_path,
+                fix="set quality.min_parcels above 0, so that such recordings are left out",
+            )
         starts = even_starts(values.shape[1], window)
         views = looks(model.autoencoder, values, starts, mask_ratio, seed)
         outputs[name] = mean_output(model, views, batch_size)

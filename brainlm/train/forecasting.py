@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +19,9 @@ from ..shards.sampler import Window, batches, check_any_window, even_windows
 from .data import load_batch, share_out
 from .distributed import ALONE, Ranks
 from .settings import FinetuneSettings
-from .task import Loss, gathered
+from .task import Loss
 from .tuning import Circumstances, tune
-from .validation import N_SUMS, masked_sums, scores
+from .validation import Measured, Tally, masked_sums, scores
 
 
 class Forecaster(nn.Module):
@@ -65,10 +64,9 @@ class ForecastTask:
         error = torch.where(known, trained(signal) - truth, 0.0).float()
         return Loss(error.square().sum(), known.sum())
 
-    def validate(self, ranks: Ranks = ALONE) -> dict[str, float]:
-        """Error, R2 and r over all entries of fixed windows."""
-        found = forecast_scores(self, self.val_windows, ranks)
-        return {"val_loss": found.pop("mse"), **{f"val_{name}": v for name, v in found.items()}}
+    def validate(self, ranks: Ranks = ALONE) -> Measured:
+        """How good the forecasts of fixed windows are."""
+        return forecast_tally(self, self.val_windows, ranks).measured(self.reader.table)
 
     def signal(self, windows: Sequence[Window]) -> Tensor:
         """(windows, parcels, time), scaled, on the device."""
@@ -85,25 +83,35 @@ def last_value(signal: Tensor, timepoints: int) -> Tensor:
 
 
 @torch.no_grad()
-def forecast_scores(
+def forecast_tally(
     task: ForecastTask,
     windows: Sequence[Window],
     ranks: Ranks = ALONE,
     forecast: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, float]:
-    """mse, and r2 and pearson where they are defined, over all entries of the windows' future.
+) -> Tally:
+    """Sums over all entries of the windows' future; the processes share the work.
 
     Of the task's network, or of what else makes a `forecast` of whole windows.
     """
     forecast, future = forecast or task.model, task.model.timepoints
     chosen = batches(windows, task.batch_size)
-    rows = share_out(len(chosen), ranks.rank, ranks.world, passes=1)[0]
-    sums = np.zeros((len(rows), N_SUMS))
-    for place, row in enumerate(rows):
+    tally = Tally(windows, task.autoencoder.config.parcels)
+    for row in share_out(len(chosen), ranks.rank, ranks.world, passes=1)[0]:
         signal = task.signal(chosen[row])
-        sums[place] = masked_sums(signal[:, :, -future:], forecast(signal).float()).sum((0, 1))
-    total = gathered(sums, rows, len(chosen), ranks).sum(axis=0)
-    found = {name: float(value) for name, value in scores(total).items()}
+        sums = masked_sums(signal[:, :, -future:], forecast(signal).float())
+        tally.add([window.recording_id for window in chosen[row]], sums)
+    tally.add_up(ranks)
+    return tally
+
+
+def forecast_scores(
+    task: ForecastTask,
+    windows: Sequence[Window],
+    forecast: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, float]:
+    """mse, and r2 and pearson where they are defined, over all entries of the windows' future."""
+    sums = forecast_tally(task, windows, forecast=forecast).of_parcels.sum(axis=0)
+    found = {name: float(value) for name, value in scores(sums).items()}
     return {name: value for name, value in found.items() if name == "mse" or value == value}
 
 

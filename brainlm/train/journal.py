@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..shards.sampler import Window
 from .checkpointing import TrainingLog
 from .distributed import Ranks
+from .validation import Measured
 
 
 class _Noted(NamedTuple):
@@ -55,6 +56,11 @@ class Journal:
         if self._writes:
             self._log.append(row)
             self._report(row)
+
+    def validated(self, place: dict[str, Any], measured: Measured) -> None:
+        """Write what a validation found at `place`: a row of it all, one for each group."""
+        for row in (measured.row, *measured.groups):
+            self.write({**place, **row})
 
     def _read(self, noted: _Noted | None) -> None:
         if noted is None:

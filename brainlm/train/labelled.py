@@ -47,9 +47,25 @@ class LabelledData:
         """Labels of these recordings, in their own unit."""
         return np.array([self.values[name] for name in names])
 
+    def to_label(self, kind: str, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outputs of a head in the label's own unit; of classes, probabilities."""
+        head = HeadCard(
+            name="",
+            kind=kind,
+            positive=None,
+            mean=self.scale.mean,
+            sd=self.scale.sd,
+            dropout=0.0,
+            outputs=len(self.classes) or 1,
+            log=self.scale.log,
+        )
+        return head.to_label(outputs)
 
-def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> LabelledData:
-    """Join labels and shards; refuse what cannot be learned from."""
+
+def labelled_data(
+    reader: ShardReader, target: TargetSettings, window: int, *, validates: bool = True
+) -> LabelledData:
+    """Join labels and shards; refuse what cannot be learned from, or not be validated on."""
     labels = read_label(
         reader.table, target.name, target.kind, target.positive, target.threshold
     ).dropna()
@@ -64,10 +80,11 @@ def labelled_data(reader: ShardReader, target: TargetSettings, window: int) -> L
     }
     without = ~reader.table["recording_id"].isin(list(values))
     subjects = reader.table.loc[list(lengths["train"]), "subject"].nunique()
-    if subjects < _FEWEST_TRAIN_SUBJECTS or not lengths["val"]:
+    if subjects < _FEWEST_TRAIN_SUBJECTS or (validates and not lengths["val"]):
+        to_validate = f" and {len(lengths['val'])} recordings to validate on" if validates else ""
         raise DataError(
             f"Too few subjects have the label {target.name}: {subjects} to train on (needed "
-            f"{_FEWEST_TRAIN_SUBJECTS}) and {len(lengths['val'])} recordings to validate on",
+            f"{_FEWEST_TRAIN_SUBJECTS}){to_validate}",
             fix="choose another target, add subjects, or change the split",
         )
     classes = class_names(reader.table, target.name) if target.kind == "classes" else ()

@@ -94,6 +94,16 @@ class Masking:
         return TokenMask(*(torch.cat(parts)[places] for parts in zip(*drawn, strict=True)))
 
 
+def count_targets(
+    tokenizer: ParcelTokenizer | ImageTokenizer, covered: Tensor, mask: TokenMask
+) -> int:
+    """Entries that the loss of windows is a mean of; `covered` (batch, parcels): with data.
+
+    Known before anything goes through the model, and without looking at the windows.
+    """
+    return int(tokenizer.filled(covered).gather(1, mask.hidden)[mask.target].sum())
+
+
 def network_numbers(parcels: pd.DataFrame) -> Tensor:
     """(parcels,) int64: which network each belongs to, in the order of their names; -1: none."""
     if NETWORK_COLUMN not in parcels or parcels[NETWORK_COLUMN].isna().all():

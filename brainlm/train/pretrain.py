@@ -23,20 +23,20 @@ from ..model.config import ModelConfig
 from ..model.kernels import attention_shapes, fastest_kernels
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import TokenMask, generator
-from ..model.transformer import tokens_at
 from ..shards.reader import ShardReader
-from ..shards.sampler import Window, batches, check_any_window, even_windows, random_windows
+from ..shards.sampler import Window, batches, check_any_window, random_windows
 from .checkpointing import Checkpoints
 from .data import Coverage, Source, ahead, fewest_parcels, open_source, share_out
 from .distributed import ALONE, Ranks, gradients_stay_here
+from .intact import DataCheck
 from .journal import Journal
-from .masking import Masking
+from .masking import Masking, count_targets
 from .optim import learning_rate_at
 from .precision import autocast
 from .runtime import InterruptedTrainingError, StopRequest
 from .settings import PretrainSettings
 from .state import TrainState
-from .validation import validate
+from .validation import Look, fixed_windows, validate
 
 #: Threads that make the batches of a GPU. A large batch's masks take a core some tens of ms.
 _THREADS = 4
@@ -55,6 +55,11 @@ class Plan:
     steps_per_epoch: int
     total_steps: int
     windows_per_epoch: int
+    validate_every: int  # steps; at the end of each epoch besides
+
+    def validates(self, step: int) -> bool:
+        """Whether there is a validation after `step` steps."""
+        return step % self.steps_per_epoch == 0 or step % self.validate_every == 0
 
 
 class Piece(NamedTuple):
@@ -62,7 +67,7 @@ class Piece(NamedTuple):
 
     fetched: Tensor  # of its windows, as the source has it ahead of the step
     mask: TokenMask
-    counts: bool  # False: there was no window left for it, and it repeats another for nothing
+    entries: int  # that its loss is a mean of; 0: no window was left for it, it repeats one idly
 
 
 class Step(NamedTuple):
@@ -90,12 +95,13 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
     )
     return Plan(
         train=train,
-        val_windows=even_windows(val, config.timepoints),
+        val_windows=fixed_windows(reader.table, val, config.timepoints, settings.validate_windows),
         masking=masking,
         asking=masking.asking(settings.guessed, config.decoder),
         steps_per_epoch=steps,
         total_steps=steps * settings.epochs,
         windows_per_epoch=windows,
+        validate_every=settings.validate_every or steps,
     )
 
 
@@ -124,10 +130,12 @@ def pretrain(
     report: Report,
     stop: StopRequest,
     ranks: Ranks = ALONE,
+    look: Look | None = None,
 ) -> MaskedAutoencoder:
     """Train from scratch, or on from the newest checkpoint; return the model of the last step.
 
     `report` gets each row of the log, on the first process; the log itself is `checkpoints.log`.
+    `look` is shown each validation, on all processes.
     """
     plan = make_plan(reader, config, settings)
     state = TrainState(config, reader.parcels, settings, seed=seed, device=device, ranks=ranks)
@@ -143,9 +151,10 @@ def pretrain(
 
     threads = _THREADS if device.type == "cuda" else 1
     steps = ahead(make_step, range(done, plan.total_steps), threads)
-    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled():
+    intact = DataCheck(reader, ranks)
+    with contextlib.closing(steps), _kernels(plan, state), checkpoints.settled(), intact:
         for step in steps:
-            epoch, place = divmod(step.number, plan.steps_per_epoch)
+            epoch = step.number // plan.steps_per_epoch
             rate = learning_rate_at(
                 step.number, plan.total_steps, settings.peak_learning_rate, settings.warmup
             )
@@ -153,8 +162,8 @@ def pretrain(
             row = {"step": step.number + 1, "epoch": epoch + 1, "lr": rate}
             journal.note(row, outcome, step.windows)
 
-            epoch_ends = place + 1 == plan.steps_per_epoch
-            if epoch_ends:
+            validates = plan.validates(step.number + 1)
+            if validates:
                 journal.catch_up()
                 with state.averaged() as model:
                     measured = validate(
@@ -167,10 +176,14 @@ def pretrain(
                         precision=state.precision,
                         ranks=ranks,
                     )
-                journal.write({"step": step.number + 1, "epoch": epoch + 1, **measured})
+                    place = {"step": step.number + 1, "epoch": epoch + 1}
+                    journal.validated(place, measured)
+                    if look is not None:
+                        look(step.number + 1, model, measured)
             stopping = stop.wanted if ranks.world == 1 else journal.stopping
-            if epoch_ends or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
+            if validates or (step.number + 1) % settings.checkpoint_every == 0 or stopping:
                 journal.catch_up()
+                intact.settle()
                 checkpoints.save(step.number + 1, state)
             if stopping and step.number + 1 < plan.total_steps:
                 checkpoints.settle()
@@ -212,15 +225,12 @@ def _step_maker(
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]
-            pieces.append(
-                Piece(
-                    source.fetch([windows[row] for row in taken]),
-                    plan.asking.of_rows(
-                        state.tokenizer, coverage, windows, taken, (seed, "mask", number)
-                    ),
-                    counts=len(rows) > 0,
-                )
+            chosen = [windows[row] for row in taken]
+            mask = plan.asking.of_rows(
+                state.tokenizer, coverage, windows, taken, (seed, "mask", number)
             )
+            entries = count_targets(state.tokenizer, coverage.of(chosen), mask) if rows else 0
+            pieces.append(Piece(source.fetch(chosen), mask, entries))
         return Step(number, windows, pieces)
 
     return make_step
@@ -248,12 +258,7 @@ def _train_step(
         )
         for piece in step.pieces
     ]
-    entries = torch.stack(
-        [
-            _count_targets(state.model, *given) * int(piece.counts)
-            for given, piece in zip(passes, step.pieces, strict=True)
-        ]
-    )
+    entries = torch.stack([torch.full((), piece.entries, device=device) for piece in step.pieces])
     flag = torch.full_like(entries[:1], int(stopping))
     in_all, told_to_stop = ranks.total(torch.cat([entries.sum()[None], flag]))
     in_all = in_all.clamp(min=1)
@@ -271,9 +276,3 @@ def _train_step(
         loss += part.detach()
     norm = state.update(rate)
     return torch.stack([ranks.total(loss), norm, told_to_stop.to(norm.dtype)])
-
-
-def _count_targets(model: MaskedAutoencoder, signal: Tensor, mask: TokenMask) -> Tensor:
-    """Entries that the loss of these windows is a mean of, () on the device."""
-    missing = model.tokenizer.cut(signal).isnan()
-    return (mask.target[..., None] & ~tokens_at(missing, mask.hidden)).sum()

@@ -74,6 +74,8 @@ class PretrainSettings:
     checkpoint_every: int
     keep_checkpoints: int
     stop_before_end_s: float
+    validate_windows: int | None
+    validate_every: int | None
     device: str
 
     @property

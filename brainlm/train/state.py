@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..model.checkpoint import build_model
 from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
@@ -58,6 +58,12 @@ class TrainState:
         self.model.checkpoint_blocks(settings.checkpoint_blocks)
         self.model.to(device).train()
         sharded = ranks.world > 1 and settings.parallel == "fsdp"
+        if sharded and settings.optimizer == "muon":
+            raise InputError(
+                "pretrain.optimizer is muon, which needs matrices whole, but pretrain.parallel is "
+                "fsdp, which parts them",
+                fix="set pretrain.parallel: ddp, or pretrain.optimizer: adamw",
+            )
         if sharded:
             shard(self.model, ranks, device)
         self.weights = weights_of(self.model, self.precision, sharded=sharded)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..model.mae import MaskedAutoencoder
 from ..shards.sampler import Window
 from .distributed import Ranks
+from .validation import Measured
 
 
 class Loss(NamedTuple):
@@ -55,8 +56,8 @@ class Task(Protocol):
         the one to call.
         """
 
-    def validate(self, ranks: Ranks) -> dict[str, float]:
-        """`val_loss`, and what else is measured; the network is in eval mode.
+    def validate(self, ranks: Ranks) -> Measured:
+        """What is measured on the val split; the network is in eval mode.
 
         The processes share the work, and all get the numbers that one would.
         """

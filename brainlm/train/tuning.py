@@ -27,6 +27,7 @@ from .precision import Precision, autocast
 from .runtime import InterruptedTrainingError, StopRequest
 from .settings import FinetuneSettings
 from .task import Task
+from .validation import Look, Measured
 
 _WARMUP = 0.05
 
@@ -42,6 +43,7 @@ class Circumstances(NamedTuple):
     precision: Precision = "float32"
     checkpoint_every: int = 100
     ranks: Ranks = ALONE
+    look: Look | None = None  # what is shown each validation
 
 
 def tune(
@@ -70,7 +72,10 @@ def tune(
         epoch_ends = place + 1 == per_epoch
         if epoch_ends:
             journal.catch_up()
-            journal.write({"step": step + 1, "epoch": epoch + 1, **_validated(task, around)})
+            measured = _validated(task, around)
+            journal.validated({"step": step + 1, "epoch": epoch + 1}, measured)
+            if around.look is not None:
+                around.look(step + 1, task.autoencoder, measured)
         stopping = stop.wanted if ranks.world == 1 else journal.stopping
         if epoch_ends or (step + 1) % around.checkpoint_every == 0 or stopping:
             journal.catch_up()
@@ -134,14 +139,13 @@ def _epoch_batches(task: Task, batch_size: int, seed: int, epoch: int) -> list[S
 
 
 @torch.no_grad()
-def _validated(task: Task, around: Circumstances) -> dict[str, float]:
+def _validated(task: Task, around: Circumstances) -> Measured:
     task.model.eval()
     with autocast(around.precision, task.autoencoder.cls.device):
         found = task.validate(around.ranks)
-    if not math.isfinite(found["val_loss"]):
-        raise DataError(
-            f"The validation loss is {found['val_loss']}", fix="lower finetune.learning_rate"
-        )
+    loss = found.row["val_loss"]
+    if not math.isfinite(loss):
+        raise DataError(f"The validation loss is {loss}", fix="lower finetune.learning_rate")
     return found
 
 

@@ -31,7 +31,6 @@ from brainlm.config import Finetune, Pretrain
 from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
 from brainlm.evaluate.embeddings import embed_series
 from brainlm.evaluate.label_scores import baselines
-from brainlm.evaluate.statistics import regression_scores
 from brainlm.model.checkpoint import build_model
 from brainlm.model.config import ModelConfig
 from brainlm.model.heads import LabelModel
@@ -49,6 +48,7 @@ from brainlm.shards.writer import SCHEMA_VERSION
 from brainlm.train.checkpointing import Checkpoints
 from brainlm.train.finetune import finetune, predict
 from brainlm.train.forecasting import finetune_forecast, forecast_scores, forecast_task
+from brainlm.train.label_scores import regression_scores
 from brainlm.train.labelled import LabelledData, head_card, labelled_data
 from brainlm.train.pretrain import pretrain
 from brainlm.train.runtime import StopRequest, set_up

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainlm.cli.pretrain import pretrain as command
-from brainlm.errors import DataError
+from brainlm.errors import DataError, InputError
 from brainlm.model.checkpoint import save_weights
 from brainlm.model.config import ModelConfig
 from brainlm.shards.reader import ShardReader
@@ -33,8 +33,8 @@ from brainlm.train.pretrain import pretrain
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
 from brainlm.train.settings import PretrainSettings
 
+from .small_training import SETTINGS
 from .synthetic_cohort import NETWORK, make_shards, write_study
-from .test_pretrain import SETTINGS
 
 # 7 recordings in batches of 5: the last batch of an epoch has fewer windows than 4 processes.
 SPLITS = {"train": 7, "val": 3, "test": 1}
@@ -165,15 +165,32 @@ def test_four_processes_too_though_two_have_no_window_in_the_end(
     _check_alike(tmp_path, tmp_path / "alone", 4)
 
 
+def _refused(reader, folder: Path, settings: PretrainSettings, ranks: Ranks) -> None:
+    with pytest.raises(InputError, match="muon, which needs matrices whole"):
+        _train(reader, folder, settings, ranks)
+
+
+def test_muon_steps_alike_in_all_processes_and_needs_whole_matrices(reader, tmp_path) -> None:
+    settings = replace(EXACT, optimizer="muon")
+    _in_processes(2, _train, reader, tmp_path, settings)
+    first, second = ((tmp_path / f"model-{rank}.safetensors").read_bytes() for rank in range(2))
+    assert first == second
+    _train(reader, tmp_path / "alone", settings, ALONE)
+    for row, expected in zip(_rows(tmp_path), _rows(tmp_path / "alone"), strict=True):
+        assert row == pytest.approx(expected, rel=0.01)  # it rounds to bf16
+    _in_processes(2, _refused, reader, tmp_path, replace(settings, parallel="fsdp"))
+
+
 def _train_until_another_is_told_to_stop(
     reader: ShardReader, folder: Path, settings: PretrainSettings, ranks: Ranks
 ) -> None:
-    """The first process sends a SIGTERM to the last one after its first step."""
+    """The first process sends a signal to the last one after its first step."""
+    sent = signal.SIGTERM if ranks.world == 1 else signal.SIGUSR1
     (folder / f"pid-{ranks.rank}").write_text(str(os.getpid()))
 
     def report(row: dict) -> None:
         if row["step"] == 1:
-            os.kill(int((folder / f"pid-{ranks.world - 1}").read_text()), signal.SIGTERM)
+            os.kill(int((folder / f"pid-{ranks.world - 1}").read_text()), sent)
 
     with stop_signals() as stop:
         try:
@@ -185,7 +202,7 @@ def _train_until_another_is_told_to_stop(
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("before", "parallel", "after"), [(2, "ddp", 1), (2, "fsdp", 1), (1, "fsdp", 2)]
+    ("before", "parallel", "after"), [(2, "ddp", 1), (2, "ddp", 2), (2, "fsdp", 1), (1, "fsdp", 2)]
 )
 def test_a_signal_to_one_stops_all_and_others_may_go_on(
     reader, alone, tmp_path, before, parallel, after
@@ -202,7 +219,7 @@ def test_a_signal_to_one_stops_all_and_others_may_go_on(
     assert {each["exit_code"] for each in told} == {1}
     if before > 1:
         assert "a signal to another process" in told[0]["what"]
-        assert "SIGTERM" in told[-1]["what"]
+        assert "SIGUSR1" in told[-1]["what"]
     assert (tmp_path / f"fingerprint/step-{steps.pop():08d}.safetensors").exists()
     if after == 1:
         _train(reader, tmp_path, settings, ALONE)

@@ -30,13 +30,7 @@ from brainlm.evaluate.baselines.connectivity import (
 )
 from brainlm.evaluate.baselines.interpolation import interpolate_hidden
 from brainlm.evaluate.cross_validation import TooFewError
-from brainlm.evaluate.statistics import (
-    binary_scores,
-    labels_with_ci,
-    metric,
-    regression_scores,
-    scores_with_ci,
-)
+from brainlm.evaluate.statistics import labels_with_ci, metric, scores_with_ci
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
 from brainlm.model.mask import generator, random_mask
@@ -47,6 +41,7 @@ from brainlm.shards.scaler import load_scaler, save_scaler
 from brainlm.shards.tensorfile import load_tensors, save_tensors
 from brainlm.train.data import load_batch
 from brainlm.train.finetune import predict
+from brainlm.train.label_scores import binary_scores, regression_scores
 from brainlm.train.validation import masked_sums, scores
 
 from .synthetic_cohort import make_shards, simulate, write_study

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from brainlm.config import Finetune, load_config
 from brainlm.errors import DataError, InputError
 from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
 from brainlm.evaluate.embeddings import embed_series
+from brainlm.evaluate.label_scores import groups_of
 from brainlm.evaluate.statistics import regression_scores
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
@@ -24,9 +26,10 @@ from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator
 from brainlm.shards.reader import ShardReader
 from brainlm.train.finetune import predict
-from brainlm.train.labelled import labelled_data
+from brainlm.train.labelled import labelled_data, loss_function
 from brainlm.train.settings import read_finetune
 
+from .synthetic_cohort import make_shards, write_recordings, write_study
 from .tuning_study import CONFIG, GROUP, SCORE, make_study, tune, untrained
 
 
@@ -94,6 +97,9 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(study, reader, mo
     beside = predict(model, reader, lengths, **place)
     assert beside.pop(poorest) != together.pop(poorest)
     assert beside == together
+    monkeypatch.setattr(reader, "series", lambda name: np.full((60, 8), np.nan, np.float32))
+    with pytest.raises(DataError, match=f"{poorest} has no parcel with data"):
+        predict(model, reader, lengths, **place | {"mask_ratio": 0.0})
 
 
 def test_the_command_predicts_what_the_python_interface_does(study, tmp_path) -> None:
@@ -169,6 +175,67 @@ def test_missing_labels_are_left_out_and_counted(reader, monkeypatch) -> None:
     assert data.told_missing == "2 recordings (1 train, 1 val)"
     assert len(data.lengths["train"]) == 23
     assert len(data.lengths["val"]) == 7
+
+
+def test_a_class_that_train_has_not_is_left_out_where_it_is(reader, monkeypatch) -> None:
+    table = reader.table.copy()
+    table["label_three"] = np.resize(["a", "b", "c"], len(table))
+    test = table.index[table["split"] == "test"]
+    table.loc[test[:2], "label_three"] = "unheard of"
+    monkeypatch.setattr(reader, "table", table)
+    three = replace(SCORE, name="three", kind="classes")
+    data = labelled_data(reader, three, CONFIG.timepoints)
+    assert data.classes == ("a", "b", "c")
+    assert data.missing == {"train": 0, "val": 0, "test": 2}
+    assert not set(test[:2]) & set(data.lengths["test"])
+
+
+def test_visits_keep_their_own_labels_and_a_subject_its_side(tmp_path) -> None:
+    """Two recordings of a person may lie years apart; they are never on two sides of a fit."""
+    study = write_study(tmp_path / "study", {"train": 6, "val": 2, "test": 2}, runs=2)
+    table = pd.read_parquet(study.path("recordings"))
+    table["label_age"] = 50.0 + np.arange(len(table)) % 2 * 4 + table["subject"].astype(int)
+    write_recordings(study, table)
+    reader = ShardReader(make_shards(study))
+    data = labelled_data(reader, replace(SCORE, name="age"), CONFIG.timepoints)
+    told = table.set_index("recording_id")["label_age"]
+    assert data.values == told.to_dict()
+    first, second = (f"sub-01_task-rest_run-{run}" for run in (1, 2))
+    assert data.values[second] - data.values[first] == 4
+    train = sorted(data.lengths["train"])
+    assert len(train) == 12
+    groups = groups_of(reader, train)
+    assert groups[train.index(first)] == groups[train.index(second)] == "01"
+    errors = loss_function("regression", data, "none")(torch.zeros(2), (first, second))
+    expected = data.scale.to_model(data.truth([first, second])) ** 2
+    assert float(errors.total) == pytest.approx(expected.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["balanced", "none"])
+@pytest.mark.parametrize("kind", ["regression", "binary", "classes"])
+def test_a_loss_may_be_put_together_from_parts(reader, monkeypatch, kind, weights) -> None:
+    """And a class weighs as the train split has it."""
+    table = reader.table.copy()
+    values = {"regression": [1.0, 5, 2, 9], "binary": [0, 0, 0, 1], "classes": list("aaabc")}
+    table["label_y"] = np.resize(values[kind], len(table))
+    monkeypatch.setattr(reader, "table", table)
+    data = labelled_data(reader, replace(SCORE, name="y", kind=kind), CONFIG.timepoints)
+    names = sorted(data.lengths["val"])
+    shape = (len(names), 3) if kind == "classes" else (len(names),)
+    outputs = torch.randn(shape, generator=generator(0))
+    loss_of = loss_function(kind, data, weights)
+    whole = loss_of(outputs, names)
+    parts = (loss_of(outputs[:3], names[:3]), loss_of(outputs[3:], names[3:]))
+    total, weight = (sum(part[number] for part in parts) for number in range(2))
+    assert float(total / weight) == pytest.approx(float(whole.mean), rel=1e-5)
+    truth = data.truth(names)
+    if kind == "classes":
+        chance = outputs.softmax(1)[torch.arange(len(names)), truth.astype(int)].log()
+        share = np.bincount(data.truth(sorted(data.lengths["train"])).astype(int))
+        of_class = share.sum() / (3 * share) if weights == "balanced" else np.ones(3)
+        of_each = torch.from_numpy(of_class[truth.astype(int)])
+        expected = -(of_each * chance).sum() / of_each.sum()
+        assert float(whole.mean) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> None:

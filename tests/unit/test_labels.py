@@ -28,7 +28,7 @@ def test_scaled_labels_come_back_also_from_the_models_folder(transform, train, o
     np.testing.assert_allclose(scale.to_label(scaled), other, atol=1e-9)
     target = TargetSettings("x", "regression", None, None, transform)
     settings = read_finetune(Finetune().model_dump(mode="json"))
-    card = head_card(target, settings, LabelledData({}, {}, scale, 0))
+    card = head_card(target, settings, LabelledData({}, {}, scale, {}))
     kept = HeadCard.from_dict(card.to_dict())
     np.testing.assert_allclose(kept.to_label(scaled), other, atol=1e-9)
     own = scale.to_model(train)
@@ -54,6 +54,29 @@ def _table(values: list, splits: str) -> pd.DataFrame:
             "label_x": values,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [([1.0, np.inf, 2.0], 1), (["1", "secret", None], 1), (["7,5", "7.5", "old"], 2)],
+)
+def test_what_is_no_number_is_refused_without_telling_it(values, number) -> None:
+    with pytest.raises(DataError, match=f"no number in {number} recordings, e.g. r") as caught:
+        read_label(_table(values, "rrt"), "x", "regression", None)
+    assert "secret" not in str(caught.value)
+    assert "7,5" not in str(caught.value)
+
+
+def test_numbers_written_as_text_and_ways_to_say_missing() -> None:
+    found = read_label(_table([" 7", "n/a", "", "nan", "7e0"], "rrrrt"), "x", "regression", None)
+    np.testing.assert_array_equal(found, [7, np.nan, np.nan, np.nan, 7])
+
+
+def test_a_binary_label_of_other_values_is_refused() -> None:
+    with pytest.raises(DataError, match="other values than 0 and 1"):
+        read_label(_table([0, 1, 2], "rrr"), "x", "binary", None)
+    with pytest.raises(DataError, match="is no number in 3 recordings"):
+        read_label(_table(list("FMF"), "rrr"), "x", "binary", None)
 
 
 def test_a_threshold_makes_two_classes_and_leaves_what_is_missing() -> None:

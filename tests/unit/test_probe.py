@@ -20,9 +20,10 @@ from brainlm.errors import DataError
 from brainlm.evaluate.baselines.connectivity import predict_from_features
 from brainlm.evaluate.baselines.simple import predict_constant
 from brainlm.evaluate.cross_validation import TooFewError
-from brainlm.evaluate.probe import evaluate_probe, predict_from_neighbours
-from brainlm.evaluate.statistics import class_scores
+from brainlm.evaluate.embeddings import read_embeddings
+from brainlm.evaluate.probe import evaluate_probe, mean_of_subjects, predict_from_neighbours
 from brainlm.shards.reader import ShardReader
+from brainlm.train.label_scores import class_scores
 from brainlm.train.labelled import labelled_data
 from brainlm.train.settings import TargetSettings
 
@@ -115,6 +116,74 @@ def test_the_command_scores_vectors_that_embed_made(study) -> None:
     assert list(table.columns[:5]) == ["recording_id", "subject", "true", "linear", "neighbours"]
     mse = float(((table["linear"] - table["true"]) ** 2).mean())
     assert score["metrics"]["mse"]["value"] == pytest.approx(mse)
+
+
+def test_vectors_of_a_subject_may_be_averaged(tmp_path) -> None:
+    """What differs between a subject's recordings is noise that the mean has less of."""
+    study = write_study(tmp_path / "study", {"train": 12, "val": 1, "test": 8}, runs=3)
+    reader = ShardReader(make_shards(study))
+    data = labelled_data(reader, SCORE, 40)
+    rng = np.random.default_rng(0)
+    vectors = {
+        name: vector + rng.standard_normal(8).astype(np.float32)
+        for name, vector in _vectors(reader, rng).items()
+    }
+    means = mean_of_subjects(vectors, reader)
+    names = [f"sub-03_task-rest_run-{run}" for run in range(1, 4)]
+    for name in names:
+        expected = np.mean([vectors[other] for other in names], axis=0)
+        np.testing.assert_allclose(means[name], expected, rtol=1e-5, atol=1e-6)
+    found = [_evaluate(some, reader, data).metrics for some in (vectors, means)]
+    single, averaged = (one["metrics"]["mse"]["value"] for one in found)
+    assert averaged < 0.8 * single
+    assert {one["n_recordings"] for one in found} == {24}
+    assert {one["n_subjects"] for one in found} == {8}
+
+
+def test_the_command_reads_the_pool_it_is_told_for_all_kinds(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    index = pd.read_parquet(copy.path("shards_index"))
+    index["label_three"] = np.resize(["a", "b", "c"], len(index))
+    index.to_parquet(copy.path("shards_index"), index=False)
+    config = json.loads(copy.path("config").read_text())
+    config["probe"] = {"pool": "cls", "average": True}
+    config["finetune"]["targets"].append({"name": "three", "kind": "classes"})
+    copy.path("config").write_text(json.dumps(config))
+    pretrain(copy.root)
+    embed(copy.root)
+    guesses = {}
+    for target in ("score", "group", "three"):
+        probe(target, copy.root)
+        path = copy.path("probe_predictions", run="brainlm", target=target)
+        guesses[target] = pd.read_parquet(path)[["linear", "neighbours"]].to_numpy()
+        assert np.isfinite(guesses[target]).all()
+    assert set(np.unique(guesses["three"])) <= {0, 1, 2}
+    assert guesses["group"].min() >= 0 and guesses["group"].max() <= 1
+
+    names, vectors = read_embeddings(copy.path("embeddings", run="brainlm"), "cls")
+    reader = ShardReader(copy.path("shards_index"))
+    data = labelled_data(reader, SCORE, 40)
+    expected = _evaluate(dict(zip(names, vectors, strict=True)), reader, data).predictions
+    np.testing.assert_allclose(guesses["score"], expected[["linear", "neighbours"]], rtol=1e-5)
+
+
+def test_a_label_that_few_have_is_probed_or_refused(reader, monkeypatch) -> None:
+    """Nobody to validate on does no harm: a probe does not."""
+    vectors, whole = _vectors(reader, np.random.default_rng(0)), reader.table
+    train, test = (list(whole.index[whole["split"] == split]) for split in ("train", "test"))
+
+    def only(count: int) -> None:
+        label = whole["label_score"].where(whole.index.isin([*train[:count], *test]))
+        monkeypatch.setattr(reader, "table", whole.assign(label_score=label))
+
+    only(4)
+    with pytest.raises(DataError, match="0 recordings to validate on"):
+        labelled_data(reader, SCORE, 40)
+    found = _evaluate(vectors, reader, labelled_data(reader, SCORE, 40, validates=False)).metrics
+    assert (found["n_train_subjects"], found["n_missing_label"]) == (4, 18)
+    only(2)
+    with pytest.raises(DataError, match=r"2 to train on \(needed 3\)\n"):
+        labelled_data(reader, SCORE, 40, validates=False)
 
 
 def test_vectors_of_another_model_are_refused(study, tmp_path) -> None:

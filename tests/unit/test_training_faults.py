@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
+import json
 import math
 import os
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from brainlm.cli.pretrain import pretrain as command
-from brainlm.errors import ResourceError
+from brainlm.errors import DataError, ResourceError
 from brainlm.layout import Study
+from brainlm.shards.reader import ShardReader
 from brainlm.shards.tensorfile import load_tensors, save_tensors
-from brainlm.train import checkpointing
-from brainlm.train.checkpointing import Checkpoints
-from brainlm.train.distributed import ALONE
+from brainlm.train.distributed import Ranks
+from brainlm.train.intact import DataCheck
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, seconds_left
 
 from .synthetic_cohort import make_shards, write_study
@@ -121,107 +120,6 @@ def test_before_the_time_limit_it_saves_and_stops_by_itself(unbroken, tmp_path, 
     assert _results(study) == unbroken
 
 
-class _Counter:
-    """A state of one tensor."""
-
-    ranks = ALONE
-
-    def __init__(self) -> None:
-        self.value = torch.zeros(1000)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {"value": self.value}
-
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.value.copy_(tensors["value"])
-
-
-def _values(checkpoints: Checkpoints) -> dict[str, float]:
-    """Step of each file -> what it holds, all of it the same."""
-    found = {}
-    for path in sorted(checkpoints.folder.glob("step-*")):
-        (value,) = np.unique(load_tensors(path)[0]["value"])
-        found[path.stem[-1:]] = float(value)
-    return found
-
-
-@pytest.fixture
-def slowly(monkeypatch) -> Iterator[threading.Event]:
-    """No checkpoint is written before this is set."""
-    may_write = threading.Event()
-
-    def save(*given: object) -> None:
-        assert may_write.wait(20)
-        save_tensors(*given)
-
-    monkeypatch.setattr(checkpointing, "save_tensors", save)
-    yield may_write
-    may_write.set()
-
-
-def test_a_checkpoint_is_of_its_step_though_training_goes_on(slowly, tmp_path) -> None:
-    checkpoints, state = Checkpoints(tmp_path, print), _Counter()
-    checkpoints.log.append({"step": 1})
-    state.value.fill_(1)
-    checkpoints.save(1, state)
-    state.value.fill_(2)
-    checkpoints.log.append({"step": 2})
-    assert _values(checkpoints) == {}
-    threading.Timer(0.1, slowly.set).start()
-    checkpoints.save(2, state)  # waits for the one before
-    assert _values(checkpoints)["1"] == 1
-    state.value.fill_(3)
-    checkpoints.settle()
-    assert _values(checkpoints) == {"1": 1, "2": 2}
-    (tmp_path / "step-00000002.safetensors").unlink()
-    assert Checkpoints(tmp_path, print).resume(state) == 1
-    assert state.value.unique().tolist() == [1]
-    assert checkpoints.log.rows() == [{"step": 1}]  # as long as it was when the copy was made
-
-
-def test_the_best_epoch_is_that_of_the_copy(slowly, tmp_path) -> None:
-    """One that is validated while the thread writes has no checkpoint yet."""
-    checkpoints, state = Checkpoints(tmp_path, print, keep=1), _Counter()
-    slowly.set()
-    for step in (1, 2):
-        checkpoints.log.append({"step": step, "val_loss": step})
-        checkpoints.save(step, state)
-        checkpoints.settle()
-    slowly.clear()
-    checkpoints.save(3, state)
-    checkpoints.log.append({"step": 4, "val_loss": 0.5})
-    slowly.set()
-    checkpoints.settle()
-    assert set(_values(checkpoints)) == {"1", "3"}
-
-
-def test_what_the_thread_runs_into_is_raised_at_the_next_occasion(monkeypatch, tmp_path) -> None:
-    told: list[str] = []
-    checkpoints, state = Checkpoints(tmp_path, told.append), _Counter()
-    checkpoints.save(1, state)
-    checkpoints.settle()
-
-    def full(*given: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(checkpointing, "save_tensors", full)
-    checkpoints.save(2, state)
-    with pytest.raises(ResourceError, match="No space is left") as caught:
-        checkpoints.save(3, state)
-    assert caught.value.file == str(tmp_path / "step-00000002.safetensors")
-    checkpoints.settle()  # it is raised once
-    with pytest.raises(ResourceError), checkpoints.settled():
-        checkpoints.save(4, state)
-    with pytest.raises(KeyError), checkpoints.settled():
-        checkpoints.save(5, state)
-        raise KeyError  # the first error stands
-    assert told[-1].startswith("Besides, the last checkpoint could not be written: No space")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "metrics.jsonl",
-        "step-00000001.safetensors",
-    }
-
-
 #: The real command, whose write of a checkpoint stops half-way, or between write and rename.
 STUCK = """
 import sys, time
@@ -243,7 +141,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("how", ["half", "whole"])
+@pytest.mark.parametrize("how", ["whole", pytest.param("half", marks=pytest.mark.slow)])
 def test_killed_while_the_thread_writes_it_goes_on_from_the_one_before(
     unbroken, tmp_path, capsys, how
 ) -> None:
@@ -284,11 +182,10 @@ def test_a_full_disk_stops_the_training_with_its_name(unbroken, tmp_path, capsys
     disk = study.path("model", run="brainlm").parent / "checkpoints"
     disk.parent.mkdir(parents=True)
     for _ in _small_disk(disk):
-        done = _pretrain(study)
-        assert done.returncode == 1
-        first, *others = done.stderr.splitlines()
-        assert first == "Error: No space is left on the disk (or the quota is used up)"
-        assert others[0].startswith(f"  file: {disk}") and others[1].startswith("  fix:  free")
+        with pytest.raises(ResourceError, match="No space is left on the disk") as caught:
+            command(study.root)
+        assert str(caught.value.file).startswith(str(disk))
+        assert str(caught.value.fix).startswith("free some space")
         larger = ["mount", "-o", "remount,size=50m", str(disk)]
         subprocess.run(larger, capture_output=True, check=True)
         assert _goes_on(study, capsys).startswith("step-0000000")
@@ -301,15 +198,175 @@ def test_a_file_that_may_not_grow_is_told_as_such(unbroken, tmp_path, capsys, mo
     with monkeypatch.context() as patch, pytest.raises(InterruptedTrainingError):
         patch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 119:.0f}")
         command(study.root)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            command(study.root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "step-0000000" in caught.value.filename
+    assert _goes_on(study, capsys) == "step-00000001"
+    assert _results(study) == unbroken
+
+
+def _flip(study: Study, split: str) -> tuple[Path, str]:
+    """Flip the last byte's lowest bit of a split's last recording; which file and recording."""
+    reader = ShardReader(study.path("shards_index"))
+    row = reader.recordings(split).iloc[-1]
+    path = reader.folder / row["shard"]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return path, str(row["recording_id"])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_flipped_bit_is_no_number_to_learn_from(unbroken, tmp_path, capsys, split) -> None:
+    """It is told before anything is saved: mended, the training ends as if nothing had been."""
+    study = _study(tmp_path / "study", checkpoint_every=1)
+    path, name = _flip(study, split)
+    with pytest.raises(DataError, match=rf"{name}: its bytes have changed") as caught:
+        command(study.root)
+    assert caught.value.file == str(path)
+    (folder,) = (study.path("model", run="brainlm").parent / "checkpoints").iterdir()
+    assert not list(folder.glob("step-*"))
+    _flip(study, split)
+    assert _goes_on(study, capsys) == ""
+    assert _results(study) == unbroken
+
+
+def test_no_process_saves_before_all_have_looked(tmp_path, monkeypatch) -> None:
+    """The second of two finds the fault; the first hears of it."""
+    study = _study(tmp_path / "study")
+    _, name = _flip(study, "train")
+    reader = ShardReader(study.path("shards_index"))
+    names = [*reader.lengths("train"), *reader.lengths("val")]
+    rank = names.index(name) % 2
+    monkeypatch.setattr(Ranks, "total", lambda self, values: values)
+    with DataCheck(reader, Ranks(1 - rank, 2)) as intact:
+        intact.settle()
+        intact.settle()
+    with DataCheck(reader, Ranks(rank, 2)) as intact, pytest.raises(DataError, match=name):
+        intact.settle()
+    monkeypatch.setattr(Ranks, "total", lambda self, values: values + 1)
+    with (
+        DataCheck(reader, Ranks(1 - rank, 2)) as intact,
+        pytest.raises(DataError, match="Another process has found"),
+    ):
+        intact.settle()
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _spoil_header(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_remove, "train-00000.safetensors does not exist"),
+        (_shorten, "cut short, damaged"),
+        (_spoil_header, "damaged|does not hold|not written by"),
+    ],
+)
+def test_a_shard_that_is_missing_or_cut_is_told_before_the_first_step(
+    tmp_path, capsys, spoil, told
+) -> None:
+    study = _study(tmp_path / "study")
+    shard = study.path("shards_index").with_name("train-00000.safetensors")
+    spoil(shard)
+    with pytest.raises(DataError, match=told) as caught:
+        command(study.root)
+    assert caught.value.file == str(shard)
+    assert caught.value.fix
+    assert not study.path("model", run="brainlm").parent.exists()
+
+
+def test_recordings_shorter_than_the_window_are_left_out_and_told(tmp_path, capsys) -> None:
+    study = _study(tmp_path / "study", epochs=1)
+    (name,) = _cut_short(study, "train", 39)
+    command(study.root)
+    told = capsys.readouterr()
+    assert "1 train recordings are shorter than the model's 40 volumes" in told.err + told.out
+    assert name in told.err + told.out
+    log = study.path("model_log", run="brainlm").read_text()
+    rows = [json.loads(line) for line in log.splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]  # four recordings, by two
+
+
+def _cut_short(study: Study, split: str, length: int) -> list[str]:
+    """Make the shards anew with a recording of `length` time points."""
+    reader = ShardReader(study.path("shards_index"))
+    row = reader.recordings(split).iloc[0]
+    path = reader.folder / row["shard"]
+    tensors, about = load_tensors(path)
+    tensors[row["recording_id"]] = tensors[row["recording_id"]][:length].copy()
+    save_tensors(path, tensors, about)
+    table = reader.table.reset_index(drop=True)
+    chosen = table["recording_id"] == row["recording_id"]
+    table.loc[chosen, "n_timepoints"] = length
+    digest = hashlib.sha256(tensors[row["recording_id"]].tobytes()).hexdigest()
+    table.loc[chosen, "sha256"] = digest
+    table.to_parquet(reader.index_path, index=False)
+    return [str(row["recording_id"])]
+
+
+#: The real command, of which one process fails at its third step.
+FAILING = """
+import os, signal, sys
+from brainlm.cli import main
+from brainlm.errors import DataError
+from brainlm.train import pretrain as training
+real, number = training._train_step, []
+def step(*given, **options):
+    number.append(0)
+    if os.environ["RANK"] == "1" and len(number) == 3:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise DataError("what really happened", file="it.txt", fix="mend it")
+    return real(*given, **options)
+training._train_step = step
+how, study = sys.argv[1:]
+sys.argv = ["brainlm", "pretrain", "--study", study]
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["error", pytest.param("killed", marks=pytest.mark.slow)])
+def test_the_first_error_of_many_processes_stands_out(tmp_path, how) -> None:
+    """As torchrun tells it, to the person who reads the log."""
+    study = _study(tmp_path / "study", checkpoint_every=1)
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "brainlm", "pretrain", "--study", str(study.root)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        [*torchrun, "--nproc-per-node", "2", str(script), how, str(study.root)],
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
+    assert time.monotonic() - begun < 60
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "Error: File too large"
-    assert "step-0000000" in done.stderr.splitlines()[1]
-    assert _goes_on(study, capsys) == "step-00000001"
-    assert _results(study) == unbroken
+    first, *others = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    cause = done.stderr.partition("Root Cause (first observed failure)")[2]
+    if how == "error":
+        assert first == "Error: what really happened"
+        assert "what really happened\n  file: it.txt\n  fix:  mend it" in cause
+    else:
+        others.append(first)
+        assert "SIGKILL" in cause
+    lost = "Error: Another process of the training has ended, and this one with it"
+    assert set(others) <= {lost}
+    assert done.stderr.count("Traceback") == 1  # torchrun's own

@@ -25,7 +25,7 @@ from brainlm.model.transformer import Attention
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import even_windows
 from brainlm.train.finetune import LabelTask, predict
-from brainlm.train.forecasting import finetune_forecast, forecast_scores, forecast_task
+from brainlm.train.forecasting import compared, finetune_forecast, forecast_scores, forecast_task
 from brainlm.train.labelled import head_card, labelled_data
 from brainlm.train.learners import rate_share
 from brainlm.train.lora import LowRank, adapt, merge
@@ -238,7 +238,14 @@ def test_a_new_head_reads_differences_not_levels(reader) -> None:
         model.autoencoder.encoder_norm.weight.data *= gain
         model.autoencoder.encoder_norm.bias.data += offset
         task = LabelTask(
-            model, reader, data, lambda *some: torch.zeros(()), Masking("random", 0.5, 16), 0, 4
+            model,
+            reader,
+            data,
+            "regression",
+            lambda *some: torch.zeros(()),
+            Masking("random", 0.5, 16),
+            0,
+            4,
         )
         task.standardize()
         (signal, _), _ = task.look(even_windows(data.lengths["train"], 40), "start")
@@ -309,6 +316,23 @@ def test_a_forecast_is_learned_and_sees_nothing_of_the_future(waves, tmp_path) -
     torch.testing.assert_close(changed[:, :, -10:], signal[:, :, -10:] + 7, rtol=0, atol=0.02)
 
 
+def test_persistence_and_the_start_stand_beside_a_forecast(waves) -> None:
+    reader, model = waves
+    trained, before = copy.deepcopy(model), copy.deepcopy(model)
+    torch.nn.init.normal_(trained.decoder.last_layer.weight, generator=generator(0))
+    task = forecast_task(trained, reader, SETTINGS)
+    found = compared(task, before)
+    windows = [reader.window(*window, 40) for window in task.val_windows]
+    future, last = (np.stack([w[part] for w in windows]) for part in (slice(30, 40), slice(29, 30)))
+    error = future - last
+    assert found["mse (last value)"] == pytest.approx(float((error**2).mean()), rel=1e-4)
+    r2 = 1 - (error**2).sum() / ((future - future.mean()) ** 2).sum()
+    assert found["r2 (last value)"] == pytest.approx(float(r2), rel=1e-4)
+    own = forecast_scores(task, task.val_windows)
+    assert found["mse (fine-tuned)"] == own["mse"]
+    assert found["mse (before fine-tuning)"] != own["mse"]
+
+
 def test_only_the_future_counts(waves, monkeypatch) -> None:
     task = forecast_task(waves[1], waves[0], SETTINGS)
     monkeypatch.setattr(type(task.model), "forward", lambda self, x: x[:, :, -10:] + 2.0)
@@ -365,6 +389,14 @@ def test_the_command_repeats_and_forecasts(study, tmp_path) -> None:
     tuned = load_model(folder).model.state_dict()
     assert pretrained.keys() == tuned.keys()
     assert any(not torch.equal(value, tuned[name]) for name, value in pretrained.items())
+    about = json.loads((folder / "model.json").read_text())
+    scores, repeats = about["ValidationScores"], about["Repeats"]
+    assert scores["mse (fine-tuned)"] == pytest.approx(repeats["val_loss"], rel=1e-5)
+    assert scores["mse (before fine-tuning)"] > scores["mse (fine-tuned)"]
+    card = (folder / "README.md").read_text()
+    for score in ("mse", "r2", "pearson"):
+        told = f"- {score} (last value): {scores[f'{score} (last value)']:.4g}"
+        assert told in card
     for arguments in ({"target": "group", "task": "forecast"}, {"task": "label"}):
         with pytest.raises(InputError, match="either --target NAME or --task forecast"):
             command(study=own.root, **arguments)

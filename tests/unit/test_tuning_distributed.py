@@ -48,7 +48,8 @@ from .tuning_study import CONFIG, SCORE, SETTINGS, untrained
 #: 7 in batches of 3: an epoch's last batch has a single window, for two processes.
 SPLITS = {"train": 7, "val": 3, "test": 1}
 EXACT = replace(SETTINGS, dropout=0.0, batch_size=3, epochs=3, patience=9)
-#: As in pretraining; seen: 2e-5. A mean of the processes' means: 0.1 (classes, forecasts).
+#: As in pretraining; seen: 1.4e-4. A mean of the processes' means: 0.14 of classes, 0.17 of
+#: forecasts.
 TOLERANCE = 1e-3
 THREE = TargetSettings("three", "classes", None, None, "zscore")
 
@@ -129,7 +130,9 @@ def _check_alike(folder: Path, expected: Path, world: int) -> None:
     rows, expected_rows = _rows(folder), _rows(expected)
     assert len(rows) == len(expected_rows)
     for row, expected_row in zip(rows, expected_rows, strict=True):
-        assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-6)
+        known = {name: value for name, value in expected_row.items() if value is not None}
+        assert {name: row[name] for name in known} == pytest.approx(known, rel=1e-4, abs=1e-6)
+        assert not any(row[name] is not None for name in row.keys() - known.keys())
 
 
 @pytest.mark.parametrize(

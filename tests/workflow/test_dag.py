@@ -93,6 +93,22 @@ def test_forecasting_is_learned_where_it_is_asked_for(study: Path) -> None:
     assert "brainlm finetune --task forecast --threads 1" in output
 
 
+def test_vectors_are_made_once_and_processes_are_started_by_torchrun(study: Path) -> None:
+    asked = (
+        "finetune={processes: 4, forecast: true, "
+        "targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
+    )
+    goals = ("finetune", "probe", "--printshellcmds", "--config", asked)
+    output = snakemake(study, "--cores", "2", *goals)
+    planned = counts(output)
+    assert planned["probe_label"] == planned["finetune_model"] == 2
+    assert planned["embed_recordings"] == planned["pretrain_model"] == 1
+    assert output.count("torchrun --standalone --nproc-per-node 4 --signals-to-handle ") == 3
+    assert " -m brainlm finetune --target age --threads 1" in output
+    shared = Dag({"finetune": {"processes": 4}}, study)
+    assert (shared.gpus, shared.pretrain_gpus, shared.finetune_gpus) == (1, 1, 4)
+
+
 def test_each_shard_is_a_job_and_many_train_shards_are_fitted_in_parts(study: Path) -> None:
     """With a scaler that was fitted elsewhere, nothing of the train split is counted."""
     small = "shards={target_mb: 4}"

@@ -1,0 +1,107 @@
+"""How well labels are guessed, in their own unit, one guess for each recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from .validation import Measured, defined, group_rows
+
+Floats = NDArray[np.float64]
+
+#: A score by its name, NaN where it is not defined, of labels and guesses.
+Scorer = Callable[[Floats, Floats], dict[str, float]]
+
+
+def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
+    """MSE, MAE, R2 (about the mean of the test labels) and Pearson's r; NaN where undefined."""
+    error = predicted - truth
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    varied = len(truth) > 2 and float(np.ptp(truth)) > 0
+    related = varied and float(predicted.std()) > 1e-12 * max(1.0, float(np.abs(predicted).max()))
+    return {
+        "mse": float((error**2).mean()),
+        "mae": float(np.abs(error).mean()),
+        "r2": 1 - float((error**2).sum()) / spread if varied else np.nan,
+        "pearson": float(np.corrcoef(truth, predicted)[0, 1]) if related else np.nan,
+    }
+
+
+def binary_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
+    """Balanced accuracy at 0.5 and AUROC of probabilities; NaN with one class only."""
+    positive = truth == 1
+    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
+    called = predicted > 0.5
+    result = {"accuracy": float((called == positive).mean())}
+    if not n_pos or not n_neg:
+        return {**result, "balanced_accuracy": np.nan, "auroc": np.nan}
+    hits, passes = float(called[positive].mean()), float((~called[~positive]).mean())
+    # Mann-Whitney: the share of pairs in which the positive one ranks higher, ties by half.
+    ranks = rankdata(predicted)[positive].sum()
+    area = (ranks - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    return {**result, "balanced_accuracy": (hits + passes) / 2, "auroc": float(area)}
+
+
+def class_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
+    """Accuracy, balanced accuracy and AUROC of probabilities (n, classes) of classes 0, 1, ...
+
+    Balanced accuracy is the mean recall, AUROC the mean over classes of each against all others;
+    NaN where a class is missing.
+    """
+    called = predicted.argmax(axis=1)
+    result = {"accuracy": float((called == truth).mean())}
+    of_each = [truth == number for number in range(predicted.shape[1])]
+    if not all(own.any() for own in of_each):
+        return {**result, "balanced_accuracy": np.nan, "auroc": np.nan}
+    recall = [float((called[own] == number).mean()) for number, own in enumerate(of_each)]
+    areas = [
+        binary_scores(own.astype(float), predicted[:, number])["auroc"]
+        for number, own in enumerate(of_each)
+    ]
+    return {
+        **result,
+        "balanced_accuracy": float(np.mean(recall)),
+        "auroc": float(np.mean(areas)),
+    }
+
+
+#: By the kind of label; probabilities are guessed of classes.
+SCORERS: dict[str, Scorer] = {
+    "regression": regression_scores,
+    "binary": binary_scores,
+    "classes": class_scores,
+}
+
+
+def measured_labels(
+    kind: str,
+    loss: float,
+    names: Sequence[str],
+    truth: Floats,
+    guessed: Floats,
+    table: pd.DataFrame,
+) -> Measured:
+    """What a validation says of guesses of the recordings `names`; `table` is the shards' index.
+
+    Labels and guesses are in the label's own unit; of classes, probabilities are guessed.
+    """
+
+    def score(places: NDArray[np.int64]) -> Mapping[str, float | None]:
+        found = SCORERS[kind](truth[places], guessed[places])
+        return {name: defined(value) for name, value in found.items()}
+
+    overall = {f"val_{name}": value for name, value in score(np.arange(len(names))).items()}
+    columns = {"guessed": guessed} if guessed.ndim == 1 else dict(_by_class(guessed))
+    return Measured(
+        {"val_loss": loss, **overall, "val_recordings": len(names)},
+        group_rows(table, names, score),
+        labels=pd.DataFrame({"recording_id": list(names), "true": truth, **columns}),
+    )
+
+
+def _by_class(guessed: Floats) -> Sequence[tuple[str, Floats]]:
+    return [(f"guessed_{number}", column) for number, column in enumerate(guessed.T)]
