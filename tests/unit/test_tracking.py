@@ -425,3 +425,35 @@ def test_who_watches_is_no_part_of_the_stage() -> None:
     assert "brainlm.cli._watching" in GROUND_FLOOR
     assert "brainlm.train.validation" in source_modules("brainlm.cli.pretrain")
     assert code_digest("pretrain")
+
+
+@pytest.mark.skipif(absent("tensorboard"), reason="tensorboard is not installed")
+def test_each_repeat_of_a_fine_tuning_is_watched(study) -> None:
+    """Scores in the label's unit; pictures of the best epoch so far; a tracker's run of its own."""
+    from brainlm.cli.finetune import finetune
+
+    config = study.path("config")
+    text = config.read_text()
+    content = json.loads(text)
+    content["finetune"] |= {"repeats": 2}
+    config.write_text(json.dumps(content))
+    command(study.root)
+    finetune("score", study.root)
+    config.write_text(text)
+    folder = study.path("finetuned", run="brainlm", target="score").parent
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    validated = [row for row in rows if "val_loss" in row]
+    assert [(row["repeat"], row["epoch"]) for row in validated] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert all(row["val_mae"] > 0 and row["val_recordings"] == 3 for row in validated)
+    for number in (1, 2):
+        names = {path.name for path in (folder / f"figures/repeat-{number}").glob("*.png")}
+        assert names == {"labels.png", "map.png"}
+        (board,) = folder.glob(f"checkpoints/*/repeat-{number}/tensorboard")
+        scalars, images = _events(board)
+        steps = [row["step"] for row in validated if row["repeat"] == number]
+        assert scalars["val/loss"] == scalars["val/mae"] == steps
+        losses = [row["val_loss"] for row in validated if row["repeat"] == number]
+        better = [
+            step for place, step in enumerate(steps) if losses[place] == min(losses[: place + 1])
+        ]
+        assert images["figures/labels"] == better

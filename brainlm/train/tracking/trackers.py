@@ -106,9 +106,9 @@ class Trackers:
                 self._start(told.step)
             last = told.step
             self._each(partial(self._pass_on, told))
-            if time.monotonic() - durable >= _FLUSH_S:
-                # More rows of this step may come.
-                self._each(partial(_flush, last - 1))
+            if told.picture is not None or time.monotonic() - durable >= _FLUSH_S:
+                # Pictures come last of a step; else more rows of it may come.
+                self._each(partial(_flush, last - (told.picture is None)))
                 durable = time.monotonic()
         self._each(lambda tracker: tracker.close(last))
 
