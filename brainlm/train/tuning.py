@@ -20,6 +20,7 @@ from ..shards.sampler import Window, batches, random_windows
 from .checkpointing import Checkpoints, best_step
 from .data import share_out
 from .distributed import ALONE, Ranks
+from .intact import DataCheck
 from .journal import Journal
 from .learners import TuneState
 from .optim import learning_rate_at
@@ -44,6 +45,7 @@ class Circumstances(NamedTuple):
     checkpoint_every: int = 100
     ranks: Ranks = ALONE
     look: Look | None = None  # what is shown each validation
+    intact: DataCheck | None = None  # of the shards: nothing is saved before it is through
 
 
 def tune(
@@ -79,6 +81,8 @@ def tune(
         stopping = stop.wanted if ranks.world == 1 else journal.stopping
         if epoch_ends or (step + 1) % around.checkpoint_every == 0 or stopping:
             journal.catch_up()
+            if around.intact is not None:
+                around.intact.settle()
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < total:
             checkpoints.settle()
