@@ -19,13 +19,13 @@ from brainlm.errors import DataError, InputError
 from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
 from brainlm.evaluate.embeddings import embed_series
 from brainlm.evaluate.label_scores import groups_of
-from brainlm.evaluate.statistics import regression_scores
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
 from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator
 from brainlm.shards.reader import ShardReader
 from brainlm.train.finetune import predict
+from brainlm.train.label_scores import regression_scores
 from brainlm.train.labelled import labelled_data, loss_function
 from brainlm.train.settings import read_finetune
 
