@@ -1,7 +1,7 @@
 """Fine-tuning of a pretrained encoder on one label.
 
 The encoder sees whole windows (`finetune.mask_ratio` 0), though it was pretrained on a few tokens
-of each. Two random quarters of a window differ by much more than two people do (docs/training.md):
+of each. Two random quarters of a window differ by much more than two people do (docs/transfer.md):
 a head that learns from single ones says little of anybody, even when the views that together cover
 a window are averaged to predict. Windows of a recording are averaged as well.
 """
