@@ -73,6 +73,16 @@ def whole_folder(final: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def explained(file: str | Path) -> Iterator[None]:
+    """Tell what the disk refuses within the block, of `file`, with its name and what to do."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise _explain(error, Path(file)) from error
+
+
+@contextlib.contextmanager
 def exclusive(lock: Path, *, what: str) -> Iterator[None]:
     """Hold a lock that ends with the process, however that ends; refuse if it is held."""
     with lock.open("a") as handle:

@@ -80,7 +80,7 @@ def evaluate_clinical(
         target=target,
         kind=wanted.kind,
         head=head,
-        mask_ratio=loaded.card.mask_ratio,
+        mask_ratio=loaded.card.head_mask_ratio,
         batch_size=settings.batch_size,
         bootstrap=run.params["evaluate"]["bootstrap"],
         seed=run.params["seed"],

@@ -133,7 +133,7 @@ def _label_lesson(
             data,
             settings,
             kind=wanted.kind,
-            mask_ratio=pretrained.card.mask_ratio,
+            mask_ratio=settings.mask_ratio,
             seed=seed,
             around=around,
         )

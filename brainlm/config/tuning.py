@@ -77,18 +77,25 @@ class Finetune(Section):
         description="what the head reads: the mean over CLS and the visible tokens; CLS; a mean "
         "with learned weights",
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="in the head")
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the tokens hidden from the encoder while it learns a label, and to "
+        "predict it; 0: whole windows",
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of the encoder's output, and in the head"
+    )
     class_weights: Literal["balanced", "none"] = Field(
         "balanced", description="balanced: rare classes weigh as much as frequent ones"
     )
-    epochs: Annotated[int, Field(ge=1)] = Field(30, description="passes over the train split")
+    epochs: Annotated[int, Field(ge=1)] = Field(40, description="passes over the train split")
     patience: Annotated[int, Field(ge=1)] = Field(
-        10, description="epochs without a lower validation loss after which it ends"
+        20, description="epochs without a lower validation loss after which it ends"
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(
         8, description="windows per step, over all processes"
     )
-    learning_rate: Positive = Field(3e-4, description="peak rate of AdamW")
+    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
     weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
     processes: Annotated[int, Field(ge=1)] = Field(
         1,

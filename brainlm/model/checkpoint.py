@@ -49,6 +49,12 @@ class ModelCard:
     head: Mapping[str, Any] | None  # as `HeadCard` has it; None: no head
     released: Mapping[str, Any] | None = None  # which weights of BrainLM's authors it comes from
 
+    @property
+    def head_mask_ratio(self) -> float:
+        """Share of the tokens that is hidden where the head reads: 0 shows it whole windows."""
+        of_head = (self.head or {}).get("mask_ratio")
+        return self.mask_ratio if of_head is None else float(of_head)
+
 
 @dataclass(frozen=True)
 class LoadedModel:

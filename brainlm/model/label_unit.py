@@ -46,6 +46,7 @@ class HeadCard:
     sigmoid: bool = False  # of a regression: the output passed through one (some released heads)
     unit: str = "label"  # as released: nobody said what the numbers mean
     classes: tuple[str, ...] = ()  # their names, in the order of the outputs; (): not known
+    mask_ratio: float | None = None  # share of the tokens it reads nothing of; None: the model's
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
@@ -55,6 +56,8 @@ class HeadCard:
                 raise InputError(f"{told}, not {getattr(self, name)!r}")
         if not self.sd > 0:
             raise InputError(f"head.sd must be above 0, not {self.sd:g}")
+        if self.mask_ratio is not None and not 0 <= self.mask_ratio < 1:
+            raise InputError(f"head.mask_ratio must be in [0, 1), not {self.mask_ratio}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"head.dropout must be in [0, 1), not {self.dropout}")
         if self.outputs < 1 or (self.kind == "classes") != (self.outputs > 1):

@@ -291,8 +291,8 @@ class BrainLM:
         """The label in its own unit; of two classes the probability of the positive one, of more
         all their probabilities (classes,).
 
-        The head was trained on windows of which most was hidden, so by default several such looks,
-        which together show the whole, are averaged, as `brainlm evaluate-clinical` does.
+        By default it is shown what the head was trained on, as `brainlm evaluate-clinical` does:
+        whole windows, or several looks that each hide most of a window, averaged.
         """
         card = self.head
         if card is None or not isinstance(self.network, LabelModel):
@@ -301,7 +301,7 @@ class BrainLM:
                 fix="fine-tune it (`brainlm finetune`), or fit a model of your own on `embed`",
             )
         values, _ = self._take(series, **about)
-        ratio = self.loaded.card.mask_ratio if mask_ratio is None else mask_ratio
+        ratio = self.loaded.card.head_mask_ratio if mask_ratio is None else mask_ratio
         looks = self._looks(values, ratio, visible, seed)
         label = card.to_label(inference.mean_output(self.network, looks, batch_size))
         return float(label) if card.outputs == 1 else label.astype(np.float32)

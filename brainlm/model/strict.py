@@ -13,6 +13,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "float": (float, int),
+    "float | None": (float, int, type(None)),
     "int": (int,),
     "bool": (bool,),
     "tuple[str, ...]": (list, tuple),

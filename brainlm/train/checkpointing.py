@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..files import atomic_path
+from ..files import atomic_path, explained
 from ..shards.tensorfile import load_tensors, save_tensors
 from .distributed import Ranks, whole
 
@@ -60,7 +60,7 @@ class TrainingLog:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one line."""
-        with self.path.open("a", encoding="utf-8") as handle:
+        with explained(self.path), self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row, allow_nan=False) + "\n")
 
     def rows(self, size: int | None = None) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ class TrainingLog:
 
     def sync(self) -> None:
         """Make what was written durable, before a checkpoint counts on it."""
-        with self.path.open("a", encoding="utf-8") as handle:
+        with explained(self.path), self.path.open("a", encoding="utf-8") as handle:
             os.fsync(handle.fileno())
 
     def cut(self, size: int) -> None:

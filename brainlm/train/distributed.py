@@ -13,6 +13,7 @@ import os
 import re
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -162,6 +163,8 @@ def averaging_gradients(model: nn.Module, ranks: Ranks) -> nn.Module:
     """A model whose backward pass leaves gradients averaged over the processes."""
     if ranks.world == 1 or isinstance(model, FSDPModule):
         return model
+    # Of the CLS token, whose axes of length 1 have strides of their own: it costs nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(model)
 
 

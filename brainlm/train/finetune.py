@@ -1,15 +1,16 @@
 """Fine-tuning of a pretrained encoder on one label.
 
-As in pretraining the encoder sees a random quarter of the tokens (`pretrain.mask_ratio`): it
-was made for that, and one window yields many views. To predict, the views that together cover
-the window are averaged, and then the windows of a recording.
+The encoder sees whole windows (`finetune.mask_ratio` 0), though it was pretrained on a few tokens
+of each. Two random quarters of a window differ by much more than two people do (docs/training.md):
+a head that learns from single ones says little of anybody, even when the views that together cover
+a window are averaged to predict. Windows of a recording are averaged as well.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..errors import DataError
 from ..model.heads import LabelModel
 from ..model.inference import even_starts, looks, mean_output
 from ..model.mae import MaskedAutoencoder
 from ..model.mask import generator
-from ..model.tokenizer import ImageTokenizer, ParcelTokenizer
+from ..model.tokenizer import ImageTokenizer, ParcelTokenizer, fewest_tokens
 from ..shards.dataset import as_signal
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, random_windows
@@ -90,7 +92,10 @@ class LabelTask:
         batch = load_batch(self.reader, [windows[row] for row in rows], length, device)
         key_of_views = (self.seed, "mask", key)
         mask = self.masking.of_rows(self._tokenizer, self._coverage, windows, rows, key_of_views)
-        return (batch.signal, mask.visible.to(device)), batch.recording_ids
+        visible = mask.visible
+        if self.masking.ratio == 0:  # as `predict` shows them: a convolution sees their order
+            visible = visible.sort(dim=1).values
+        return (batch.signal, visible.to(device)), batch.recording_ids
 
     def loss(
         self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
@@ -156,13 +161,16 @@ def finetune(
         nn.init.constant_(last.bias, float(scaled.mean()))
     fewest = fewest_parcels(reader, ("train", "val"))
     config = model.autoencoder.config
+    masking = Masking.of(config, "random", mask_ratio, reader.parcels, fewest)
+    if mask_ratio == 0:  # a mask to guess from would hide one token at least
+        masking = replace(masking, n_visible=fewest_tokens(config, fewest))
     task = LabelTask(
         model,
         reader,
         data,
         kind,
         loss_function(kind, data, settings.class_weights),
-        Masking.of(config, "random", mask_ratio, reader.parcels, fewest),
+        masking,
         seed,
         settings.batch_size,
     )
@@ -195,6 +203,12 @@ def predict(
     outputs = {}
     for name in sorted(lengths):
         values = as_signal(torch.from_numpy(reader.series(name))[None])[0].to(device)
+        if values.isnan().all():
+            raise DataError(
+                f"{name} has no parcel with data, so nothing can be predicted of it",
+                file=reader.index_path,
+                fix="set quality.min_parcels above 0, so that such recordings are left out",
+            )
         starts = even_starts(values.shape[1], window)
         views = looks(model.autoencoder, values, starts, mask_ratio, seed)
         outputs[name] = mean_output(model, views, batch_size)

@@ -66,10 +66,8 @@ class DataCheck:
         for name in self._share:
             if self._leave.is_set():
                 break
-            if (
-                hashlib.sha256(np.ascontiguousarray(self._reader.view(name))).hexdigest()
-                != (expected[name])
-            ):
+            stored = np.ascontiguousarray(self._reader.view(name))
+            if hashlib.sha256(stored.data).hexdigest() != expected[name]:
                 return DataError(
                     f"{name}: its bytes have changed since the shard was written (SHA-256)",
                     file=self._reader.folder / str(self._reader.table.loc[name, "shard"]),

@@ -120,6 +120,7 @@ def head_card(target: TargetSettings, settings: FinetuneSettings, data: Labelled
         outputs=len(data.classes) or 1,
         log=data.scale.log,
         classes=data.classes,
+        mask_ratio=settings.mask_ratio,
     )
 
 

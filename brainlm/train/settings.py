@@ -112,6 +112,7 @@ class FinetuneSettings:
     layer_decay: float
     head: str
     pool: str
+    mask_ratio: float
     dropout: float
     class_weights: str
     epochs: int

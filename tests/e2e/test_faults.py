@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,9 @@ import psutil
 import pytest
 import yaml
 
+from brainlm.layout import Study
+
+from ..unit.synthetic_cohort import make_shards, write_study
 from . import runner
 
 
@@ -140,3 +144,44 @@ def test_a_file_that_breaks_after_onboarding_fails_alone(demo: Path, demo_copy: 
     assert runner.snakemake(study).returncode == 0
     assert not list((study / "qc" / "failures").glob("*.json"))
     assert runner.digest_tree(study) == before
+
+
+def _long_training(root: Path) -> Study:
+    """Some seconds of training, of shards that are there."""
+    options = {"pretrain": {"epochs": 60, "batch_size": 2, "device": "cpu", "checkpoint_every": 5}}
+    study = write_study(root, {"train": 5, "val": 2, "test": 2}, options=options)
+    make_shards(study)
+    return study
+
+
+@pytest.mark.faults
+def test_a_training_that_is_told_to_stop_is_started_again_by_the_workflow(tmp_path: Path) -> None:
+    """As a cluster does before it takes a node away; `retries` of the profile is what helps."""
+    broken, whole = (_long_training(tmp_path / name) for name in ("broken", "whole"))
+    only = ("--allowed-rules", "pretrain_model", "--", "models/brainlm/model.safetensors")
+    command = runner.snakemake_command(broken.root, *only)
+    workflow = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=broken.root
+    )
+    folder = broken.path("model", run="brainlm").parent / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*/step-*")) and time.monotonic() < deadline:
+        assert workflow.poll() is None
+        time.sleep(0.01)
+    trainings = [
+        child
+        for child in psutil.Process(workflow.pid).children(recursive=True)
+        if "pretrain" in child.cmdline() and "python" in child.cmdline()[0]
+    ]
+    trainings[-1].terminate()
+    told = workflow.communicate(timeout=300)[0]
+    assert workflow.returncode == 0, told
+    assert "Stopped by SIGTERM after step" in told
+    assert "Going on from step-" in (broken.root / "logs/pretrain.log").read_text()
+    unbroken = runner.snakemake(whole.root, *only)
+    assert unbroken.returncode == 0, unbroken.stdout + unbroken.stderr
+    for name in ("model.safetensors", "metrics.jsonl", "model.json"):
+        found, expected = (
+            (study.root / "models/brainlm" / name).read_bytes() for study in (broken, whole)
+        )
+        assert found == expected

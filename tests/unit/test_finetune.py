@@ -14,15 +14,20 @@ import torch
 from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.finetune import finetune as command
 from brainlm.cli.pretrain import pretrain as pretrain_command
-from brainlm.config import load_config
+from brainlm.config import Finetune, load_config
 from brainlm.errors import DataError, InputError
+from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
+from brainlm.evaluate.embeddings import embed_series
 from brainlm.evaluate.label_scores import groups_of
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
+from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator
 from brainlm.shards.reader import ShardReader
 from brainlm.train.finetune import predict
+from brainlm.train.label_scores import regression_scores
 from brainlm.train.labelled import labelled_data, loss_function
+from brainlm.train.settings import read_finetune
 
 from .synthetic_cohort import make_shards, write_recordings, write_study
 from .tuning_study import CONFIG, GROUP, SCORE, make_study, tune, untrained
@@ -92,6 +97,9 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(study, reader, mo
     beside = predict(model, reader, lengths, **place)
     assert beside.pop(poorest) != together.pop(poorest)
     assert beside == together
+    monkeypatch.setattr(reader, "series", lambda name: np.full((60, 8), np.nan, np.float32))
+    with pytest.raises(DataError, match=f"{poorest} has no parcel with data"):
+        predict(model, reader, lengths, **place | {"mask_ratio": 0.0})
 
 
 def test_the_command_predicts_what_the_python_interface_does(study, tmp_path) -> None:
@@ -261,3 +269,81 @@ def test_the_command_goes_on_from_the_pretrained_encoder(study, tmp_path) -> Non
     found = tuned.autoencoder.state_dict()
     for name, value in pretrained.autoencoder.state_dict().items():
         assert torch.equal(value, found[name]), name
+
+
+# --- what few labels teach --------------------------------------------------------------------
+
+
+def _default(**changes) -> dict:
+    """Section finetune as it is by default, with changes."""
+    return {**vars(read_finetune(Finetune().model_dump(mode="json"))), **changes}
+
+
+def _r2(model, reader, data, mask_ratio: float) -> float:
+    found = predict(
+        model, reader, data.lengths["test"], mask_ratio=mask_ratio, seed=1, batch_size=4
+    )
+    guess = data.scale.to_label(np.array(list(found.values())))
+    return regression_scores(data.truth(list(found)), guess)["r2"]
+
+
+def test_by_default_few_labels_teach_as_much_as_a_probe_reads(reader) -> None:
+    model, data, _ = tune(reader, SCORE, **_default())
+    train, test = (sorted(data.lengths[split]) for split in ("train", "test"))
+    assert len(train) == 24
+    frozen = untrained().autoencoder.eval()
+    features, test_features = span_of_train(
+        *(
+            np.stack([embed_series(frozen, reader.series(name)).pooled["mean"] for name in names])
+            for names in (train, test)
+        )
+    )
+    probed = predict_from_features(
+        features, data.truth(train), train, test_features, kind="regression"
+    )
+    probe = regression_scores(data.truth(test), probed)["r2"]
+    assert probe > 0.5  # there is something to be read
+    assert _r2(model, reader, data, 0.0) > probe - 0.1
+
+
+def test_a_head_that_sees_single_quarters_of_windows_learns_little(reader) -> None:
+    """Why whole windows are the default."""
+    model, data, _ = tune(reader, SCORE, **_default(mask_ratio=0.75))
+    assert _r2(model, reader, data, 0.75) < 0.5
+
+
+def test_whole_windows_are_shown_whole_and_in_order(reader, monkeypatch) -> None:
+    shown = []
+    encode = MaskedAutoencoder.encode
+
+    def spied(self, signal, visible, weights=None):
+        shown.append(visible)
+        return encode(self, signal, visible, weights)
+
+    monkeypatch.setattr(MaskedAutoencoder, "encode", spied)
+    tune(reader, SCORE, mask_ratio=0.0, epochs=1)
+    tokens = torch.arange(8 * CONFIG.timepoints // CONFIG.patch)
+    assert shown
+    for visible in shown:
+        assert torch.equal(visible, tokens.expand(len(visible), -1))
+
+
+def test_a_head_is_shown_what_it_was_trained_on(study, tmp_path, monkeypatch) -> None:
+    """Also where the network was pretrained on less; an older folder's head: what that was."""
+    command("score", study.root)
+    folder = study.path("finetuned", run="brainlm", target="score").parent
+    card = load_model(folder).card
+    assert (card.mask_ratio, card.head_mask_ratio) == (0.75, 0.0)
+    asked = []
+    monkeypatch.setattr(
+        "brainlm.evaluate.clinical.predict",
+        lambda *_, mask_ratio, **__: asked.append(mask_ratio) or {},
+    )
+    with pytest.raises(KeyError):
+        evaluate_clinical("score", study.root)
+    assert asked == [0.0]
+    older = shutil.copytree(folder, tmp_path / "older")
+    content = json.loads((older / "config.json").read_text())
+    del content["head"]["mask_ratio"]
+    (older / "config.json").write_text(json.dumps(content))
+    assert load_model(older).card.head_mask_ratio == 0.75

@@ -1,4 +1,4 @@
-"""The GPU benchmark runs from a bare checkout: torch, numpy and safetensors are all it needs."""
+"""The GPU benchmarks run, that of the network from a bare checkout: torch, numpy, safetensors."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ def test_bare_checkout() -> None:
     assert "Error" not in done.stdout
     losses = {row.split("|")[-2].strip() for row in rows}
     assert len(losses) <= 2, rows  # kernels agree; the decoders begin with guesses of 0 both
+
+
+def test_training() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.gpu_training", "--tiny", "--sizes", "111m"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for words in ("gathering the windows", "mmap", "a thread writes it", "DDP of one process"):
+        assert words in done.stdout

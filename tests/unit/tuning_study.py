@@ -32,6 +32,7 @@ SETTINGS = FinetuneSettings(
     layer_decay=1.0,
     head="mlp",
     pool="mean",
+    mask_ratio=0.5,
     dropout=0.1,
     class_weights="balanced",
     epochs=40,
@@ -89,7 +90,7 @@ def tune(reader, target, folder=None, around=None, **changes):
             data,
             settings,
             kind=target.kind,
-            mask_ratio=0.5,
+            mask_ratio=settings.mask_ratio,
             seed=1,
             around=around,
         )
