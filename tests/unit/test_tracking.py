@@ -419,7 +419,7 @@ def test_a_figure_that_fails_is_told_of_and_passed_over(study, capsys, monkeypat
 
 def test_who_watches_is_no_part_of_the_stage() -> None:
     """An edit of a picture or a tracker starts no training afresh."""
-    watching = ("tracking", "training_figures", "_watching", "_progress")
+    watching = ("tracking", "training_figures", "tuning_figures", "_watching", "_progress")
     modules = source_modules("brainlm.cli.pretrain") | source_modules("brainlm.cli.finetune")
     assert not [module for module in modules if any(name in module for name in watching)]
     assert "brainlm.cli._watching" in GROUND_FLOOR
@@ -429,7 +429,7 @@ def test_who_watches_is_no_part_of_the_stage() -> None:
 
 @pytest.mark.skipif(absent("tensorboard"), reason="tensorboard is not installed")
 def test_each_repeat_of_a_fine_tuning_is_watched(study) -> None:
-    """Scores in the label's unit; pictures of the best epoch so far; a tracker's run of its own."""
+    """Scores in the label's unit, pictures of the epoch that is kept, event files of its own."""
     from brainlm.cli.finetune import finetune
 
     config = study.path("config")
@@ -453,7 +453,4 @@ def test_each_repeat_of_a_fine_tuning_is_watched(study) -> None:
         steps = [row["step"] for row in validated if row["repeat"] == number]
         assert scalars["val/loss"] == scalars["val/mae"] == steps
         losses = [row["val_loss"] for row in validated if row["repeat"] == number]
-        better = [
-            step for place, step in enumerate(steps) if losses[place] == min(losses[: place + 1])
-        ]
-        assert images["figures/labels"] == better
+        assert images["figures/labels"] == [steps[losses.index(min(losses))]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainlm.cli._training_figures import groups_of, label_values, some_windows
+from brainlm.cli._training_figures import groups_of, some_windows
+from brainlm.cli._tuning_figures import TuningFigures, label_values
 from brainlm.model.label_unit import HeadCard
 from brainlm.report import training_figures as draw
 from brainlm.report.projection import principal_components, two_dimensions
@@ -242,3 +244,34 @@ def test_label_values_are_numbers_or_the_names_of_classes() -> None:
     head = HeadCard("age", "regression", None, 0.0, 1.0, 0.0)
     ages = _table("regression", 4)
     assert label_values(ages, head, ["sub-3"]) == [ages["true"][3]]
+
+
+@pytest.mark.parametrize(
+    ("losses", "most", "drawn"),
+    [
+        ([5, 4, 3, 2, 1, 6], 6, [1, 2, 3, 4, 5]),
+        ([5, 4, 3, 2, 1, 6], 2, [3, 5]),  # each third epoch; the best one in the end
+        ([1, 4, 3, 2, 5, 6], 1, [1]),
+        ([6, 5, 4, 3, 2, 1], 1, [6]),
+    ],
+)
+def test_of_a_fine_tuning_the_best_are_drawn(tmp_path, monkeypatch, losses, most, drawn) -> None:
+    from brainlm.cli._training_figures import Gallery
+    from brainlm.train.checkpointing import TrainingLog
+    from brainlm.train.tracking.trackers import Trackers
+    from brainlm.train.validation import Measured
+
+    from .tuning_study import SETTINGS
+
+    seen: list[int] = []
+    monkeypatch.setattr(TuningFigures, "_draw", lambda self, step, *rest: seen.append(step))
+    log = TrainingLog(tmp_path / "log")
+    gallery = Gallery(tmp_path, Trackers([], tmp_path / "log", print), first=True)
+    settings = replace(SETTINGS, epochs=6)
+    figures = TuningFigures(gallery, None, log, settings, None, precision="float32", most=most)
+    for epoch, loss in enumerate(losses, start=1):
+        row = {"step": epoch, "epoch": epoch, "val_loss": float(loss)}
+        log.append(row)
+        figures.look(epoch, None, Measured(row))
+    figures.finish()
+    assert seen == drawn
