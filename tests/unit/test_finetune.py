@@ -258,6 +258,18 @@ def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> Non
         command("age", study.root)
 
 
+def test_nothing_is_kept_of_what_damaged_shards_taught(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    (shard,) = copy.path("shards_index").parent.glob("train-*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="its bytes have changed since the shard was written"):
+        command("group", copy.root)
+    folder = copy.path("finetuned", run="brainlm", target="group").parent
+    assert not list(folder.rglob("step-*"))
+
+
 def test_the_command_goes_on_from_the_pretrained_encoder(study, tmp_path) -> None:
     copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
     config = json.loads(copy.path("config").read_text())
