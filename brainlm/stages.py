@@ -37,6 +37,7 @@ GROUND_FLOOR = frozenset(
         # Who is told of a training, and its pictures: not what is learned.
         "brainlm.cli._progress",
         "brainlm.cli._training_figures",
+        "brainlm.cli._tuning_figures",
         "brainlm.cli._watching",
         # Where and how fMRIPrep is run, and how its end is judged: not what it computes.
         "brainlm.cli._job",

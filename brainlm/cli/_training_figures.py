@@ -1,4 +1,4 @@
-"""Pictures of a training, drawn as it goes: files in models/RUN/figures, images for trackers."""
+"""Pictures of a pretraining, drawn as it goes: files in models/RUN/figures, images for trackers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from typing import TYPE_CHECKING, Any
 from ._console import warn
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
     from matplotlib.figure import Figure
 
-    from ..model.label_unit import HeadCard
     from ..model.mae import MaskedAutoencoder
     from ..shards.reader import ShardReader
     from ..shards.sampler import Window
-    from ..train.checkpointing import TrainingLog
-    from ..train.precision import Precision
     from ..train.pretrain import Plan
-    from ..train.settings import FinetuneSettings, PretrainSettings
+    from ..train.settings import PretrainSettings
     from ..train.tracking.trackers import Trackers
     from ..train.validation import Look, Measured
 
 #: Of the val split: windows that are guessed, recordings on the map.
-_WINDOWS, _RECORDINGS = 16, 256
+WINDOWS, RECORDINGS = 16, 256
 
 
 class Gallery:
@@ -35,6 +31,8 @@ class Gallery:
     def __init__(self, folder: Path, trackers: Trackers, *, first: bool):
         """Only the first process draws."""
         self.folder, self.first = folder, first
+        #: The step at which trackers are shown an older one: they take nothing of the past.
+        self.now: int | None = None
         self._trackers, self._told = trackers, False
 
     def hang(self, name: str, step: int, draw: Callable[[], Figure]) -> None:
@@ -51,7 +49,8 @@ class Gallery:
             for suffix, content in contents.items():
                 with atomic_path(self.folder / f"{name}.{suffix}") as temporary:
                     temporary.write_bytes(content)
-            self._trackers.figure(name, step, contents["png"])
+            kept, now = ("", step) if self.now is None else ("kept/", self.now)
+            self._trackers.figure(kept + name, now, contents["png"])
 
     @contextlib.contextmanager
     def passing_over_faults(self) -> Iterator[None]:
@@ -85,7 +84,7 @@ def pretraining_figures(
         return None
     precision = choose_precision(settings.precision, device)
     windows = some_windows(plan.val_windows)
-    names = spread(sorted({window.recording_id for window in plan.val_windows}), _RECORDINGS)
+    names = spread(sorted({window.recording_id for window in plan.val_windows}), RECORDINGS)
 
     def look(step: int, model: MaskedAutoencoder, measured: Measured) -> None:
         if not due(plan, step, most):
@@ -99,42 +98,6 @@ def pretraining_figures(
             show_parcels(gallery, step, measured)
             if vectors is not None:
                 show_map(gallery, step, vectors, *groups_of(reader, names))
-
-    return look
-
-
-def tuning_figures(
-    gallery: Gallery,
-    reader: ShardReader,
-    log: TrainingLog,
-    settings: FinetuneSettings,
-    head: HeadCard | None,
-    *,
-    precision: Precision,
-) -> Look:
-    """What draws a fine-tuning: each epoch that is the best so far. `head` is none of forecasts."""
-    from ..train.checkpointing import best_step
-    from ..train.tracking.shown import cls_vectors, spread
-    from ..train.validation import fixed_windows
-
-    def look(step: int, model: MaskedAutoencoder, measured: Measured) -> None:
-        if not gallery.first or best_step(log.rows()) != step:
-            return
-        with gallery.passing_over_faults():
-            length = model.config.timepoints
-            if head is None or measured.labels is None:
-                chosen = fixed_windows(reader.table, reader.lengths("val"), length, _RECORDINGS)
-                show_forecasts(gallery, step, model, reader, chosen, settings, precision)
-                show_parcels(gallery, step, measured)
-                names = sorted({window.recording_id for window in chosen})
-                groups = groups_of(reader, names)
-            else:
-                show_labels(gallery, step, measured.labels, head)
-                names = spread(measured.labels["recording_id"].tolist(), _RECORDINGS)
-                groups = head.name, label_values(measured.labels, head, names)
-            vectors = cls_vectors(model, reader, names, precision)
-            if vectors is not None:
-                show_map(gallery, step, vectors, *groups)
 
     return look
 
@@ -154,7 +117,7 @@ def due(plan: Plan, step: int, most: int) -> bool:
 def some_windows(windows: Sequence[Window]) -> list[Window]:
     """Of different recordings as far as there are."""
     of_each = list({window.recording_id: window for window in windows}.values())
-    few = min(_WINDOWS, len(of_each))
+    few = min(WINDOWS, len(of_each))
     return [of_each[place * len(of_each) // few] for place in range(few)]
 
 
@@ -185,44 +148,6 @@ def show_guesses(gallery: Gallery, step: int, found: Any, names: Sequence[str]) 
     )
     title = f"Val recordings, step {step:,}"
     gallery.hang("scatter", step, lambda: draw.scatter(found, title))
-
-
-def show_forecasts(
-    gallery: Gallery,
-    step: int,
-    model: MaskedAutoencoder,
-    reader: ShardReader,
-    windows: Sequence[Window],
-    settings: FinetuneSettings,
-    precision: Precision,
-) -> None:
-    """The same of the ends of windows."""
-    from ..train.tracking.shown import forecast_guess, guesses
-
-    guess = forecast_guess(model, settings.forecast_timepoints, precision)
-    length, device = model.config.timepoints, model.cls.device
-    chosen = some_windows(windows)
-    found = guesses(reader, chosen, length, device, guess, settings.batch_size)
-    show_guesses(gallery, step, found, parcel_names(reader))
-
-
-def show_labels(gallery: Gallery, step: int, table: pd.DataFrame, head: HeadCard) -> None:
-    """Predicted against true."""
-    from ..report import training_figures as draw
-
-    title = f"{len(table)} val recordings, step {step:,}"
-    gallery.hang(
-        "labels", step, lambda: draw.labels(table, head.name, head.kind, head.classes, title)
-    )
-
-
-def label_values(table: pd.DataFrame, head: HeadCard, names: Sequence[str]) -> list[Any]:
-    """The true labels of some recordings: numbers, or words for classes."""
-    true = table.set_index("recording_id").loc[list(names), "true"].tolist()
-    if head.kind == "regression":
-        return true
-    words = head.classes or ("0", "1")
-    return [words[int(value)] for value in true]
 
 
 def show_parcels(gallery: Gallery, step: int, measured: Measured) -> None:

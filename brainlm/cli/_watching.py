@@ -70,7 +70,8 @@ def watched_lesson(
     lesson: Lesson,
 ) -> Iterator[Circumstances]:
     """A fine-tuning, or one of its repeats: the same circumstances with somebody watching."""
-    from ._training_figures import Gallery, tuning_figures
+    from ._training_figures import Gallery
+    from ._tuning_figures import TuningFigures
 
     checkpoints, first = around.checkpoints, around.ranks.first
     model = run.path(lesson.kind).parent
@@ -83,11 +84,18 @@ def watched_lesson(
             around.report(row)
 
         gallery = Gallery(model / "figures" / repeat, trackers, first=first)
-        look = tuning_figures(
-            gallery, reader, checkpoints.log, settings, lesson.head, precision=around.precision
+        most = tracking_of(run).figures
+        figures = TuningFigures(
+            gallery,
+            reader,
+            checkpoints.log,
+            settings,
+            lesson.head,
+            precision=around.precision,
+            most=most,
         )
-        wanted = tracking_of(run).figures > 0
-        yield around._replace(report=report, look=look if wanted else None)
+        onlookers = (figures.look, figures.look_at_kept) if most else (None, None)
+        yield around._replace(report=report, look=onlookers[0], look_at_kept=onlookers[1])
 
 
 @contextlib.contextmanager

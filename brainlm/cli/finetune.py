@@ -50,6 +50,7 @@ def finetune(
     """
     from ..errors import InputError
     from ..train.distributed import joined
+    from ..train.intact import DataCheck
     from ..train.precision import autocast, choose_precision
     from ..train.repeats import repeat
     from ..train.runtime import describe, set_up, stop_signals
@@ -75,9 +76,13 @@ def finetune(
     machine = describe(device, threads)
     pretrained = open_model(run, "model", reader)
     precision = choose_precision(run.params["pretrain"]["precision"], device)
-    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop, joined() as ranks:
+    with (
+        stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,
+        joined() as ranks,
+        DataCheck(reader, ranks) as intact,
+    ):
         around = _circumstances(run, target, machine, ranks)
-        around = around._replace(stop=stop, precision=precision)
+        around = around._replace(stop=stop, precision=precision, intact=intact)
         lesson = (
             _label_lesson(target, reader, pretrained, settings, ranks)
             if target

@@ -29,5 +29,7 @@ class Tracking(Section):
         False, description="send nothing over the network: W&B and MLflow write files alone"
     )
     figures: Annotated[int, Field(ge=0)] = Field(
-        20, description="pretraining draws its figures at most so often; 0: no figures at all"
+        8,
+        description="a training draws its figures at most so often, and fine-tuning those of the "
+        "epoch that it keeps; 0: no figures",
     )

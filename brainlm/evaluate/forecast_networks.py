@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..model.mask import generator
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, check_any_window, even_windows
-from ..train.data import load_batch
+from ..train.data import MappedSource
 from ..train.distributed import Ranks
 from ..train.task import Loss
 from ..train.tuning import Circumstances, tune
@@ -68,21 +69,25 @@ class NetworkTask:
         """All alike."""
         return 1.0
 
-    def loss(
-        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
-    ) -> Loss:
-        """The network's own loss of these rows."""
-        some = [windows[row] for row in rows]
-        signal = load_batch(self.reader, some, self.window, self.horizon.device).signal
-        future = self.horizon.future
+    def fetch(self, windows: Sequence[Window], rows: Sequence[int], key: object) -> Tensor:
+        """The windows of these rows, as the shards hold them; nothing is drawn."""
+        return self._source.fetch([windows[row] for row in rows])
+
+    def loss(self, trained: nn.Module, fetched: Tensor) -> Loss:
+        """The network's own loss of these windows."""
+        signal, future = self._source.signal(fetched), self.horizon.future
         loss = self.model.loss(signal[:, :, :-future], signal[:, :, -future:])
-        weight = torch.tensor(float(len(some)), device=loss.device)
+        weight = torch.tensor(float(len(signal)), device=loss.device)
         return Loss(loss * weight, weight)
 
     def validate(self, ranks: Ranks) -> Measured:
         """Squared error of the future of the validation windows."""
         error = forecast_error(self.model, self.reader, self.val_windows, **self.horizon.how)
         return Measured({"val_loss": error})
+
+    @cached_property
+    def _source(self) -> MappedSource:
+        return MappedSource(self.reader, self.window, self.horizon.device)
 
 
 def fit_network(

@@ -17,7 +17,6 @@ from .metrics import Estimate, MetricTable, metric_name, smaller_is_better
 from .style import AMBER, BLUE, GREY, INK, MUTED, RC, RULE, VERMILION, light_grid, to_svg_uri
 
 _HALF, _WIDE = 5.2, 10.6  # widths of charts, inches at 72 units each
-_POINTS = 800  # most points of a drawn curve
 
 
 @rc_context(RC)
@@ -65,39 +64,6 @@ def parcel_histogram(values: NDArray[np.floating], label: str) -> str:
     axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlabel=f"{label}; dashed: median {middle:.2f}", ylabel="parcels")
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    light_grid(axes)
-    return to_svg_uri(figure)
-
-
-@rc_context(RC)
-def loss_curves(
-    steps: pd.DataFrame, epochs: pd.DataFrame, levels: Sequence[tuple[str, float]] = ()
-) -> str:
-    """Training loss by step (light: each; dark: smoothed) and validation loss by epoch."""
-    figure, axes = _one_axes(_WIDE, 3.1)
-    if len(steps):
-        every = thin(steps["step"].to_numpy(float), _POINTS)
-        loss = thin(steps["loss"].to_numpy(float), _POINTS)
-        axes.plot(every, loss, color=BLUE, alpha=0.28, linewidth=0.9)
-        axes.plot(every, smooth(loss), color=BLUE, linewidth=1.8, label="train")
-    if len(epochs):
-        marker = "o" if len(epochs) <= 40 else None
-        axes.plot(
-            epochs["step"],
-            epochs["val_loss"],
-            color=VERMILION,
-            linewidth=1.6,
-            marker=marker,
-            markersize=4,
-            label="validation",
-        )
-    for name, level in levels:
-        axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=name)
-    axes.set(xlabel="step", ylabel="loss (MSE of masked tokens)")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.01)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower left", ncols=3)
     light_grid(axes)
     return to_svg_uri(figure)
 

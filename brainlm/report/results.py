@@ -10,6 +10,7 @@ import pandas as pd
 
 from . import charts
 from .gather import Clinical, Findings
+from .learning_curve import learning_curve
 from .metrics import MetricTable, metric_name, metric_table, pretty, smaller_is_better
 
 
@@ -19,19 +20,21 @@ def training(findings: Findings) -> dict[str, Any] | None:
         return None
     lines = pd.DataFrame(findings.log)
     steps = _last(lines, "loss", "step")
-    epochs = _last(lines, "val_loss", "epoch")
-    facts = [("steps", f"{len(steps):,}"), ("epochs", f"{len(epochs):,}")]
+    validations = _last(lines, "val_loss", "step")
+    epochs = validations["epoch"].nunique()
+    facts = [("steps", f"{len(steps):,}"), ("epochs", f"{epochs:,}")]
     if len(steps):
         facts.append(("last training loss", f"{steps['loss'].iloc[-1]:.4f}"))
-    if len(epochs):
-        facts.append(("best validation loss", f"{epochs['val_loss'].min():.4f}"))
-    if len(epochs) and "val_r2" in epochs:
-        facts.append(("best validation R²", f"{epochs['val_r2'].max():.4f}".replace("-", "−")))
+    if len(validations):
+        facts.append(("best validation loss", f"{validations['val_loss'].min():.4f}"))
+    if "val_r2" in validations and validations["val_r2"].notna().any():
+        best = float(validations["val_r2"].max())
+        facts.append(("best validation R²", f"{best:.4f}".replace("-", "−")))
     settings = (findings.model or {}).get("model") or {}
     return {
         "curve": {
-            "uri": charts.loss_curves(steps, epochs, _levels(findings)),
-            "alt": "Training and validation loss by step",
+            "uri": learning_curve(steps, validations, _levels(findings)),
+            "alt": "Training and validation loss by step, and R² on the validation split",
         },
         "facts": facts,
         "settings": [

@@ -1,7 +1,7 @@
 """Fine-tuning of a pretrained encoder on one label.
 
 The encoder sees whole windows (`finetune.mask_ratio` 0), though it was pretrained on a few tokens
-of each. Two random quarters of a window differ by much more than two people do (docs/training.md):
+of each. Two random quarters of a window differ by much more than two people do (docs/transfer.md):
 a head that learns from single ones says little of anybody, even when the views that together cover
 a window are averaged to predict. Windows of a recording are averaged as well.
 """
@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ..model.tokenizer import ImageTokenizer, ParcelTokenizer, fewest_tokens
 from ..shards.dataset import as_signal
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, random_windows
-from .data import Coverage, fewest_parcels, load_batch, share_out
+from .data import Coverage, MappedSource, fewest_parcels, share_out
 from .distributed import ALONE, Ranks
 from .label_scores import measured_labels
 from .labelled import LabelledData, loss_function
@@ -39,6 +39,14 @@ from .standardized import Standardized
 from .task import Loss, gathered
 from .tuning import Circumstances, tune
 from .validation import Measured
+
+
+class Fetched(NamedTuple):
+    """Windows on their way to the model."""
+
+    stored: Tensor  # as the shards hold them
+    visible: Tensor  # (windows, k) numbers of tokens
+    recording_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,25 +90,31 @@ class LabelTask(PretrainedTask):
         self.model.head[0] = Standardized(first, torch.cat(pooled))
 
     def look(
-        self, windows: Sequence[Window], key: object, rows: Sequence[int] | None = None
+        self, windows: Sequence[Window], key: object
     ) -> tuple[tuple[Tensor, Tensor], tuple[str, ...]]:
-        """Signals with one view of each (tokens, drawn by `key`), and their recordings.
+        """Signals with one view of each (tokens, drawn by `key`), and their recordings."""
+        fetched = self.fetch(windows, range(len(windows)), key)
+        return self._shown(fetched), fetched.recording_ids
 
-        Of some `rows` of the windows: the views that they have among all.
-        """
-        device, length = self.autoencoder.cls.device, self.autoencoder.config.timepoints
-        rows = range(len(windows)) if rows is None else rows
-        batch = load_batch(self.reader, [windows[row] for row in rows], length, device)
+    def fetch(self, windows: Sequence[Window], rows: Sequence[int], key: object) -> Fetched:
+        """Of some `rows` of the windows: the views that they have among all."""
         key_of_views = (self.seed, "mask", key)
         mask = self.masking.of_rows(self._tokenizer, self._coverage, windows, rows, key_of_views)
-        return (batch.signal, mask.visible.to(device)), batch.recording_ids
+        visible = mask.visible
+        if self.masking.ratio == 0:  # as `predict` shows them: a convolution sees their order
+            visible = visible.sort(dim=1).values
+        chosen = [windows[row] for row in rows]
+        names = tuple(window.recording_id for window in chosen)
+        return Fetched(self._source.fetch(chosen), visible, names)
 
-    def loss(
-        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
-    ) -> Loss:
+    def loss(self, trained: nn.Module, fetched: Fetched) -> Loss:
         """Of one view of each window."""
-        seen, names = self.look(windows, step, rows)
-        return self.loss_of(trained(*seen), names)
+        return self.loss_of(trained(*self._shown(fetched)), fetched.recording_ids)
+
+    def _shown(self, fetched: Fetched) -> tuple[Tensor, Tensor]:
+        """What the model takes: signals (windows, parcels, time), and tokens (windows, k)."""
+        visible = fetched.visible.to(self.autoencoder.cls.device, non_blocking=True)
+        return self._source.signal(fetched.stored), visible
 
     def validate(self, ranks: Ranks = ALONE) -> Measured:
         """The loss of the recordings' predictions, and how good they are in the label's unit."""
@@ -125,6 +139,11 @@ class LabelTask(PretrainedTask):
             self.data.to_label(self.kind, outputs),
             self.reader.table,
         )
+
+    @cached_property
+    def _source(self) -> MappedSource:
+        length, device = self.autoencoder.config.timepoints, self.autoencoder.cls.device
+        return MappedSource(self.reader, length, device)
 
     @cached_property
     def _tokenizer(self) -> ParcelTokenizer | ImageTokenizer:

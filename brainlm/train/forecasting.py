@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..errors import InputError
 from ..model.mae import MaskedAutoencoder
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, check_any_window, even_windows
-from .data import load_batch, share_out
+from .data import MappedSource, share_out
 from .distributed import ALONE, Ranks
 from .pretrained_task import PretrainedTask
 from .settings import FinetuneSettings
@@ -55,11 +56,13 @@ class ForecastTask(PretrainedTask):
         """All of it that learns."""
         return self.model.autoencoder
 
-    def loss(
-        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
-    ) -> Loss:
+    def fetch(self, windows: Sequence[Window], rows: Sequence[int], key: object) -> Tensor:
+        """The windows of these rows, as the shards hold them; nothing is drawn."""
+        return self._source.fetch([windows[row] for row in rows])
+
+    def loss(self, trained: nn.Module, fetched: Tensor) -> Loss:
         """Mean squared error over the future's entries with data."""
-        signal = self.signal([windows[row] for row in rows])
+        signal = self._source.signal(fetched)
         truth = signal[:, :, -self.model.timepoints :]
         known = ~truth.isnan()
         error = torch.where(known, trained(signal) - truth, 0.0).float()
@@ -71,8 +74,12 @@ class ForecastTask(PretrainedTask):
 
     def signal(self, windows: Sequence[Window]) -> Tensor:
         """(windows, parcels, time), scaled, on the device."""
+        return self._source.signal(self._source.fetch(windows))
+
+    @cached_property
+    def _source(self) -> MappedSource:
         length, device = self.autoencoder.config.timepoints, self.autoencoder.cls.device
-        return load_batch(self.reader, windows, length, device).signal
+        return MappedSource(self.reader, length, device)
 
 
 def last_value(signal: Tensor, timepoints: int) -> Tensor:

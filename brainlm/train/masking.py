@@ -101,7 +101,7 @@ def count_targets(
 
     Known before anything goes through the model, and without looking at the windows.
     """
-    return int(tokenizer.filled(covered).gather(1, mask.hidden)[mask.target].sum())
+    return int((tokenizer.filled(covered).gather(1, mask.hidden) * mask.target).sum())
 
 
 def network_numbers(parcels: pd.DataFrame) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -77,10 +77,15 @@ class Task(Protocol):
     def rate_share(self, name: str) -> float:
         """The share of the learning rate that a weight of `model` gets."""
 
-    def loss(
-        self, trained: nn.Module, windows: Sequence[Window], rows: Sequence[int], step: int
-    ) -> Loss:
-        """Of some `rows` of the batch `windows`, the same whatever the other rows.
+    def fetch(self, windows: Sequence[Window], rows: Sequence[int], key: object) -> Any:
+        """What can be done of a step ahead of it, in another thread, on the CPU alone.
+
+        For some `rows` of the batch `windows`; what is drawn, by `key` for the whole batch, is the
+        same whatever the other rows.
+        """
+
+    def loss(self, trained: nn.Module, fetched: Any) -> Loss:
+        """Of what `fetch` made.
 
         `trained` is `model`, or what averages its gradients over processes: its forward pass is
         the one to call.

@@ -6,6 +6,7 @@
   and what a step of the network on this CPU takes in.
 - What a GPU could take in is arithmetic: its published peak, 40% of it used, and the operations of
   a step (`brainlm/model/flops.py`). Nothing of it was measured on one.
+- Hashing the shards, which is done beside the first steps.
 - Checkpoints of the 111M network (weights and two moments, float32): how long the loop stands still
   when it waits for the disk, and when a thread writes; and the memory that the copy takes.
 - Opening that network from its folder: largest memory of a process.
@@ -13,6 +14,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -36,6 +38,7 @@ from brainlm.train import pretrain as training
 from brainlm.train.checkpointing import Checkpoints
 from brainlm.train.data import MappedSource, ahead
 from brainlm.train.distributed import ALONE
+from brainlm.train.intact import DataCheck
 from brainlm.train.masking import Masking
 from brainlm.train.settings import PretrainSettings, read_settings
 from brainlm.train.speed import training_flops
@@ -47,6 +50,7 @@ from .shards_folder import write_shards
 RECORDINGS, BATCH, STEPS, SEED = 64, 64, 24, 0
 CPU = torch.device("cpu")
 USED = 0.4  # of a GPU's peak
+UKB = 61_038  # recordings to train on (Ortega Caro et al. 2024)
 
 
 def main() -> None:
@@ -59,6 +63,7 @@ def main() -> None:
         print(f"windows/s, Hugging Face as the authors: {theirs:.0f} ({FEW} windows)")
         for size in ("13m", "111m"):
             _batches(size, reader, theirs)
+        _hashes(reader)
         del reader
         _checkpoints(folder / "checkpoints")
     _opening()
@@ -83,6 +88,25 @@ def _batches(size: str, reader: ShardReader, theirs: float) -> None:
             f"    arithmetic: an {card} at {USED:.0%} of its peak would take in {wanted:.0f}/s; "
             f"one thread here makes {one / wanted:.2f} of that, the loop has {training._THREADS}"
         )
+
+
+def _hashes(reader: ShardReader) -> None:
+    """Of all recordings, as each training compares them with the index."""
+    names = list(reader.lengths("train"))
+    sums = [hashlib.sha256(reader.view(name)).hexdigest() for name in names]
+    reader.table["sha256"] = sums
+
+    def once() -> int:
+        with DataCheck(reader, ALONE) as intact:
+            intact.settle()
+        return sum(reader.view(name).nbytes for name in names)
+
+    rate = _rate(once)
+    split = UKB * 490 * 424 * 2
+    print(
+        f"hashing: {rate / 1e9:.2f} GB/s; arithmetic: {split / rate:.0f} s for the "
+        f"{split / 1e9:.0f} GB of UK Biobank's train split, where the disk is as fast"
+    )
 
 
 def _made_ahead(size: str, reader: ShardReader, masking: Masking, threads: int) -> float:

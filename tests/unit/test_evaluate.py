@@ -466,7 +466,7 @@ def test_predictions_are_the_models_in_the_unit_of_the_label(study) -> None:
         loaded.model,
         reader,
         reader.lengths("test"),
-        mask_ratio=loaded.card.mask_ratio,
+        mask_ratio=loaded.card.head_mask_ratio,
         seed=config.seed,
         batch_size=config.finetune.batch_size,
     )

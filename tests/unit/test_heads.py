@@ -114,6 +114,7 @@ def test_classes_become_probabilities(tmp_path: Path) -> None:
         ({"pool": "max"}, "head.pool must be one of"),
         ({"sd": 0.0}, "head.sd must be above 0"),
         ({"dropout": 1.0}, "head.dropout"),
+        ({"mask_ratio": 1.0}, "head.mask_ratio"),
         ({"outputs": 2}, "cannot have 2 outputs"),
         ({"kind": "classes"}, "cannot have 1 outputs"),
         ({"unit": "years", "layers": "mlp"}, "head.unit"),

@@ -67,13 +67,20 @@ def test_settings_are_read_strictly() -> None:
         read_settings(PretrainSettings, "pretrain", {**content, "epoch": 3})
 
 
-def test_it_learns_to_guess_what_is_hidden(tmp_path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_it_learns_to_guess_what_is_hidden(tmp_path, optimizer) -> None:
     study = write_study(tmp_path / "study", {"train": 12, "val": 4, "test": 1}, runs=2)
     reader = ShardReader(make_shards(study))
     settings = read_settings(
         PretrainSettings,
         "pretrain",
-        {**vars(SETTINGS), "epochs": 15, "batch_size": 8, "windows_per_recording": 4},
+        {
+            **vars(SETTINGS),
+            "epochs": 15,
+            "batch_size": 8,
+            "windows_per_recording": 4,
+            "optimizer": optimizer,
+        },
     )
     rows: list[dict] = []
     train(reader, tmp_path, settings=settings, report=rows.append)

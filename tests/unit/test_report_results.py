@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from brainlm.report import charts
+from brainlm.report.learning_curve import learning_curve
 from brainlm.report.metrics import Estimate, metric_table, pretty
 from brainlm.report.results import metric_rows
 
@@ -206,4 +207,22 @@ def test_traces_draw_the_prediction_only_where_it_was_hidden():
 def test_curves_of_an_interrupted_run():
     steps = pd.DataFrame({"step": [1, 2], "epoch": [1, 1], "loss": [1.0, 0.9]})
     none = pd.DataFrame(columns=["step", "epoch", "val_loss"])
-    assert "train" in texts(charts.loss_curves(steps, none))
+    assert "train" in texts(learning_curve(steps, none))
+
+
+def test_a_curve_shows_r2_over_parcels_and_where_the_loss_is_lowest():
+    steps = pd.DataFrame({"step": range(1, 7), "epoch": 1, "loss": 1.0})
+    validations = pd.DataFrame(
+        {
+            "step": [2, 4, 6],
+            "epoch": [1, 1, 2],
+            "val_loss": [0.9, 0.7, 0.8],
+            "val_r2": [None, 0.3, 0.2],
+        }
+    )
+    told = texts(learning_curve(steps, validations))
+    assert {"lowest validation loss (step 4)", "validation R²", "all parcels together"} <= set(told)
+    assert "90% of parcels" not in told  # a log of an earlier version
+    validations["val_r2_parcel_median"] = 0.25
+    validations["val_r2_parcel_q05"], validations["val_r2_parcel_q95"] = [None, 0.0, 0.1], 0.5
+    assert {"90% of parcels", "median parcel"} <= set(texts(learning_curve(steps, validations)))

@@ -145,6 +145,7 @@ def test_without_trackers_there_is_no_thread(tmp_path) -> None:
     count = threading.active_count()
     trackers = Trackers([], tmp_path / "log", pytest.fail)
     trackers.row({"step": 1, "loss": 1.0})
+    Trackers([Remembering()], tmp_path / "log", pytest.fail).figure("map", 1, PNG)  # no news
     assert threading.active_count() == count
     trackers.close(1)
 
@@ -419,9 +420,38 @@ def test_a_figure_that_fails_is_told_of_and_passed_over(study, capsys, monkeypat
 
 def test_who_watches_is_no_part_of_the_stage() -> None:
     """An edit of a picture or a tracker starts no training afresh."""
-    watching = ("tracking", "training_figures", "_watching", "_progress")
+    watching = ("tracking", "training_figures", "tuning_figures", "_watching", "_progress")
     modules = source_modules("brainlm.cli.pretrain") | source_modules("brainlm.cli.finetune")
     assert not [module for module in modules if any(name in module for name in watching)]
     assert "brainlm.cli._watching" in GROUND_FLOOR
     assert "brainlm.train.validation" in source_modules("brainlm.cli.pretrain")
     assert code_digest("pretrain")
+
+
+@pytest.mark.skipif(absent("tensorboard"), reason="tensorboard is not installed")
+def test_each_repeat_of_a_fine_tuning_is_watched(study) -> None:
+    """Scores in the label's unit, pictures of the epoch that is kept, event files of its own."""
+    from brainlm.cli.finetune import finetune
+
+    config = study.path("config")
+    text = config.read_text()
+    content = json.loads(text)
+    content["finetune"] |= {"repeats": 2}
+    config.write_text(json.dumps(content))
+    command(study.root)
+    finetune("score", study.root)
+    config.write_text(text)
+    folder = study.path("finetuned", run="brainlm", target="score").parent
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    validated = [row for row in rows if "val_loss" in row]
+    assert [(row["repeat"], row["epoch"]) for row in validated] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert all(row["val_mae"] > 0 and row["val_recordings"] == 3 for row in validated)
+    for number in (1, 2):
+        names = {path.name for path in (folder / f"figures/repeat-{number}").glob("*.png")}
+        assert names == {"labels.png", "map.png"}
+        (board,) = folder.glob(f"checkpoints/*/repeat-{number}/tensorboard")
+        scalars, images = _events(board)
+        steps = [row["step"] for row in validated if row["repeat"] == number]
+        assert scalars["val/loss"] == scalars["val/mae"] == steps
+        assert images["figures/kept/labels"] == images["figures/kept/map"] == [steps[-1]]
+        assert set(images.get("figures/labels", ())) <= set(steps)

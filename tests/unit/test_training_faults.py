@@ -112,8 +112,8 @@ def test_a_wall_clock_that_is_set_changes_no_limit(monkeypatch) -> None:
 
 
 def test_before_the_time_limit_it_saves_and_stops_by_itself(unbroken, tmp_path, capsys) -> None:
-    study = _study(tmp_path / "study")
-    done = _pretrain(study, SLURM_JOB_END_TIME=f"{time.time() + 119:.0f}")
+    study = _study(tmp_path / "study", stop_before_end_s=3000)
+    done = _pretrain(study, SLURM_JOB_END_TIME=f"{time.time() + 2900:.0f}")
     assert done.returncode == 1
     assert "Stopped by the time limit of the job after step 1 of 9" in done.stderr
     assert _goes_on(study, capsys) == "step-00000001"
@@ -194,9 +194,9 @@ def test_a_full_disk_stops_the_training_with_its_name(unbroken, tmp_path, capsys
 
 def test_a_file_that_may_not_grow_is_told_as_such(unbroken, tmp_path, capsys, monkeypatch) -> None:
     """As with a quota: here a limit on the size of files."""
-    study = _study(tmp_path / "study", checkpoint_every=1)
+    study = _study(tmp_path / "study", checkpoint_every=1, stop_before_end_s=3000)
     with monkeypatch.context() as patch, pytest.raises(InterruptedTrainingError):
-        patch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 119:.0f}")
+        patch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 2900:.0f}")
         command(study.root)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

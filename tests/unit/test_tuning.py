@@ -336,7 +336,7 @@ def test_persistence_and_the_start_stand_beside_a_forecast(waves) -> None:
 def test_only_the_future_counts(waves, monkeypatch) -> None:
     task = forecast_task(waves[1], waves[0], SETTINGS)
     monkeypatch.setattr(type(task.model), "forward", lambda self, x: x[:, :, -10:] + 2.0)
-    loss = task.loss(task.model, task.val_windows, [0, 2], 0)
+    loss = task.loss(task.model, task.fetch(task.val_windows, [0, 2], 0))
     assert float(loss.mean) == pytest.approx(4.0)
     assert int(loss.weight) == 2 * 8 * 10
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,19 +21,22 @@ import torch
 from brainlm.cli.finetune import finetune as command
 from brainlm.cli.pretrain import pretrain
 from brainlm.model.checkpoint import build_model, load_model, save_weights
+from brainlm.model.heads import LabelModel
 from brainlm.model.mask import generator
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.tensorfile import load_tensors
 from brainlm.train.checkpointing import Checkpoints
 from brainlm.train.distributed import ALONE, Ranks
 from brainlm.train.finetune import finetune
-from brainlm.train.forecasting import finetune_forecast
+from brainlm.train.forecasting import Forecaster, finetune_forecast
 from brainlm.train.labelled import head_card, labelled_data
+from brainlm.train.learners import choose_learners
 from brainlm.train.repeats import repeat
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
 from brainlm.train.settings import TargetSettings
 from brainlm.train.tuning import Circumstances
 
+from .small_networks import KINDS, small_network, window
 from .synthetic_cohort import (
     NETWORK,
     make_shards,
@@ -149,6 +153,23 @@ def test_shared_work_has_the_result_of_one(reader, tmp_path, what, changes) -> N
     _learn(reader, tmp_path / "alone", what, changes, ALONE)
     _in_processes(2, _learn, reader, tmp_path, what, changes)
     _check_alike(tmp_path, tmp_path / "alone", 2)
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "attention", None])
+@pytest.mark.parametrize("mode", ["full", "lora", "head"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_that_learns_has_a_part_in_each_step(kind, mode, pool) -> None:
+    """Else the processes would wait for gradients that never come. Pool None: a forecaster."""
+    autoencoder = small_network(kind)
+    model = LabelModel(autoencoder, 0.0, pool=pool) if pool else Forecaster(autoencoder, 10)
+    task = SimpleNamespace(model=model, autoencoder=autoencoder, decodes=pool is None)
+    choose_learners(task, replace(EXACT, mode=mode, lora_rank=2), seed=0)
+    signal = window(autoencoder.config)
+    everything = torch.arange(autoencoder.tokenizer.tokens).expand(len(signal), -1)
+    model(*((signal, everything) if pool else (signal,))).sum().backward()
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learning
+    assert not [name for name, weight in learning.items() if weight.grad is None]
 
 
 def test_all_end_when_nothing_gets_better(reader, tmp_path) -> None:

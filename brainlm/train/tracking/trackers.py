@@ -67,8 +67,9 @@ class Trackers:
         self._tell(_Told(step, {f"speed/{name}": value for name, value in values.items()}))
 
     def figure(self, name: str, step: int, png: bytes) -> None:
-        """Show a picture."""
-        self._tell(_Told(step, {}, (name, png)))
+        """Show a picture; without news of this training there is nobody to show it to."""
+        if self._begun:
+            self._tell(_Told(step, {}, (name, png)))
 
     def close(self, patience: float) -> None:
         """Wait for the trackers to be done, so many seconds at most."""
@@ -106,9 +107,9 @@ class Trackers:
                 self._start(told.step)
             last = told.step
             self._each(partial(self._pass_on, told))
-            if time.monotonic() - durable >= _FLUSH_S:
-                # More rows of this step may come.
-                self._each(partial(_flush, last - 1))
+            if told.picture is not None or time.monotonic() - durable >= _FLUSH_S:
+                # Pictures come last of a step; else more rows of it may come.
+                self._each(partial(_flush, last - (told.picture is None)))
                 durable = time.monotonic()
         self._each(lambda tracker: tracker.close(last))
 
