@@ -78,7 +78,7 @@ def score(
         "target": given.target,
         "kind": kind,
         "metrics": table.pop(next(iter(guesses))),
-        "tests": tests_of_errors(guesses, truth, subjects, kind, seed),
+        "tests": compare_errors(guesses, truth, subjects, kind, seed),
         "baselines": {**table, **{name: {"reason": why} for name, why in reasons.items()}},
         "n_subjects": len(set(subjects)),
         "n_recordings": len(test),
@@ -98,7 +98,7 @@ def score(
     return LabelScores(metrics, predictions)
 
 
-def tests_of_errors(
+def compare_errors(
     guesses: Mapping[str, Floats], truth: Floats, subjects: NDArray[np.str_], kind: str, seed: int
 ) -> dict[str, dict[str, float | None]]:
     """Method -> by how much it is worse than the first one, and p of being as good.

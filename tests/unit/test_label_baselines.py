@@ -14,7 +14,7 @@ from brainlm.evaluate.baselines.connectivity import connectivity
 from brainlm.evaluate.baselines.simple import as_numbers, predict_from_columns
 from brainlm.evaluate.baselines.support_vectors import predict_by_support_vectors
 from brainlm.evaluate.baselines.tangent import TangentSpace, covariance, geometric_mean
-from brainlm.evaluate.label_scores import tests_of_errors
+from brainlm.evaluate.label_scores import compare_errors
 from brainlm.train.label_scores import binary_scores, regression_scores
 
 
@@ -155,7 +155,7 @@ def test_errors_are_compared_subject_by_subject() -> None:
         "alike": truth + 0.3 * rng.standard_normal(40),
         "bad": np.zeros(40),
     }
-    found = tests_of_errors(guesses, truth, subjects, "regression", seed=0)
+    found = compare_errors(guesses, truth, subjects, "regression", seed=0)
     assert set(found) == {"alike", "bad"}
     more = ((guesses["bad"] - truth) ** 2 - (guesses["good"] - truth) ** 2).mean()
     assert found["bad"]["error_more"] == pytest.approx(more)
@@ -167,5 +167,5 @@ def test_errors_of_several_classes_are_those_of_their_chances() -> None:
     truth = np.array([0.0, 1.0, 2.0, 1.0, 0.0, 2.0])
     subjects = np.array(list("abcdef"))
     sure, level = np.eye(3)[truth.astype(int)], np.full((6, 3), 1 / 3)
-    found = tests_of_errors({"level": level, "sure": sure}, truth, subjects, "classes", seed=0)
+    found = compare_errors({"level": level, "sure": sure}, truth, subjects, "classes", seed=0)
     assert found["sure"]["error_more"] == pytest.approx(-2 / 3)
