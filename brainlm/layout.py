@@ -81,6 +81,7 @@ TEMPLATES: dict[str, str] = {
     "forecast_sums": "evaluation/{run}/forecast/{method}.parquet",
     "forecast": "evaluation/{run}/forecast/metrics.json",
     "forecast_scores": "evaluation/{run}/forecast/scores.tsv",
+    "untrained_forecaster": "models/{run}-forecast-untrained/model.safetensors",
     "embeddings": "embeddings/{run}.parquet",
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
@@ -94,7 +95,11 @@ TEMPLATES: dict[str, str] = {
 }
 
 #: Methods of forecasting that are models of this study -> the kind of file that holds them.
-FORECAST_MODELS = {"brainlm": "forecaster", "zero-shot": "model"}
+FORECAST_MODELS = {
+    "brainlm": "forecaster",
+    "untrained": "untrained_forecaster",
+    "zero-shot": "model",
+}
 
 _ENTITY = re.compile(r"^[a-z0-9]+-[a-zA-Z0-9+]+$")
 

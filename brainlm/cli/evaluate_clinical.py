@@ -83,6 +83,7 @@ def evaluate_clinical(
         mask_ratio=loaded.card.head_mask_ratio,
         batch_size=settings.batch_size,
         bootstrap=run.params["evaluate"]["bootstrap"],
+        most=run.params["evaluate"]["most_recordings"],
         seed=run.params["seed"],
     )
     machine = describe(device, threads)

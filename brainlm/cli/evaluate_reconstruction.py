@@ -39,7 +39,8 @@ def evaluate_reconstruction(
         loaded.autoencoder.to(device),
         reader,
         seed=run.params["seed"],
-        **run.params["evaluate"],
+        mask_ratio=run.params["evaluate"]["mask_ratio"],
+        bootstrap=run.params["evaluate"]["bootstrap"],
     )
     machine = describe(device, threads)
     with run.output("reconstruction_traces", about=machine) as path:

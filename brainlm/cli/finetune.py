@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from ..train.tuning import Circumstances
 
 
+#: What --task may say -> the kind of file that it makes.
+_KINDS = {
+    "label": "finetuned",
+    "forecast": "forecaster",
+    "forecast-untrained": "untrained_forecaster",
+}
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("finetune")(finetune)
@@ -36,7 +44,10 @@ def finetune(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     threads: ThreadsOption = 1,
-    task: Annotated[str, typer.Option(help="label (with --target), or forecast")] = "label",
+    task: Annotated[
+        str,
+        typer.Option(help="label (with --target), forecast, or forecast-untrained"),
+    ] = "label",
 ) -> None:
     """Fine-tune the pretrained model on one label (a column of participants.tsv), or to forecast.
 
@@ -44,11 +55,13 @@ def finetune(
     the scale of the train split, and recordings without the label are left out and counted. The
     epoch with the lowest validation loss is kept, and of several repeats the best. Writes
     models/RUN-TARGET. With --task forecast the network learns to guess the last
-    finetune.forecast_timepoints of a window: models/RUN-forecast. Can be killed at any moment, as
-    pretrain: the same command goes on where it was. Under torchrun, or srun with several tasks, the
-    processes share the work.
+    finetune.forecast_timepoints of a window: models/RUN-forecast; forecast-untrained is the same
+    from random weights, to see what pretraining brings: models/RUN-forecast-untrained. Can be
+    killed at any moment, as pretrain: the same command goes on where it was. Under torchrun, or
+    srun with several tasks, the processes share the work.
     """
     from ..errors import InputError
+    from ..model.mask import generator
     from ..train.distributed import joined
     from ..train.intact import DataCheck
     from ..train.precision import autocast, choose_precision
@@ -59,8 +72,8 @@ def finetune(
     from ._training import open_model, open_shards
     from ._watching import watched_lesson
 
-    if task not in ("label", "forecast") or (task == "label") != (target is not None):
-        raise InputError("Give either --target NAME or --task forecast")
+    if task not in _KINDS or (task == "label") != (target is not None):
+        raise InputError("Give --target NAME, --task forecast or --task forecast-untrained")
     run = StageRun(
         "finetune",
         study,
@@ -75,18 +88,20 @@ def finetune(
     device = set_up(run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
     pretrained = open_model(run, "model", reader)
+    if task == "forecast-untrained":
+        pretrained.autoencoder.initialize(generator(run.params["seed"], "weights"))
     precision = choose_precision(run.params["pretrain"]["precision"], device)
     with (
         stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,
         joined() as ranks,
         DataCheck(reader, ranks) as intact,
     ):
-        around = _circumstances(run, target, machine, ranks)
+        around = _circumstances(run, task, target, machine, ranks)
         around = around._replace(stop=stop, precision=precision, intact=intact)
         lesson = (
             _label_lesson(target, reader, pretrained, settings, ranks)
             if target
-            else _forecast_lesson(reader, pretrained, settings, device)
+            else _forecast_lesson(task, reader, pretrained, settings, device)
         )
 
         def once(
@@ -154,7 +169,11 @@ def _label_lesson(
 
 
 def _forecast_lesson(
-    reader: ShardReader, pretrained: LoadedModel, settings: FinetuneSettings, device: torch.device
+    task: str,
+    reader: ShardReader,
+    pretrained: LoadedModel,
+    settings: FinetuneSettings,
+    device: torch.device,
 ) -> Lesson:
     """The end of a window, of all recordings."""
     from ..train.forecasting import compared, finetune_forecast, forecast_task
@@ -163,12 +182,12 @@ def _forecast_lesson(
         return finetune_forecast(model, reader, settings, seed=seed, around=around)
 
     def compare(model: MaskedAutoencoder) -> dict[str, float]:
-        task = forecast_task(model, reader, settings)
-        return compared(task, pretrained.autoencoder.to(device))
+        lesson = forecast_task(model, reader, settings)
+        return compared(lesson, pretrained.autoencoder.to(device))
 
     return Lesson(
-        "forecaster",
-        "fine-tuned to forecast",
+        _KINDS[task],
+        "fine-tuned to forecast" if task == "forecast" else "trained to forecast from nothing",
         None,
         {split: len(reader.recordings(split)) for split in ("train", "val")},
         learn,
@@ -193,7 +212,7 @@ def _start(
 
 
 def _circumstances(
-    run: StageRun, target: str | None, machine: dict[str, Any], ranks: Ranks
+    run: StageRun, task: str, target: str | None, machine: dict[str, Any], ranks: Ranks
 ) -> Circumstances:
     """Checkpoints of this mixture of options, data, pretrained model and code."""
     from ..provenance import sha256_file, sha256_json
@@ -211,6 +230,7 @@ def _circumstances(
     asked = [one for one in run.params["finetune"]["targets"] if one["name"] == target]
     index = run.path("shards_index")
     made_of = {
+        "task": task,
         "target": asked,
         "options": {**run.params, **sections},
         "sources": run.sources,
@@ -220,9 +240,8 @@ def _circumstances(
         "code": run.code,
         "machine": machine,
     }
-    kind = "finetuned" if target else "forecaster"
     checkpoints = Checkpoints.below(
-        run.path(kind).parent / "checkpoints",
+        run.path(_KINDS[task]).parent / "checkpoints",
         sha256_json(made_of)[:16],
         say if ranks.first else keep_quiet,
     )

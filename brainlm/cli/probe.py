@@ -69,6 +69,7 @@ def probe(
             kind=wanted.kind,
             window=window,
             bootstrap=run.params["evaluate"]["bootstrap"],
+            most=run.params["evaluate"]["most_recordings"],
             seed=run.params["seed"],
         )
     except TooFewError as error:

@@ -31,7 +31,8 @@ def score_forecast(
         str,
         typer.Option(
             "--method",
-            help="brainlm, zero-shot, mean, persistence, ar, var, lstm, neural-ode or latent-ode",
+            help="brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm, neural-ode or "
+            "latent-ode",
         ),
     ],
     study: StudyOption = HERE,

@@ -10,6 +10,7 @@ from .base import Section
 
 Method = Literal[
     "brainlm",
+    "untrained",
     "zero-shot",
     "mean",
     "persistence",
@@ -25,8 +26,9 @@ class Forecasts(Section):
     """Who forecasts, beside the model that was fine-tuned for it (finetune.forecast)."""
 
     methods: tuple[Method, ...] = Field(
-        ("brainlm", "zero-shot", "mean", "persistence", "ar", "var", "lstm"),
-        description="brainlm: the fine-tuned model; zero-shot: the pretrained one as it is; "
+        ("brainlm", "untrained", "zero-shot", "mean", "persistence", "ar", "var", "lstm"),
+        description="brainlm: the fine-tuned model; untrained: the same network, trained "
+        "to forecast from random weights; zero-shot: the pretrained one as it is; "
         "persistence: the last value; ar, var: linear, each parcel by itself or by all; lstm, "
         "neural-ode, latent-ode: networks trained from scratch (the last two need torchdiffeq)",
     )

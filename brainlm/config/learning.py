@@ -260,3 +260,8 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = Field(
         1000, description="resamplings of subjects for the 95% confidence intervals"
     )
+    most_recordings: Annotated[int, Field(ge=10)] = Field(
+        5000,
+        description="train recordings, at most, that the baselines on connectivity are fitted on: "
+        "they hold a number for each pair of recordings",
+    )

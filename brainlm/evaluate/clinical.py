@@ -9,6 +9,7 @@ from ..model.label_unit import HeadCard
 from ..shards.reader import ShardReader
 from ..train.finetune import predict
 from ..train.labelled import LabelledData
+from .label_baselines import Material
 from .label_scores import LabelScores, baselines, recordings_to_score, score
 
 
@@ -23,6 +24,7 @@ def evaluate_clinical(
     mask_ratio: float,
     batch_size: int,
     bootstrap: int,
+    most: int,
     seed: int,
 ) -> LabelScores:
     """Score the test recordings that have the label, resampling subjects.
@@ -35,17 +37,9 @@ def evaluate_clinical(
         model, reader, data.lengths["test"], mask_ratio=mask_ratio, seed=seed, batch_size=batch_size
     )
     own = head.to_label(np.stack([outputs[name] for name in test]))
-    others, reasons = baselines(reader, data, kind)
-    found = score(
-        {"brainlm": own, **others},
-        reasons,
-        reader,
-        data,
-        target=target,
-        kind=kind,
-        bootstrap=bootstrap,
-        seed=seed,
-    )
+    given = Material(reader, data, target, kind, most, seed)
+    others, reasons = baselines(given)
+    found = score({"brainlm": own, **others}, reasons, given, bootstrap=bootstrap)
     metrics = {
         "task": "clinical",
         **found.metrics,

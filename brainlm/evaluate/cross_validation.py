@@ -29,11 +29,13 @@ def fit_chosen(
     groups: Sequence[str],
     *,
     kind: str,
+    chances: bool = True,
 ) -> GridSearchCV:
     """`model` with the values of `grid` that do best on train subjects left out, fitted on all.
 
     Folds are of subjects (`groups`): a subject's recordings are never on both sides. Labels are
-    scored by squared error, classes by the logarithm of their probability.
+    scored by squared error, classes by the logarithm of their probability, or by balanced accuracy
+    where a model tells no `chances`.
     """
     subjects = np.asarray(groups)
     if kind == "regression":
@@ -43,8 +45,12 @@ def fit_chosen(
         labels = np.unique(truth)
         folds = min(_FOLDS, *(len(set(subjects[truth == label])) for label in labels))
         splitter = StratifiedGroupKFold
-        score = make_scorer(
-            log_loss, response_method="predict_proba", greater_is_better=False, labels=labels
+        score = (
+            make_scorer(
+                log_loss, response_method="predict_proba", greater_is_better=False, labels=labels
+            )
+            if chances
+            else "balanced_accuracy"
         )
     if folds < 2:
         raise TooFewError("cross-validation needs two train subjects (of each class)")

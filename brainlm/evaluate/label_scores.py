@@ -5,7 +5,7 @@ Whatever is fitted here is fitted on train recordings alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,12 @@ from ..errors import DataError
 from ..shards.reader import ShardReader
 from ..train.label_scores import SCORERS
 from ..train.labelled import LabelledData
-from .baselines.connectivity import connectivity, predict_from_features, span_of_train
-from .baselines.simple import predict_constant, predict_from_motion
 from .cross_validation import TooFewError
+from .label_baselines import BASELINES, Material
+from .paired import holm, sign_flip_p
 from .statistics import labels_with_ci
 
 Floats = NDArray[np.float64]
-
-BASELINES = ("constant", "connectivity", "motion")
 
 
 @dataclass(frozen=True)
@@ -49,35 +47,27 @@ def recordings_to_score(
     return test
 
 
-def baselines(
-    reader: ShardReader, data: LabelledData, kind: str
-) -> tuple[dict[str, Floats], dict[str, str]]:
+def baselines(given: Material) -> tuple[dict[str, Floats], dict[str, str]]:
     """Predictions of the test recordings by each baseline, and why there are none of some."""
     guesses, reasons = {}, {}
-    for name in BASELINES:
+    for name, predict in BASELINES.items():
         try:
-            guesses[name] = _baseline(name, reader, data, kind)
+            guesses[name] = predict(given)
         except TooFewError as error:
             reasons[name] = str(error)
     return guesses, reasons
 
 
 def score(
-    guesses: Mapping[str, Floats],
-    reasons: Mapping[str, str],
-    reader: ShardReader,
-    data: LabelledData,
-    *,
-    target: str,
-    kind: str,
-    bootstrap: int,
-    seed: int,
+    guesses: Mapping[str, Floats], reasons: Mapping[str, str], given: Material, *, bootstrap: int
 ) -> LabelScores:
     """Score `guesses` of the test recordings, the first as the model's, resampling subjects.
 
     The others stand as its baselines, and so do those that `reasons` tell could not be fitted.
+    Each is tested against the first, subject by subject.
     """
-    train, test = sorted(data.lengths["train"]), sorted(data.lengths["test"])
+    reader, data, kind, seed = given.reader, given.data, given.kind, given.seed
+    train, test = given.train, given.test
     truth = data.truth(test)
     subjects = reader.table.loc[test, "subject"].to_numpy(dtype=np.str_)
     table: dict[str, Any] = {
@@ -85,14 +75,16 @@ def score(
         for name, guess in guesses.items()
     }
     metrics = {
-        "target": target,
+        "target": given.target,
         "kind": kind,
         "metrics": table.pop(next(iter(guesses))),
+        "tests": compare_errors(guesses, truth, subjects, kind, seed),
         "baselines": {**table, **{name: {"reason": why} for name, why in reasons.items()}},
         "n_subjects": len(set(subjects)),
         "n_recordings": len(test),
         "n_train_recordings": len(train),
         "n_train_subjects": int(reader.table.loc[train, "subject"].nunique()),
+        "n_train_of_connectivity": len(given.drawn),
         "n_missing_label": data.n_missing,
         "classes": list(data.classes) or None,
         "bootstrap": bootstrap,
@@ -106,27 +98,41 @@ def score(
     return LabelScores(metrics, predictions)
 
 
-def groups_of(reader: ShardReader, names: Sequence[str]) -> list[str]:
-    """Whose recordings these are: cross-validation keeps a subject together."""
-    return [str(subject) for subject in reader.table.loc[list(names), "subject"]]
+def compare_errors(
+    guesses: Mapping[str, Floats], truth: Floats, subjects: NDArray[np.str_], kind: str, seed: int
+) -> dict[str, dict[str, float | None]]:
+    """Method -> by how much it is worse than the first one, and p of being as good.
+
+    The error of a recording is the squared one, of classes that of their chances (Brier's score);
+    a subject's is the mean over its recordings. Sign flips over subjects, Holm over the methods.
+    """
+    names, owner = np.unique(subjects, return_inverse=True)
+    counts = np.bincount(owner)
+
+    def errors_of(guess: Floats) -> Floats:
+        if kind == "classes":
+            true = np.eye(guess.shape[1])[truth.astype(int)]
+            wrong = ((guess - true) ** 2).sum(axis=1)
+        else:
+            wrong = (guess - truth) ** 2
+        return np.bincount(owner, weights=wrong, minlength=len(names)) / counts
+
+    first, *others = guesses
+    if not others:
+        return {}
+    reference = errors_of(guesses[first])
+    more = np.stack([errors_of(guesses[name]) - reference for name in others], axis=1)
+    p = sign_flip_p(more, seed)
+    corrected = holm(p)
+    return {
+        name: {
+            "error_more": float(more[:, place].mean()),
+            "p": _or_none(p[place]),
+            "p_holm": _or_none(corrected[place]),
+        }
+        for place, name in enumerate(others)
+    }
 
 
-def _baseline(name: str, reader: ShardReader, data: LabelledData, kind: str) -> Floats:
-    """Predictions of the test recordings by one method fitted on the train recordings."""
-    train, test = sorted(data.lengths["train"]), sorted(data.lengths["test"])
-    truth, groups = data.truth(train), groups_of(reader, train)
-    if name == "constant":
-        return predict_constant(truth, len(test), kind=kind)
-    if name == "motion":
-        train_fd, test_fd = (
-            reader.table.loc[names, "mean_fd"].to_numpy(dtype=float) for names in (train, test)
-        )
-        if not (np.isfinite(train_fd).all() and np.isfinite(test_fd).all()):
-            raise TooFewError("the head motion of some recordings is not known")
-        return predict_from_motion(train_fd, truth, groups, test_fd, kind=kind)
-    train_fc, test_fc = (
-        np.stack([connectivity(reader.series(recording)) for recording in names])
-        for names in (train, test)
-    )
-    features, test_features = span_of_train(train_fc, test_fc)
-    return predict_from_features(features, truth, groups, test_features, kind=kind)
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -16,7 +16,8 @@ from ..shards.reader import ShardReader
 from ..train.labelled import LabelledData
 from .baselines.connectivity import predict_from_features, span_of_train
 from .cross_validation import fit_chosen
-from .label_scores import LabelScores, baselines, groups_of, recordings_to_score, score
+from .label_baselines import Material, groups_of
+from .label_scores import LabelScores, baselines, recordings_to_score, score
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +33,7 @@ def evaluate_probe(
     kind: str,
     window: int,
     bootstrap: int,
+    most: int,
     seed: int,
 ) -> LabelScores:
     """Score both on the test recordings; `vectors` are of all recordings that `data` counts."""
@@ -45,17 +47,9 @@ def evaluate_probe(
         "linear": predict_from_features(features, truth, groups, test_features, kind=kind),
         "neighbours": predict_from_neighbours(features, truth, groups, test_features, kind=kind),
     }
-    others, reasons = baselines(reader, data, kind)
-    found = score(
-        {**guesses, **others},
-        reasons,
-        reader,
-        data,
-        target=target,
-        kind=kind,
-        bootstrap=bootstrap,
-        seed=seed,
-    )
+    given = Material(reader, data, target, kind, most, seed)
+    others, reasons = baselines(given)
+    found = score({**guesses, **others}, reasons, given, bootstrap=bootstrap)
     below = dict(found.metrics["baselines"])
     neighbours = below.pop("neighbours")
     metrics = {"task": "probe", **found.metrics, "neighbours": neighbours, "baselines": below}

@@ -18,6 +18,7 @@ from .style import AMBER, BLUE, GREEN, GREY, INK, PURPLE, RC, SKY, VERMILION, li
 #: Method -> (name in print, colour, line).
 METHODS = {
     "brainlm": ("BrainLM, fine-tuned", BLUE, "-"),
+    "untrained": ("BrainLM, not pretrained", BLUE, (0, (4, 2))),
     "zero-shot": ("BrainLM, pretrained alone", SKY, "-"),
     "lstm": ("LSTM", VERMILION, "-"),
     "neural-ode": ("Neural ODE", AMBER, "-"),

@@ -117,7 +117,11 @@ _BASELINES = {
     "interpolation": "Linear interpolation",
     "constant": "Constant (from train labels)",
     "connectivity": "Functional connectivity, linear",
+    "tangent": "Connectivity in tangent space, linear",
+    "svm": "Connectivity, support vectors",
     "motion": "Head motion alone",
+    "site": "Site alone",
+    "demographics": "Age and sex alone",
 }
 
 

@@ -30,7 +30,7 @@ from brainlm.atlas import load_table
 from brainlm.config import Finetune, Pretrain
 from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
 from brainlm.evaluate.embeddings import embed_series
-from brainlm.evaluate.label_scores import baselines
+from brainlm.evaluate.label_baselines import Material, linear_on_connectivity
 from brainlm.model.checkpoint import build_model
 from brainlm.model.config import ModelConfig
 from brainlm.model.heads import LabelModel
@@ -125,7 +125,8 @@ def _measure(folder: Path, seed: int, device: torch.device) -> dict[str, float]:
             found[f"{label}, ridge on vectors: {name}"] = _probe(reader, label, vectors)
     for label in _labels():
         _, data = _labelled(reader, label)
-        guess = baselines(reader, data, "regression")[0]["connectivity"]
+        given = Material(reader, data, label, "regression", most=1000, seed=seed)
+        guess = linear_on_connectivity(given)
         found[f"{label}, ridge on connectivity"] = _r2(data, guess)
     return found
 

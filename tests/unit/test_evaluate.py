@@ -30,6 +30,7 @@ from brainlm.evaluate.baselines.connectivity import (
 )
 from brainlm.evaluate.baselines.interpolation import interpolate_hidden
 from brainlm.evaluate.cross_validation import TooFewError
+from brainlm.evaluate.label_baselines import BASELINES
 from brainlm.evaluate.statistics import labels_with_ci, metric, scores_with_ci
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
@@ -252,8 +253,13 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
     path = study.path("clinical", run="brainlm", target=target)
     before = path.read_bytes()
     found = _strict(path)
-    assert set(found["baselines"]) == {"constant", "connectivity", "motion"}
-    for block in (found["metrics"], *found["baselines"].values()):
+    assert set(found["baselines"]) == set(BASELINES)
+    # All are of one site, and nothing is known of anybody's age or sex.
+    without = {name for name, block in found["baselines"].items() if set(block) == {"reason"}}
+    assert without == {"site", "demographics"}
+    fitted = [name for name in BASELINES if name not in without]
+    assert set(found["tests"]) == set(fitted)
+    for block in (found["metrics"], *(found["baselines"][name] for name in fitted)):
         assert score in block
         for entry in block.values():
             assert (entry["value"] is None) == ("not defined" in entry.get("reason", ""))
@@ -265,9 +271,7 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
         "subject",
         "true",
         "brainlm",
-        "constant",
-        "connectivity",
-        "motion",
+        *fitted,
     ]
     assert len(table) == 12
     assert table["constant"].nunique() == 1

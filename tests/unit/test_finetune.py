@@ -18,7 +18,7 @@ from brainlm.config import Finetune, load_config
 from brainlm.errors import DataError, InputError
 from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
 from brainlm.evaluate.embeddings import embed_series
-from brainlm.evaluate.label_scores import groups_of
+from brainlm.evaluate.label_baselines import groups_of
 from brainlm.model import BrainLM
 from brainlm.model.checkpoint import load_model
 from brainlm.model.mae import MaskedAutoencoder

@@ -18,12 +18,16 @@ from brainlm.cli.compare_forecasts import compare_forecasts as compare_command
 from brainlm.cli.finetune import finetune
 from brainlm.cli.pretrain import pretrain
 from brainlm.cli.score_forecast import score_forecast
+from brainlm.config import load_config
 from brainlm.errors import DataError, InputError
 from brainlm.evaluate.baselines.persistence import mean, persistence
 from brainlm.evaluate.forecast_scores import ALL, compare_forecasts
+from brainlm.evaluate.forecasters import ModelForecaster
 from brainlm.evaluate.forecasts import SUM_COLUMNS, forecast_error, forecast_table, sums_by_subject
 from brainlm.files import read_json
 from brainlm.layout import Study
+from brainlm.model.checkpoint import load_model
+from brainlm.model.mask import generator
 from brainlm.provenance import sidecar_path
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import even_windows
@@ -186,6 +190,7 @@ def study(tmp_path_factory) -> Study:
     make_shards(study)
     pretrain(study.root)
     finetune(None, study.root, task="forecast")
+    finetune(None, study.root, task="forecast-untrained")
     return study
 
 
@@ -195,7 +200,7 @@ def _score(study: Study, method: str) -> Path:
 
 
 def test_the_commands_compare_models_and_baselines(study, capsys) -> None:
-    methods = ("brainlm", "zero-shot", "mean", "persistence", "ar", "var")
+    methods = ("brainlm", "untrained", "zero-shot", "mean", "persistence", "ar", "var")
     sidecars = {method: read_json(sidecar_path(_score(study, method))) for method in methods}
     assert sidecars["ar"]["Chosen"]["order"] in (1, 2, 3, 5, 8, 12, 20)
     assert set(sidecars["persistence"]["Chosen"]) == {"val_mse"}
@@ -251,6 +256,24 @@ def test_a_network_goes_on_where_it_was_stopped(study, monkeypatch) -> None:
             interruptions += 1
     assert interruptions >= 2
     assert study.path("forecast_sums", run="brainlm", method="lstm").read_bytes() == wanted
+
+
+def test_without_pretraining_it_begins_at_random_weights(study) -> None:
+    """As the pretrained network began, and not where that ended."""
+    begun = {}
+    for kind in ("forecaster", "untrained_forecaster"):
+        sidecar = read_json(sidecar_path(study.path(kind, run="brainlm")))
+        begun[kind] = sidecar["ValidationScores"]["mse (before fine-tuning)"]
+    config = load_config(study.path("config"))
+    loaded = load_model(study.path("model", run="brainlm").parent)
+    reader = ShardReader(study.path("shards_index"))
+    loaded.autoencoder.initialize(generator(config.seed, "weights"))
+    horizon = {**HOW, "batch_size": config.finetune.batch_size}
+    val = even_windows(reader.lengths("val"), WINDOW)
+    untrained = ModelForecaster(loaded.autoencoder)
+    found = forecast_error(untrained, reader, val, **horizon)
+    assert begun["untrained_forecaster"] == pytest.approx(found, rel=1e-5)
+    assert begun["forecaster"] != pytest.approx(found, rel=1e-3)
 
 
 def test_a_method_that_is_none_is_named(study) -> None:

@@ -93,6 +93,21 @@ def test_forecasting_is_learned_where_it_is_asked_for(study: Path) -> None:
     assert "brainlm finetune --task forecast --threads 1" in output
 
 
+def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> None:
+    """What a method needs is made for it, and nothing for methods that are not asked for."""
+    forecasts = "forecasts={methods: [brainlm, untrained, ar, lstm]}"
+    asked = ("--config", "finetune={forecast: true, targets: []}", forecasts)
+    planned = counts(snakemake(study, "--cores", "2", "evaluate", *asked))
+    assert planned["score_forecast"] == 4
+    assert planned["compare_forecasts"] == planned["finetune_forecast"] == 1
+    assert planned["finetune_forecast_untrained"] == 1
+    alone = "evaluation/brainlm/forecast/ar.parquet"
+    planned = counts(snakemake(study, "--cores", "2", alone, *asked))
+    assert planned["score_forecast"] == 1
+    assert not {"pretrain_model", "finetune_forecast"} & set(planned)
+    assert "score_forecast" not in counts(snakemake(study, "--cores", "2", "evaluate"))
+
+
 def test_vectors_are_made_once_and_processes_are_started_by_torchrun(study: Path) -> None:
     asked = (
         "finetune={processes: 4, forecast: true, "

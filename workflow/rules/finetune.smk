@@ -2,7 +2,7 @@
 # are not outputs: a job that was killed goes on from them.
 
 
-ruleorder: finetune_forecast > finetune_model  # no label is called forecast
+ruleorder: finetune_forecast > finetune_forecast_untrained > finetune_model  # no label is called forecast
 
 
 rule finetune_model:
@@ -60,4 +60,33 @@ rule finetune_forecast:
         "finetune on forecasting"
     shell:
         "{params.launcher} finetune --task forecast --threads {threads}"
+        " --params {params.options:q} > {log:q} 2>&1"
+
+
+rule finetune_forecast_untrained:
+    input:
+        index=study.pattern("shards_index"),
+        model=study.pattern("model"),
+    output:
+        model=study.pattern("untrained_forecaster"),
+    log:
+        "logs/finetune-forecast-untrained.log",
+    benchmark:
+        "benchmarks/finetune-forecast-untrained.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=study.finetune_gpus,
+        cpus_per_gpu=8,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 480,
+    params:
+        options=study.options("finetune"),
+        code=study.code("finetune"),
+        launcher=study.finetune_launcher,
+    message:
+        "learn to forecast from random weights"
+    shell:
+        "{params.launcher} finetune --task forecast-untrained --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

@@ -34,21 +34,26 @@ def connectivity(series: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return np.arctanh(np.clip(upper, -_LARGEST_R, _LARGEST_R)).astype(np.float32)
 
 
+def centred(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Both less the mean of the train rows; pairs that a recording lacks are the mean's."""
+    known = ~np.isnan(train)
+    mean = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    around = np.where(known, train - mean, 0).astype(np.float64)
+    return around, np.where(np.isnan(test), 0, test - mean).astype(np.float64)
+
+
 def span_of_train(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """Coordinates of both in the span of the centred train rows; missing pairs are the mean's.
 
     Features are divided by one common number, so that penalties mean the same in any atlas.
     """
-    known = ~np.isnan(train)
-    mean = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    centred = np.where(known, train - mean, 0).astype(np.float64)
-    centred_test = np.where(np.isnan(test), 0, test - mean).astype(np.float64)
-    values, vectors = np.linalg.eigh(centred @ centred.T)
+    around, around_test = centred(train, test)
+    values, vectors = np.linalg.eigh(around @ around.T)
     kept = values > values.max() * 1e-10
     basis = vectors[:, kept] / np.sqrt(values[kept])
-    axes = centred.T @ basis
+    axes = around.T @ basis
     scale = np.sqrt(values[kept].sum() / len(train))
-    return centred @ axes / scale, centred_test @ axes / scale
+    return around @ axes / scale, around_test @ axes / scale
 
 
 def predict_from_features(

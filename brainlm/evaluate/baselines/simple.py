@@ -1,8 +1,12 @@
-"""What a score must beat to mean anything: no data at all, and how much somebody moved."""
+"""What a score must beat to mean anything.
+
+No data at all; how much somebody moved, where they were scanned, who they are.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from .connectivity import predict_from_features
@@ -24,3 +28,37 @@ def predict_from_motion(
     center, spread = train_fd.mean(), train_fd.std() or 1.0
     train, test = ((fd[:, None] - center) / spread for fd in (train_fd, test_fd))
     return predict_from_features(train, truth, groups, test, kind=kind)
+
+
+def predict_from_columns(
+    train: pd.DataFrame, truth: Floats, groups: list[str], test: pd.DataFrame, *, kind: str
+) -> Floats:
+    """Ridge or logistic regression on columns of the table: sites, or age and sex."""
+    own, of_test = as_numbers(train, test)
+    return predict_from_features(own, truth, groups, of_test, kind=kind)
+
+
+def as_numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Columns as z-scores and, of text, as one number per value; all as the train rows have it.
+
+    What is missing is the train rows' mean, with a number that says so; a value that no train row
+    has is none of those known.
+    """
+    own: list[Floats] = []
+    of_test: list[Floats] = []
+    for name in train:
+        for columns, table in ((own, train), (of_test, test)):
+            columns.append(_column_as_numbers(train[name], table[name]))
+    return np.hstack(own), np.hstack(of_test)
+
+
+def _column_as_numbers(train: pd.Series, column: pd.Series) -> Floats:
+    """(rows, 1 or more)."""
+    known = pd.to_numeric(train, errors="coerce")
+    if known.notna().any() and (known.notna() == train.notna()).all():
+        spread = known.std(ddof=0) or 1.0
+        z = ((pd.to_numeric(column, errors="coerce") - known.mean()) / spread).to_numpy(float)
+        parts = [np.nan_to_num(z)] + ([np.isnan(z)] if known.isna().any() else [])
+    else:
+        parts = [column.astype(str) == value for value in sorted(set(train.dropna().astype(str)))]
+    return np.stack([np.asarray(part, np.float64) for part in parts], axis=1)

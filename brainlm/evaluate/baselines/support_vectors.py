@@ -1,0 +1,63 @@
+"""Support vector regression, or classification, on connectivity: a baseline of BrainLM's paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.svm import SVC, SVR
+
+from ..cross_validation import fit_chosen
+from .connectivity import centred
+
+Floats = NDArray[np.float64]
+
+#: Widths of the Gaussian kernel, as shares of the median squared distance between train recordings.
+_WIDTHS = (0.3, 1.0, 3.0)
+_COSTS = (0.1, 1.0, 10.0, 100.0)
+
+
+def predict_by_support_vectors(
+    train: NDArray[np.float32],
+    truth: Floats,
+    groups: Sequence[str],
+    test: NDArray[np.float32],
+    *,
+    kind: str,
+) -> Floats:
+    """As `connectivity.predict_from_features`, of connectivity itself, NaN where pairs lack.
+
+    The kernel (linear, or Gaussian of three widths) and the cost are chosen by cross-validation
+    among train subjects. Classes weigh alike; what is told of them are no calibrated chances, but
+    rises with the distance from the boundary, 0.5 being on it.
+    """
+    around, around_test = centred(train, test)
+    own, cross = around @ around.T, around_test @ around.T
+    power = np.trace(own) / len(own)
+    squared = np.diag(own)[:, None] + np.diag(own) - 2 * own
+    test_squared = (around_test**2).sum(axis=1)[:, None] + np.diag(own) - 2 * cross
+    width = np.median(squared[np.triu_indices(len(squared), 1)])
+    kernels = [(own / power, cross / power)]
+    kernels += [
+        (np.exp(-squared / (share * width)), np.exp(-test_squared / (share * width)))
+        for share in _WIDTHS
+    ]
+    if kind == "regression":
+        center, spread = truth.mean(), truth.std() or 1.0
+        model, goal = SVR(kernel="precomputed"), (truth - center) / spread
+    else:
+        model, goal = SVC(kernel="precomputed", class_weight="balanced"), truth
+    fits = [
+        (
+            fit_chosen(model, {"C": list(_COSTS)}, kernel, goal, groups, kind=kind, chances=False),
+            of_test,
+        )
+        for kernel, of_test in kernels
+    ]
+    best, shown = max(fits, key=lambda fit: fit[0].best_score_)
+    if kind == "regression":
+        return np.asarray(best.predict(shown)) * spread + center
+    decided = best.decision_function(shown)
+    return np.asarray(expit(decided) if kind == "binary" else softmax(decided, axis=1))

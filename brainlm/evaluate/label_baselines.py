@@ -1,0 +1,169 @@
+"""The plain methods beside a model that predicts a label, fitted on the same train subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..shards.labels import LABEL_PREFIX
+from ..shards.reader import ShardReader
+from ..shards.splits import uniform_of
+from ..train.labelled import LabelledData
+from .baselines.connectivity import connectivity, predict_from_features, span_of_train
+from .baselines.simple import predict_constant, predict_from_columns, predict_from_motion
+from .baselines.support_vectors import predict_by_support_vectors
+from .baselines.tangent import TangentSpace, covariance
+from .cross_validation import TooFewError
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+#: Labels, by their names in any case, that say who somebody is.
+_DEMOGRAPHICS = ("age", "sex", "gender")
+#: Train recordings, at most, that the reference of the tangent space is worked out from.
+_REFERENCES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What all methods are fitted on, and what they are to predict."""
+
+    reader: ShardReader
+    data: LabelledData
+    target: str
+    kind: str
+    most: int  # train recordings that methods on connectivity take
+    seed: int
+
+    @cached_property
+    def train(self) -> list[str]:
+        """Train recordings with the label."""
+        return sorted(self.data.lengths["train"])
+
+    @cached_property
+    def test(self) -> list[str]:
+        """Test recordings with the label."""
+        return sorted(self.data.lengths["test"])
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """At most `most` of the train recordings: matrices of all pairs of them are to fit."""
+        order = sorted(self.train, key=lambda name: uniform_of("baselines", self.seed, name))
+        return sorted(order[: self.most])
+
+    def fitted_on(self, names: list[str]) -> tuple[Floats, list[str]]:
+        """Labels of recordings, and whose they are."""
+        return self.data.truth(names), groups_of(self.reader, names)
+
+    @cached_property
+    def connectivity(self) -> tuple[Singles, Singles]:
+        """Of the drawn and of the test recordings, (n, pairs)."""
+        own, other = (
+            np.stack([connectivity(self.reader.series(name)) for name in names])
+            for names in (self.drawn, self.test)
+        )
+        return own, other
+
+
+def groups_of(reader: ShardReader, names: Sequence[str]) -> list[str]:
+    """Whose recordings these are: cross-validation keeps a subject together."""
+    return [str(subject) for subject in reader.table.loc[list(names), "subject"]]
+
+
+def constant(given: Material) -> Floats:
+    """The mean of the train labels."""
+    truth, _ = given.fitted_on(given.train)
+    return predict_constant(truth, len(given.test), kind=given.kind)
+
+
+def linear_on_connectivity(given: Material) -> Floats:
+    """Ridge or logistic regression."""
+    features, of_test = span_of_train(*given.connectivity)
+    truth, owners = given.fitted_on(given.drawn)
+    return predict_from_features(features, truth, owners, of_test, kind=given.kind)
+
+
+def support_vectors_on_connectivity(given: Material) -> Floats:
+    """Support vector machines."""
+    own, of_test = given.connectivity
+    truth, owners = given.fitted_on(given.drawn)
+    return predict_by_support_vectors(own, truth, owners, of_test, kind=given.kind)
+
+
+def linear_on_tangents(given: Material) -> Floats:
+    """Ridge or logistic regression on the tangent space of covariances."""
+    every = max(1, len(given.drawn) // _REFERENCES)
+    references = given.drawn[::every][:_REFERENCES]
+    space = TangentSpace.around(
+        np.stack([covariance(given.reader.series(name)) for name in references])
+    )
+    own, of_test = (
+        np.stack([space.vector(covariance(given.reader.series(name))) for name in names])
+        for names in (given.drawn, given.test)
+    )
+    features, test_features = span_of_train(own, of_test)
+    truth, owners = given.fitted_on(given.drawn)
+    return predict_from_features(features, truth, owners, test_features, kind=given.kind)
+
+
+def motion(given: Material) -> Floats:
+    """Linear, on the mean framewise displacement alone."""
+    table = given.reader.table
+    own, other = (
+        table.loc[names, "mean_fd"].to_numpy(dtype=float) for names in (given.train, given.test)
+    )
+    if not (np.isfinite(own).all() and np.isfinite(other).all()):
+        raise TooFewError("the head motion of some recordings is not known")
+    truth, owners = given.fitted_on(given.train)
+    return predict_from_motion(own, truth, owners, other, kind=given.kind)
+
+
+def site(given: Material) -> Floats:
+    """Linear, on where people were scanned."""
+    columns = [name for name in ("dataset", "site") if _varies(given, name)]
+    if not columns:
+        raise TooFewError("all train recordings are of one site")
+    return _from_columns(given, given.reader.table[columns])
+
+
+def demographics(given: Material) -> Floats:
+    """Linear, on age and sex, but for the one that is to be predicted."""
+    columns = [
+        name
+        for name in given.reader.table.columns.astype(str)
+        if name.startswith(LABEL_PREFIX)
+        and name.removeprefix(LABEL_PREFIX).lower() in _DEMOGRAPHICS
+        and name != LABEL_PREFIX + given.target
+        and _varies(given, name)
+    ]
+    if not columns:
+        raise TooFewError("there is no label age or sex beside this one")
+    return _from_columns(given, given.reader.table[columns])
+
+
+BASELINES: dict[str, Callable[[Material], Floats]] = {
+    "constant": constant,
+    "connectivity": linear_on_connectivity,
+    "tangent": linear_on_tangents,
+    "svm": support_vectors_on_connectivity,
+    "motion": motion,
+    "site": site,
+    "demographics": demographics,
+}
+
+
+def _varies(given: Material, column: str) -> bool:
+    table = given.reader.table
+    return column in table and table.loc[given.train, column].nunique() > 1
+
+
+def _from_columns(given: Material, table: pd.DataFrame) -> Floats:
+    truth, owners = given.fitted_on(given.train)
+    return predict_from_columns(
+        table.loc[given.train], truth, owners, table.loc[given.test], kind=given.kind
+    )

@@ -1,0 +1,171 @@
+"""Plain methods that read labels, on traits that are planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import logm, sqrtm
+from scipy.special import expit
+
+from brainlm.evaluate.baselines.connectivity import connectivity
+from brainlm.evaluate.baselines.simple import as_numbers, predict_from_columns
+from brainlm.evaluate.baselines.support_vectors import predict_by_support_vectors
+from brainlm.evaluate.baselines.tangent import TangentSpace, covariance, geometric_mean
+from brainlm.evaluate.label_scores import compare_errors
+from brainlm.train.label_scores import binary_scores, regression_scores
+
+
+def _positive(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    roots = rng.standard_normal((count, size, 3 * size))
+    return roots @ roots.transpose(0, 2, 1) / (3 * size)
+
+
+def _series(trait: float, rng: np.random.Generator, length: int = 150) -> np.ndarray:
+    """Two groups of four parcels that go together the more, the larger the trait."""
+    factors = rng.standard_normal((length, 2))
+    shared = expit(2 * trait)
+    mixed = np.stack([factors[:, 0], shared * factors[:, 0] + (1 - shared) * factors[:, 1]], axis=1)
+    return (np.repeat(mixed, 4, axis=1) + rng.standard_normal((length, 8))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    rng = np.random.default_rng(0)
+    traits = rng.uniform(-1, 1, 120)
+    return traits, [_series(trait, rng) for trait in traits]
+
+
+def test_a_planted_trait_is_read_by_support_vectors(cohort) -> None:
+    traits, series = cohort
+    fc = np.stack([connectivity(one) for one in series])
+    fc[3, 5] = np.nan
+    groups = [str(number // 2) for number in range(80)]
+    guess = predict_by_support_vectors(fc[:80], traits[:80], groups, fc[80:], kind="regression")
+    assert regression_scores(traits[80:], guess)["r2"] > 0.4
+    classes = (traits > 0.3).astype(float)
+    chance = predict_by_support_vectors(fc[:80], classes[:80], groups, fc[80:], kind="binary")
+    found = binary_scores(classes[80:], chance)
+    assert found["auroc"] > 0.85
+    assert found["balanced_accuracy"] > 0.7
+    three = np.digitize(traits, [-0.3, 0.3]).astype(float)
+    of_each = predict_by_support_vectors(fc[:80], three[:80], groups, fc[80:], kind="classes")
+    assert of_each.sum(axis=1) == pytest.approx(np.ones(40))
+    assert (of_each.argmax(axis=1) == three[80:]).mean() > 0.55
+
+
+def test_a_guess_hangs_on_its_own_recording_alone(cohort) -> None:
+    traits, series = cohort
+    fc = np.stack([connectivity(one) for one in series])
+    groups = [str(number) for number in range(80)]
+    fit = (fc[:80], traits[:80], groups)
+    together = predict_by_support_vectors(*fit, fc[80:], kind="regression")
+    alone = predict_by_support_vectors(*fit, fc[85:86], kind="regression")
+    assert alone[0] == pytest.approx(together[5], rel=1e-9)
+
+
+def test_the_way_from_the_reference_is_the_logarithm_around_it() -> None:
+    rng = np.random.default_rng(1)
+    matrices = _positive(rng, 6, 5)
+    space = TangentSpace.around(matrices)
+    root = np.linalg.inv(sqrtm(space.reference).real)
+    exact = logm(root @ matrices[2] @ root).real
+    rows, columns = np.triu_indices(5)
+    wanted = exact[rows, columns] * np.where(rows == columns, 1, 2**0.5)
+    assert space.vector(matrices[2]) == pytest.approx(wanted, abs=1e-5)
+    assert np.linalg.norm(space.vector(matrices[2])) == pytest.approx(np.linalg.norm(exact))
+    assert space.vector(space.reference) == pytest.approx(np.zeros(15), abs=1e-6)
+    assert np.mean([space.vector(m) for m in matrices], axis=0) == pytest.approx(
+        np.zeros(15), abs=1e-5
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_the_geometric_mean_goes_along_with_a_change_of_axes(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrices, axes = _positive(rng, 4, size), rng.standard_normal((size, size)) + 2 * np.eye(size)
+    turned = axes @ matrices @ axes.T
+    wanted = axes @ geometric_mean(matrices) @ axes.T
+    assert geometric_mean(turned) == pytest.approx(
+        wanted, rel=1e-3, abs=1e-3 * np.abs(wanted).max()
+    )
+
+
+def test_the_geometric_mean_of_numbers_is_theirs() -> None:
+    numbers = np.array([1.0, 4.0, 16.0])[:, None, None]
+    assert geometric_mean(numbers)[0, 0] == pytest.approx(4.0)
+
+
+def test_a_missing_parcel_is_what_the_reference_expects() -> None:
+    rng = np.random.default_rng(2)
+    matrices = _positive(rng, 8, 6)
+    space = TangentSpace.around(matrices)
+    holed = space.reference.copy()
+    holed[2] = holed[:, 2] = np.nan
+    assert space.vector(holed) == pytest.approx(np.zeros(21), abs=1e-6)
+    holed = matrices[0].copy()
+    holed[[1, 4]] = holed[:, [1, 4]] = np.nan
+    whole, filled = space.vector(matrices[0]), space.vector(holed)
+    assert np.isfinite(filled).all()
+    assert np.linalg.norm(filled - whole) < np.linalg.norm(whole) * 1.5
+
+
+def test_a_covariance_is_shrunk_and_lacks_what_the_recording_lacks() -> None:
+    series = np.random.default_rng(3).standard_normal((40, 6)).astype(np.float32)
+    series[:, 1] = np.nan
+    series[:, 4] = 7.0
+    found = covariance(series)
+    known = [0, 2, 3, 5]
+    assert np.isnan(found[[1, 4]]).all()
+    assert np.isfinite(found[np.ix_(known, known)]).all()
+    assert np.linalg.eigvalsh(found[np.ix_(known, known)]).min() > 0
+    raw = np.corrcoef(series[:, known], rowvar=False)
+    off = ~np.eye(4, dtype=bool)
+    assert np.abs(found[np.ix_(known, known)][off]).sum() < np.abs(raw[off]).sum()
+
+
+def test_columns_become_numbers_as_the_train_rows_have_them() -> None:
+    train = pd.DataFrame({"age": [20.0, 40.0, np.nan], "site": ["a", "b", "a"]})
+    test = pd.DataFrame({"age": [30.0, np.nan], "site": ["c", "b"]})
+    own, other = as_numbers(train, test)
+    assert own.tolist() == [[-1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]]
+    assert other.tolist() == [[0, 0, 0, 0], [0, 1, 0, 1]]
+
+
+def test_a_site_that_tells_the_label_is_found() -> None:
+    rng = np.random.default_rng(5)
+    sites = rng.choice(["a", "b", "c"], 60)
+    label = pd.Series(sites).map({"a": 0.0, "b": 1.0, "c": 3.0}).to_numpy()
+    label = label + 0.1 * rng.standard_normal(60)
+    table = pd.DataFrame({"site": sites})
+    groups = [str(number) for number in range(40)]
+    guess = predict_from_columns(table[:40], label[:40], groups, table[40:], kind="regression")
+    assert regression_scores(label[40:], guess)["r2"] > 0.95
+
+
+def test_errors_are_compared_subject_by_subject() -> None:
+    rng = np.random.default_rng(6)
+    subjects = np.repeat([f"{number:02d}" for number in range(20)], 2)
+    truth = rng.standard_normal(40)
+    guesses = {
+        "good": truth + 0.3 * rng.standard_normal(40),
+        "alike": truth + 0.3 * rng.standard_normal(40),
+        "bad": np.zeros(40),
+    }
+    found = compare_errors(guesses, truth, subjects, "regression", seed=0)
+    assert set(found) == {"alike", "bad"}
+    more = ((guesses["bad"] - truth) ** 2 - (guesses["good"] - truth) ** 2).mean()
+    assert found["bad"]["error_more"] == pytest.approx(more)
+    assert found["bad"]["p_holm"] < 0.01
+    assert found["alike"]["p_holm"] > 0.05
+
+
+def test_errors_of_several_classes_are_those_of_their_chances() -> None:
+    truth = np.array([0.0, 1.0, 2.0, 1.0, 0.0, 2.0])
+    subjects = np.array(list("abcdef"))
+    sure, level = np.eye(3)[truth.astype(int)], np.full((6, 3), 1 / 3)
+    found = compare_errors({"level": level, "sure": sure}, truth, subjects, "classes", seed=0)
+    assert found["sure"]["error_more"] == pytest.approx(-2 / 3)
