@@ -26,21 +26,27 @@ class PretrainedTask:
         return self.autoencoder.config.timepoints
 
     def choose_learners(self, seed: int) -> None:
-        """By `finetune.mode`: what lies behind the encoder learns always (a decoder in use, too).
-
-        With lora the decoder, where it is used, learns by low rank as well.
-        """
-        mode, autoencoder = self.settings.mode, self.autoencoder
-        autoencoder.requires_grad_(mode == "full")
-        autoencoder.decoder.requires_grad_(self.decodes and mode != "lora")
-        if mode == "lora":
-            parts = [autoencoder.encoder, *([autoencoder.decoder] if self.decodes else [])]
-            for number, part in enumerate(parts):
-                adapt(part, self.settings.lora_rank, generator(seed, "lora", number))
+        """By `finetune.mode`."""
+        choose_learners(self.autoencoder, self.settings, decodes=self.decodes, seed=seed)
 
     def rate_share(self, name: str) -> float:
         """`finetune.layer_decay` per layer below the head."""
         return rate_share(name, len(self.autoencoder.encoder), self.settings.layer_decay)
+
+
+def choose_learners(
+    autoencoder: MaskedAutoencoder, settings: FinetuneSettings, *, decodes: bool, seed: int
+) -> None:
+    """By `finetune.mode`: what lies behind the encoder learns always (the decoder if it is used).
+
+    With lora the decoder, where it is used, learns by low rank as well.
+    """
+    autoencoder.requires_grad_(settings.mode == "full")
+    autoencoder.decoder.requires_grad_(decodes and settings.mode != "lora")
+    if settings.mode == "lora":
+        parts = [autoencoder.encoder, *([autoencoder.decoder] if decodes else [])]
+        for number, part in enumerate(parts):
+            adapt(part, settings.lora_rank, generator(seed, "lora", number))
 
 
 def rate_share(name: str, layers: int, decay: float) -> float:

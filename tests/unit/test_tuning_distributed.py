@@ -11,7 +11,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,7 @@ from brainlm.train.distributed import ALONE, Ranks
 from brainlm.train.finetune import finetune
 from brainlm.train.forecasting import Forecaster, finetune_forecast
 from brainlm.train.labelled import head_card, labelled_data
-from brainlm.train.learners import choose_learners
+from brainlm.train.pretrained_task import choose_learners
 from brainlm.train.repeats import repeat
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest, stop_signals
 from brainlm.train.settings import TargetSettings
@@ -162,8 +161,9 @@ def test_all_that_learns_has_a_part_in_each_step(kind, mode, pool) -> None:
     """Else the processes would wait for gradients that never come. Pool None: a forecaster."""
     autoencoder = small_network(kind)
     model = LabelModel(autoencoder, 0.0, pool=pool) if pool else Forecaster(autoencoder, 10)
-    task = SimpleNamespace(model=model, autoencoder=autoencoder, decodes=pool is None)
-    choose_learners(task, replace(EXACT, mode=mode, lora_rank=2), seed=0)
+    choose_learners(
+        autoencoder, replace(EXACT, mode=mode, lora_rank=2), decodes=pool is None, seed=0
+    )
     signal = window(autoencoder.config)
     everything = torch.arange(autoencoder.tokenizer.tokens).expand(len(signal), -1)
     model(*((signal, everything) if pool else (signal,))).sum().backward()
