@@ -398,7 +398,7 @@ def test_the_command_repeats_and_forecasts(study, tmp_path) -> None:
         told = f"- {score} (last value): {scores[f'{score} (last value)']:.4g}"
         assert told in card
     for arguments in ({"target": "group", "task": "forecast"}, {"task": "label"}):
-        with pytest.raises(InputError, match="either --target NAME or --task forecast"):
+        with pytest.raises(InputError, match="--target NAME, --task forecast or"):
             command(study=own.root, **arguments)
 
 
