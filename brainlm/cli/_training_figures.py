@@ -31,6 +31,8 @@ class Gallery:
     def __init__(self, folder: Path, trackers: Trackers, *, first: bool):
         """Only the first process draws."""
         self.folder, self.first = folder, first
+        #: The step at which trackers are shown an older one: they take nothing of the past.
+        self.now: int | None = None
         self._trackers, self._told = trackers, False
 
     def hang(self, name: str, step: int, draw: Callable[[], Figure]) -> None:
@@ -47,7 +49,8 @@ class Gallery:
             for suffix, content in contents.items():
                 with atomic_path(self.folder / f"{name}.{suffix}") as temporary:
                     temporary.write_bytes(content)
-            self._trackers.figure(name, step, contents["png"])
+            kept, now = ("", step) if self.now is None else ("kept/", self.now)
+            self._trackers.figure(kept + name, now, contents["png"])
 
     @contextlib.contextmanager
     def passing_over_faults(self) -> Iterator[None]:

@@ -47,26 +47,29 @@ class TuningFigures:
         self._gallery, self._reader, self._log = gallery, reader, log
         self._settings, self._head, self._precision = settings, head, precision
         self._most, self._drawn = most, 0  # last epoch that was drawn
-        self._waiting: tuple[int, MaskedAutoencoder, Measured] | None = None
 
     def look(self, step: int, model: MaskedAutoencoder, measured: Measured) -> None:
-        """Draw it at once, or keep it in mind, or pass over one that is not the best so far."""
+        """Draw an epoch that is the best so far, if it is long enough since the last one."""
         from ..train.checkpointing import best_step
 
-        rows = [row for row in self._log.rows() if "val_loss" in row] if self._gallery.first else []
+        rows = self._validations()
         if not rows or best_step(rows) != step:
             return
         epochs, epoch = self._settings.epochs, rows[-1]["epoch"]
         if epoch * self._most // epochs > self._drawn * self._most // epochs:
-            self._drawn, self._waiting = epoch, None
+            self._drawn = epoch
             self._draw(step, model, measured)
-        else:
-            self._waiting = step, model, measured
 
-    def finish(self) -> None:
-        """The model is that of the best epoch now: draw it if that was not done."""
-        if self._waiting is not None:
-            self._draw(*self._waiting)
+    def look_at_kept(self, step: int, model: MaskedAutoencoder, measured: Measured) -> None:
+        """Draw the epoch that is kept, whatever was drawn before a stop."""
+        if rows := self._validations():
+            self._gallery.now = rows[-1]["step"]
+            self._draw(step, model, measured)
+
+    def _validations(self) -> list[dict[str, Any]]:
+        """The log's rows of validations; none on other processes than the first, which draws."""
+        rows = self._log.rows() if self._gallery.first else []
+        return [row for row in rows if "val_loss" in row]
 
     def _draw(self, step: int, model: MaskedAutoencoder, measured: Measured) -> None:
         from ..train.tracking.shown import cls_vectors, spread

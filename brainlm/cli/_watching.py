@@ -94,8 +94,8 @@ def watched_lesson(
             precision=around.precision,
             most=most,
         )
-        yield around._replace(report=report, look=figures.look if most else None)
-        figures.finish()
+        onlookers = (figures.look, figures.look_at_kept) if most else (None, None)
+        yield around._replace(report=report, look=onlookers[0], look_at_kept=onlookers[1])
 
 
 @contextlib.contextmanager

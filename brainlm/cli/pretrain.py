@@ -148,7 +148,8 @@ def _save_surroundings(
     from ..model.checkpoint import ModelCard, save_surroundings
     from ..shards.fingerprint import split_sha256
 
-    measured = [row for row in log.rows() if "val_loss" in row][-1]
+    last = [row for row in log.rows() if "val_loss" in row][-1]
+    measured = {name: value for name, value in last.items() if value is not None}
     readme = model_card(
         settings.run,
         model.config,

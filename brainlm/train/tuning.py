@@ -47,6 +47,7 @@ class Circumstances(NamedTuple):
     checkpoint_every: int = 100
     ranks: Ranks = ALONE
     look: Look | None = None  # what is shown each validation
+    look_at_kept: Look | None = None  # what is shown the epoch that is kept, in the end
     intact: DataCheck | None = None  # of the shards: nothing is saved before it is through
 
 
@@ -107,6 +108,8 @@ def tune(
     best = ranks.from_first(best_step(checkpoints.log.rows()) if ranks.first else 0)
     checkpoints.load(best, state)
     state.finish()
+    if around.look_at_kept is not None:
+        around.look_at_kept(best, task.autoencoder, _validated(task, around))
     return next(r for r in _validations(checkpoints) if r["step"] == best)
 
 

@@ -59,8 +59,9 @@ def masked_sums(truth: Tensor, predicted: Tensor) -> Sums:
     """
     counted = ~truth.isnan()
     y, p = (torch.where(counted, part, 0.0).double() for part in (truth, predicted))
-    terms = torch.stack([counted.double(), y, y * y, p, p * p, y * p], dim=-1)
-    return np.asarray(terms.sum(dim=2).cpu().numpy())
+    terms = (counted.double(), y, y * y, p, p * p, y * p)
+    sums = torch.stack([term.sum(dim=2) for term in terms], dim=-1)
+    return np.asarray(sums.cpu().numpy())
 
 
 def scores(sums: Sums) -> dict[str, NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainlm.cli._training_figures import groups_of, some_windows
+from brainlm.cli._training_figures import Gallery, groups_of, some_windows
 from brainlm.cli._tuning_figures import TuningFigures, label_values
 from brainlm.model.label_unit import HeadCard
 from brainlm.report import training_figures as draw
@@ -21,6 +21,7 @@ from brainlm.report.projection import principal_components, two_dimensions
 from brainlm.report.style import to_full_png, to_svg
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import Window
+from brainlm.train.checkpointing import TrainingLog
 from brainlm.train.masking import Masking
 from brainlm.train.tracking.shown import (
     Guesses,
@@ -31,9 +32,12 @@ from brainlm.train.tracking.shown import (
     masked_guess,
     spread,
 )
+from brainlm.train.tracking.trackers import Trackers
+from brainlm.train.validation import Measured
 
 from .small_training import CONFIG
 from .synthetic_cohort import make_shards, write_study
+from .tuning_study import SETTINGS as TUNING
 
 RNG = np.random.default_rng(0)
 CLASSES = ("control", "first", "second")
@@ -250,28 +254,39 @@ def test_label_values_are_numbers_or_the_names_of_classes() -> None:
     ("losses", "most", "drawn"),
     [
         ([5, 4, 3, 2, 1, 6], 6, [1, 2, 3, 4, 5]),
-        ([5, 4, 3, 2, 1, 6], 2, [3, 5]),  # each third epoch; the best one in the end
-        ([1, 4, 3, 2, 5, 6], 1, [1]),
+        ([5, 4, 3, 2, 1, 6], 2, [3]),  # each third epoch
+        ([1, 4, 3, 2, 5, 6], 1, []),
         ([6, 5, 4, 3, 2, 1], 1, [6]),
     ],
 )
 def test_of_a_fine_tuning_the_best_are_drawn(tmp_path, monkeypatch, losses, most, drawn) -> None:
-    from brainlm.cli._training_figures import Gallery
-    from brainlm.train.checkpointing import TrainingLog
-    from brainlm.train.tracking.trackers import Trackers
-    from brainlm.train.validation import Measured
-
-    from .tuning_study import SETTINGS
-
+    """The epoch that is kept is drawn in the end, and shown to trackers as of now."""
     seen: list[int] = []
     monkeypatch.setattr(TuningFigures, "_draw", lambda self, step, *rest: seen.append(step))
     log = TrainingLog(tmp_path / "log")
     gallery = Gallery(tmp_path, Trackers([], tmp_path / "log", print), first=True)
-    settings = replace(SETTINGS, epochs=6)
+    settings = replace(TUNING, epochs=6)
     figures = TuningFigures(gallery, None, log, settings, None, precision="float32", most=most)
     for epoch, loss in enumerate(losses, start=1):
         row = {"step": epoch, "epoch": epoch, "val_loss": float(loss)}
         log.append(row)
         figures.look(epoch, None, Measured(row))
-    figures.finish()
     assert seen == drawn
+    best = losses.index(min(losses)) + 1
+    figures.look_at_kept(best, None, Measured({"val_loss": 1.0}))
+    assert (seen, gallery.now) == ([*drawn, best], 6)
+
+
+def test_a_picture_of_an_older_epoch_is_shown_as_of_now(tmp_path) -> None:
+    shown: list[tuple[str, int]] = []
+    trackers = Trackers([], tmp_path / "log", print)
+    trackers.figure = lambda name, step, png: shown.append((name, step))  # type: ignore[method-assign]
+    gallery = Gallery(tmp_path / "figures", trackers, first=True)
+    values = RNG.normal(0.3, 0.1, 50)
+    gallery.hang("parcels", 4, lambda: draw.parcel_histogram(values, "step 4"))
+    gallery.now = 9
+    gallery.hang("parcels", 6, lambda: draw.parcel_histogram(values, "step 6"))
+    assert shown == [("parcels", 4), ("kept/parcels", 9)]
+    assert "step 6" in (tmp_path / "figures/parcels.svg").read_text()
+    Gallery(tmp_path / "others", trackers, first=False).hang("parcels", 1, pytest.fail)
+    assert not (tmp_path / "others").exists()

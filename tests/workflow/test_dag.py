@@ -256,8 +256,9 @@ def test_options_and_code_are_parameters_of_every_stage(study: Path) -> None:
             verb = re.search(r'options=study.options\("([a-z-]+)"\)', body)
             assert verb is not None, name
             assert f'code=study.code("{verb[1]}")' in body, name
-            # Pretraining may be torchrun's; with one process its launcher is `brainlm`, too.
-            launcher = "{params.launcher}" if verb[1] == "pretrain" else "brainlm"
+            # A training may be torchrun's; with one process its launcher is `brainlm`, too.
+            trains = verb[1] in ("pretrain", "finetune")
+            launcher = "{params.launcher}" if trains else "brainlm"
             assert f'"{launcher} {verb[1]} ' in body, name
             for directive in ("benchmark:", "threads:", "mem_mb", "runtime"):
                 assert directive in body, (name, directive)

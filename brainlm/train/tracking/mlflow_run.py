@@ -88,7 +88,7 @@ class MlflowRun:
     def picture(self, step: int, name: str, png: bytes) -> None:
         """An artifact figures/NAME-STEP.png."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}-{step:08d}.png"
+            path = Path(folder) / f"{name.replace('/', '-')}-{step:08d}.png"
             path.write_bytes(png)
             self._client.log_artifact(self._run, str(path), "figures")
 

@@ -67,8 +67,9 @@ class Trackers:
         self._tell(_Told(step, {f"speed/{name}": value for name, value in values.items()}))
 
     def figure(self, name: str, step: int, png: bytes) -> None:
-        """Show a picture."""
-        self._tell(_Told(step, {}, (name, png)))
+        """Show a picture; without news of this training there is nobody to show it to."""
+        if self._begun:
+            self._tell(_Told(step, {}, (name, png)))
 
     def close(self, patience: float) -> None:
         """Wait for the trackers to be done, so many seconds at most."""
