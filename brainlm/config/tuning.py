@@ -88,7 +88,7 @@ class Finetune(Section):
     class_weights: Literal["balanced", "none"] = Field(
         "balanced", description="balanced: rare classes weigh as much as frequent ones"
     )
-    epochs: Annotated[int, Field(ge=1)] = Field(40, description="passes over the train split")
+    epochs: Annotated[int, Field(ge=1)] = Field(80, description="passes over the train split")
     patience: Annotated[int, Field(ge=1)] = Field(
         20, description="epochs without a lower validation loss after which it ends"
     )
