@@ -15,6 +15,7 @@ from ..shards.reader import ShardReader
 from ..shards.splits import uniform_of
 from ..train.labelled import LabelledData
 from .baselines.connectivity import connectivity, predict_from_features, span_of_train
+from .baselines.perceptron import predict_by_perceptron
 from .baselines.simple import predict_constant, predict_from_columns, predict_from_motion
 from .baselines.support_vectors import predict_by_support_vectors
 from .baselines.tangent import TangentSpace, covariance
@@ -95,6 +96,13 @@ def support_vectors_on_connectivity(given: Material) -> Floats:
     return predict_by_support_vectors(own, truth, owners, of_test, kind=given.kind)
 
 
+def perceptron_on_connectivity(given: Material) -> Floats:
+    """Networks of one hidden layer."""
+    features, of_test = span_of_train(*given.connectivity)
+    truth, owners = given.fitted_on(given.drawn)
+    return predict_by_perceptron(features, truth, owners, of_test, kind=given.kind, seed=given.seed)
+
+
 def linear_on_tangents(given: Material) -> Floats:
     """Ridge or logistic regression on the tangent space of covariances."""
     every = max(1, len(given.drawn) // _REFERENCES)
@@ -151,6 +159,7 @@ BASELINES: dict[str, Callable[[Material], Floats]] = {
     "connectivity": linear_on_connectivity,
     "tangent": linear_on_tangents,
     "svm": support_vectors_on_connectivity,
+    "mlp": perceptron_on_connectivity,
     "motion": motion,
     "site": site,
     "demographics": demographics,

@@ -119,6 +119,7 @@ _BASELINES = {
     "connectivity": "Functional connectivity, linear",
     "tangent": "Connectivity in tangent space, linear",
     "svm": "Connectivity, support vectors",
+    "mlp": "Connectivity, perceptron",
     "motion": "Head motion alone",
     "site": "Site alone",
     "demographics": "Age and sex alone",

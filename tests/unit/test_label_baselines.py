@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.linalg import logm, sqrtm
 from scipy.special import expit
 
-from brainlm.evaluate.baselines.connectivity import connectivity
+from brainlm.evaluate.baselines.connectivity import connectivity, span_of_train
+from brainlm.evaluate.baselines.perceptron import predict_by_perceptron
 from brainlm.evaluate.baselines.simple import as_numbers, predict_from_columns
 from brainlm.evaluate.baselines.support_vectors import predict_by_support_vectors
 from brainlm.evaluate.baselines.tangent import TangentSpace, covariance, geometric_mean
@@ -54,6 +55,23 @@ def test_a_planted_trait_is_read_by_support_vectors(cohort) -> None:
     of_each = predict_by_support_vectors(fc[:80], three[:80], groups, fc[80:], kind="classes")
     assert of_each.sum(axis=1) == pytest.approx(np.ones(40))
     assert (of_each.argmax(axis=1) == three[80:]).mean() > 0.55
+
+
+def test_a_planted_trait_is_read_by_perceptrons(cohort) -> None:
+    traits, series = cohort
+    fc = np.stack([connectivity(one) for one in series])
+    own, other = span_of_train(fc[:80], fc[80:])
+    groups = [str(number // 2) for number in range(80)]
+    fit = {"groups": groups, "seed": 1}
+    guess = predict_by_perceptron(own, traits[:80], test=other, kind="regression", **fit)
+    assert regression_scores(traits[80:], guess)["r2"] > 0.3
+    again = predict_by_perceptron(own, traits[:80], test=other, kind="regression", **fit)
+    assert (guess == again).all()
+    classes = (traits > 0.3).astype(float)
+    chance = predict_by_perceptron(own, classes[:80], test=other, kind="binary", **fit)
+    found = binary_scores(classes[80:], chance)
+    assert found["auroc"] > 0.8
+    assert found["balanced_accuracy"] > 0.7
 
 
 def test_a_guess_hangs_on_its_own_recording_alone(cohort) -> None:
