@@ -95,7 +95,11 @@ class Finetune(Section):
     batch_size: Annotated[int, Field(ge=1)] = Field(
         8, description="windows per step, over all processes"
     )
-    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
+    learning_rate: Positive | None = Field(
+        None,
+        description="peak rate of AdamW; null: what suits the encoder's width, 0.001 for 64 and in "
+        "inverse proportion for others",
+    )
     weight_decay: NonNegative = Field(0.05, description="of AdamW; not on biases and norms")
     processes: Annotated[int, Field(ge=1)] = Field(
         1,

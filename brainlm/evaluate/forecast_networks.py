@@ -62,6 +62,11 @@ class NetworkTask:
         """Past and future together."""
         return self.horizon.window
 
+    @property
+    def usual_rate(self) -> float:
+        """Each of their settings says its own."""
+        raise NotImplementedError
+
     def choose_learners(self, seed: int) -> None:
         """All weights learn."""
 

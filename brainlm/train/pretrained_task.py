@@ -7,6 +7,9 @@ from ..model.mask import generator
 from .lora import adapt
 from .settings import FinetuneSettings
 
+#: A peak rate that suits an encoder of this width.
+_RATE, _WIDTH = 1e-3, 64
+
 
 class PretrainedTask:
     """What tasks of fine-tuning have in common; `task.Task` says what the loop asks of them."""
@@ -24,6 +27,15 @@ class PretrainedTask:
     def window(self) -> int:
         """Time points of the network's windows."""
         return self.autoencoder.config.timepoints
+
+    @property
+    def usual_rate(self) -> float:
+        """In inverse proportion to the width.
+
+        Adam's steps of that size change what a network says by as much, however wide it is (Yang
+        et al. 2022, "Tensor programs V").
+        """
+        return _RATE * _WIDTH / self.autoencoder.config.hidden
 
     def choose_learners(self, seed: int) -> None:
         """By `finetune.mode`."""

@@ -118,7 +118,7 @@ class FinetuneSettings:
     epochs: int
     patience: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
     weight_decay: float
     processes: int
     repeats: int

@@ -44,8 +44,8 @@ class Pace(Protocol):
         """Windows per step."""
 
     @property
-    def learning_rate(self) -> float:
-        """Peak rate."""
+    def learning_rate(self) -> float | None:
+        """Peak rate; None: the task's own."""
 
     @property
     def weight_decay(self) -> float:
@@ -70,6 +70,10 @@ class Task(Protocol):
     @property
     def train(self) -> Mapping[str, int]:
         """Recordings to learn from -> time points."""
+
+    @property
+    def usual_rate(self) -> float:
+        """The peak rate that suits the network."""
 
     def choose_learners(self, seed: int) -> None:
         """Leave `requires_grad` to the weights that are to learn; once, before any step."""

@@ -69,13 +69,14 @@ def tune(task: Task, pace: Pace, seed: int, around: Circumstances) -> dict[str, 
     per_epoch = math.ceil(len(task.train) / pace.batch_size)
     total = per_epoch * pace.epochs
     journal = Journal(checkpoints.log, around.report, ranks)
+    peak = pace.learning_rate or task.usual_rate
     make_step = _step_maker(task, pace.batch_size, seed, ranks)
     with contextlib.closing(ahead(make_step, range(done, total))) as steps:
         for number, made in enumerate(steps, done):
             epoch, place = divmod(number, per_epoch)
             if place == 0 and _gone_stale(checkpoints, epoch, pace.patience, ranks):
                 break
-            rate = learning_rate_at(number, total, pace.learning_rate, _WARMUP)
+            rate = learning_rate_at(number, total, peak, _WARMUP)
             outcome = _train_step(task, state, made, number, rate, seed, around)
             journal.note(
                 {"step": number + 1, "epoch": epoch + 1, "lr": rate}, outcome, made.windows

@@ -29,6 +29,7 @@ from brainlm.train.forecasting import compared, finetune_forecast, forecast_scor
 from brainlm.train.labelled import head_card, labelled_data
 from brainlm.train.lora import LowRank, adapt, merge
 from brainlm.train.masking import Masking
+from brainlm.train.optim import learning_rate_at
 from brainlm.train.pretrained_task import rate_share
 from brainlm.train.repeats import repeat, seed_of_repeat
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest
@@ -139,6 +140,15 @@ def test_deeper_layers_learn_more_slowly() -> None:
     assert (shares["encoder.0.x"], shares["encoder.11.x"]) == (0.5**12, 0.5)
     assert rate_share("autoencoder.encoder_norm.weight", 12, 0.5) == 1.0
     assert rate_share("head.0.weight", 12, 0.5) == shares["decoder.x"] == 1.0
+
+
+def test_where_no_rate_is_asked_for_it_suits_the_width(reader, tmp_path) -> None:
+    around = around_of(tmp_path)
+    tune(reader, SCORE, around=around, learning_rate=None, epochs=2)
+    rates = [row["lr"] for row in around.checkpoints.log.rows() if "lr" in row]
+    peak = 0.001 * 64 / CONFIG.hidden
+    assert rates == [learning_rate_at(step, len(rates), peak, 0.05) for step in range(len(rates))]
+    assert max(rates) > 0.9 * peak
 
 
 def test_a_layer_of_no_rate_stays_and_the_head_learns(reader) -> None:
