@@ -7,7 +7,7 @@ same validation windows to stop by and to choose by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,8 +42,12 @@ class NetworkPace:
     epochs: int
     patience: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None = None
     weight_decay: float = 0.0
+
+    def at(self, rate: float) -> NetworkPace:
+        """The same at another peak rate."""
+        return replace(self, learning_rate=rate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,90 @@
+"""Networks that read a label from windows, trained from nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from brainlm.evaluate.baselines.recording_networks import NETWORKS, graph_of
+from brainlm.evaluate.forecast_networks import NetworkPace
+from brainlm.evaluate.label_networks import predict_by_network
+from brainlm.shards.reader import ShardReader
+from brainlm.train.label_scores import binary_scores, regression_scores
+from brainlm.train.labelled import labelled_data
+
+from .tuning_study import GROUP, SCORE, around_of, make_study
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> ShardReader:
+    study = make_study(tmp_path_factory.mktemp("label networks"), runs=2)
+    return ShardReader(study.path("shards_index"))
+
+
+def _predict(method, reader, data, folder, kind="regression"):
+    return predict_by_network(
+        method,
+        reader,
+        data,
+        kind=kind,
+        class_weights="balanced",
+        window=40,
+        pace=NetworkPace(epochs=60, patience=60, batch_size=8),
+        search=False,
+        seed=1,
+        device=torch.device("cpu"),
+        around=lambda name: around_of(folder / name),
+    )
+
+
+@pytest.mark.parametrize("method", ["lstm", "gcn"])
+def test_a_planted_score_is_found(reader, tmp_path, method) -> None:
+    """It is how much one end swings: a network must make powers of what it reads."""
+    data = labelled_data(reader, SCORE, 40)
+    names, guess, chosen = _predict(method, reader, data, tmp_path)
+    assert names == sorted(data.lengths["test"])
+    assert regression_scores(data.truth(names), guess)["r2"] > 0.3
+    assert set(chosen) == {"rate", "epoch", "val_loss"}
+
+
+def test_a_class_is_told_by_its_chance(reader, tmp_path) -> None:
+    data = labelled_data(reader, GROUP, 40)
+    names, chance, _ = _predict("lstm", reader, data, tmp_path, kind="binary")
+    assert ((chance >= 0) & (chance <= 1)).all()
+    assert binary_scores(data.truth(names), chance)["auroc"] > 0.75
+
+
+@pytest.mark.parametrize("method", sorted(NETWORKS))
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_it_begins_with_the_mean_and_reads_no_holes(method, outputs) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[method](6, 20, outputs, graph_of(torch.eye(6))).eval()
+    signal = torch.randn(4, 6, 20)
+    signal[2, 1] = torch.nan
+    shape = (4,) if outputs == 1 else (4, 3)
+    assert torch.equal(network(signal), torch.zeros(shape))
+    torch.nn.init.normal_(network.head.weight)
+    found = network(signal)
+    assert found.isfinite().all()
+    torch.testing.assert_close(network(signal[1:2]), found[1:2])
+    filled = signal.clone()
+    filled[2, 1] = 0
+    assert torch.equal(network(filled), found)
+
+
+def test_the_graph_by_hand() -> None:
+    """Four of eight parcels lie close together, and four: each is joined to two of its own."""
+    places = torch.tensor([0.0, 1.0, 2.1, 3.3, 20.0, 21.0, 22.1, 23.3])
+    graph = graph_of(-(places[:, None] - places).abs())
+    torch.testing.assert_close(graph, graph.T)
+    joined = graph > 0
+    assert not joined[:4, 4:].any()
+    assert joined[0].tolist() == [True, True, True, *[False] * 5]
+    assert joined[1].tolist() == [True] * 4 + [False] * 4
+    assert graph[0, 1] == pytest.approx(1 / (3 * 4) ** 0.5)
+    assert graph[1, 1] == pytest.approx(1 / 4)
