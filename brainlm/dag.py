@@ -143,6 +143,16 @@ class Dag(Cohort, Memory):
         """The model that a method of forecasting needs; none to be fitted without one."""
         if wildcards.method in FORECAST_MODELS:
             return [self.pattern(FORECAST_MODELS[wildcards.method])]
+        return self.windows_of(wildcards)
+
+    def label_networks(self, wildcards: Any) -> list[str]:
+        """Predictions of a label by networks that were trained from nothing."""
+        pattern = self.pattern("label_network")
+        methods = self.config.networks.methods
+        return [pattern.format(target=wildcards.target, method=method) for method in methods]
+
+    def windows_of(self, wildcards: Any) -> list[str]:
+        """The model whose windows are taken: none where the config says how long they are."""
         return [self.pattern("model")] if self.config.released.source else []
 
     @property

@@ -86,6 +86,7 @@ TEMPLATES: dict[str, str] = {
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
     "clinical": "evaluation/{run}/clinical-{target}/metrics.json",
+    "label_network": "evaluation/{run}/clinical-{target}/network-{method}.parquet",
     "clinical_predictions": "evaluation/{run}/clinical-{target}/predictions.parquet",
     "probe": "evaluation/{run}/probe-{target}/metrics.json",
     "probe_predictions": "evaluation/{run}/probe-{target}/predictions.parquet",

@@ -133,7 +133,14 @@ STAGES: dict[str, Stage] = {
         Stage("embed", ("pretrain",)),
         Stage("probe", ("probe", "evaluate", "finetune", "pretrain"), takes_seed=True),
         Stage("evaluate-reconstruction", ("evaluate", "pretrain"), takes_seed=True),
-        Stage("evaluate-clinical", ("evaluate", "finetune", "pretrain"), takes_seed=True),
+        Stage(
+            "predict-label",
+            ("networks", "finetune", "pretrain", "released", "model"),
+            takes_seed=True,
+        ),
+        Stage(
+            "evaluate-clinical", ("evaluate", "networks", "finetune", "pretrain"), takes_seed=True
+        ),
         Stage(
             "score-forecast",
             ("forecasts", "finetune", "pretrain", "released", "model"),

@@ -48,6 +48,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "embed-files",
         "probe",
         "evaluate-reconstruction",
+        "predict-label",
         "evaluate-clinical",
         "score-forecast",
         "compare-forecasts",

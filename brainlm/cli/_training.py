@@ -53,6 +53,13 @@ def keep_quiet(message: str) -> None:
     """For the processes that are not the first."""
 
 
+def window_of(run: StageRun, reader: ShardReader) -> int:
+    """Time points of a window: the released model's, or as the config says."""
+    if run.params["released"]["source"]:
+        return open_model(run, "model", reader).config.timepoints
+    return int(run.params["model"]["timepoints"])
+
+
 def tell_epochs(row: dict[str, Any]) -> None:
     """Print one line for each validation; how R2 is spread over parcels is left to the log."""
     if "val_loss" in row:

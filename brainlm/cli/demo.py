@@ -74,6 +74,7 @@ _COMMON = (
     "pretrain.device=cpu",
     "quality.max_mean_fd_mm=1.0",
     "finetune.targets=[{name: age, kind: regression}]",
+    "networks.methods=[]",  # each would be trained on four recordings
 )
 _FULL = {
     "phantom": ("--subjects", 8, "--volumes", 220),
@@ -83,6 +84,7 @@ _FULL = {
         "pretrain.learning_rate=0.002",
         "pretrain.epochs=20",
         "pretrain.windows_per_recording=10",
+        "finetune.epochs=20",
     ),
 }
 #: Every stage in about a minute, with 5 subjects (3, 1 and 1) and a window of 40 volumes.

@@ -14,6 +14,9 @@ from ._training import TargetOption
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..model.label_unit import HeadCard
     from ..train.labelled import LabelledData
     from ..train.settings import TargetSettings
@@ -80,6 +83,7 @@ def evaluate_clinical(
         target=target,
         kind=wanted.kind,
         head=head,
+        networks=_by_networks(run, sorted(data.lengths["test"])),
         mask_ratio=loaded.card.head_mask_ratio,
         batch_size=settings.batch_size,
         bootstrap=run.params["evaluate"]["bootstrap"],
@@ -94,6 +98,27 @@ def evaluate_clinical(
     name = "r2" if wanted.kind == "regression" else "auroc"
     subjects = result.metrics["n_subjects"]
     say(f"{target} in {subjects} test subjects: {headline(result.metrics, name)}")
+
+
+def _by_networks(run: StageRun, test: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Predictions that `predict-label` made of these recordings, by method."""
+    import pandas as pd
+
+    from ..errors import DataError
+
+    found = {}
+    for method in run.params["networks"]["methods"]:
+        path = run.input("label_network", method=method)
+        table = pd.read_parquet(path).set_index("recording_id")
+        if sorted(table.index) != test:
+            raise DataError(
+                "These predictions are of other test recordings than the present ones",
+                file=path,
+                fix="run `brainlm predict-label` again, then this",
+            )
+        guesses = table.loc[test].to_numpy(dtype=float)
+        found[method] = guesses[:, 0] if guesses.shape[1] == 1 else guesses
+    return found
 
 
 def _check_same_label(

@@ -90,7 +90,7 @@ def _method(
     from ..evaluate.forecast_networks import NETWORKS, fit_network
     from ..evaluate.forecasters import LINEAR, Horizon, ModelForecaster, fit_linear
     from ..layout import FORECAST_MODELS
-    from ._training import open_model
+    from ._training import open_model, window_of
 
     known = (*FORECAST_MODELS, *LINEAR, *NETWORKS)
     if method not in known:
@@ -101,11 +101,7 @@ def _method(
         loaded = open_model(run, FORECAST_MODELS[method], reader)
         horizon = Horizon(loaded.config.timepoints, future, options["batch_size"], device)
         return ModelForecaster(loaded.autoencoder.to(device)), horizon, {}
-    if run.params["released"]["source"]:
-        window = open_model(run, "model", reader).config.timepoints
-    else:
-        window = run.params["model"]["timepoints"]
-    horizon = Horizon(window, future, options["batch_size"], device)
+    horizon = Horizon(window_of(run, reader), future, options["batch_size"], device)
     if method in LINEAR:
         forecaster, chosen = fit_linear(method, reader, horizon)
         return forecaster, horizon, chosen

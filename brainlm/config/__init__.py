@@ -18,7 +18,7 @@ from .files import (
     study_presets,
     to_commented_yaml,
 )
-from .forecasting import Forecasts
+from .forecasting import Forecasts, Networks
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -51,6 +51,7 @@ __all__ = [
     "Ica",
     "Model",
     "Motion",
+    "Networks",
     "Normalize",
     "Parcellate",
     "Pretrain",

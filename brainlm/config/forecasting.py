@@ -1,4 +1,4 @@
-"""Options of the comparison of forecasts."""
+"""Options of what models are compared with: other forecasts, networks on labels."""
 
 from __future__ import annotations
 
@@ -50,3 +50,23 @@ class Forecasts(Section):
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods must not name one twice")
         return self
+
+
+class Networks(Section):
+    """Networks that learn labels from nothing, beside the fine-tuned model."""
+
+    methods: tuple[Literal["lstm", "gcn", "mlp-raw"], ...] = Field(
+        ("lstm", "gcn", "mlp-raw"),
+        description="lstm: windows, time point by time point; gcn: as a graph of parcels; mlp-raw: "
+        "all entries at once; [] trains none",
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(
+        100, description="most passes over the recordings with the label"
+    )
+    patience: Annotated[int, Field(ge=1)] = Field(
+        15, description="epochs without a lower validation loss after which it ends"
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="windows per step")
+    search: bool = Field(
+        True, description="try two rates and keep the better on validation; false: the first alone"
+    )

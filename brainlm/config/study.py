@@ -11,7 +11,7 @@ from .base import Section
 from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
-from .forecasting import Forecasts
+from .forecasting import Forecasts, Networks
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -70,6 +70,7 @@ class Config(Section):
     tracking: Tracking = Tracking()
     evaluate: Evaluate = Evaluate()
     forecasts: Forecasts = Forecasts()
+    networks: Networks = Networks()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..model.heads import LabelModel
 from ..model.label_unit import HeadCard
@@ -21,6 +24,7 @@ def evaluate_clinical(
     target: str,
     kind: str,
     head: HeadCard,
+    networks: Mapping[str, NDArray[np.float64]],
     mask_ratio: float,
     batch_size: int,
     bootstrap: int,
@@ -29,6 +33,7 @@ def evaluate_clinical(
 ) -> LabelScores:
     """Score the test recordings that have the label, resampling subjects.
 
+    `networks`: predictions by other networks, of the test recordings in the order of their names.
     `head` says how the model's outputs become labels. Predictions of several classes are told as
     the number of the most probable one.
     """
@@ -39,7 +44,7 @@ def evaluate_clinical(
     own = head.to_label(np.stack([outputs[name] for name in test]))
     given = Material(reader, data, target, kind, most, seed)
     others, reasons = baselines(given)
-    found = score({"brainlm": own, **others}, reasons, given, bootstrap=bootstrap)
+    found = score({"brainlm": own, **networks, **others}, reasons, given, bootstrap=bootstrap)
     metrics = {
         "task": "clinical",
         **found.metrics,

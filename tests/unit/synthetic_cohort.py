@@ -68,6 +68,7 @@ def write_study(
             ],
         },
         "evaluate": {"bootstrap": 100},
+        "networks": {"methods": []},
         "tracking": {"tensorboard": False, "figures": 0},  # which take longer than the training
     }
     for section, changes in (options or {}).items():

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from brainlm.cli.evaluate_clinical import evaluate_clinical
+from brainlm.cli.finetune import finetune
+from brainlm.cli.predict_label import predict_label
+from brainlm.cli.pretrain import pretrain
+from brainlm.errors import DataError, InputError, NotMadeError
 from brainlm.evaluate.baselines.recording_networks import NETWORKS, graph_of
 from brainlm.evaluate.forecast_networks import NetworkPace
 from brainlm.evaluate.label_networks import predict_by_network
@@ -12,6 +22,7 @@ from brainlm.shards.reader import ShardReader
 from brainlm.train.label_scores import binary_scores, regression_scores
 from brainlm.train.labelled import labelled_data
 
+from .synthetic_cohort import make_shards, write_study
 from .tuning_study import GROUP, SCORE, around_of, make_study
 
 
@@ -88,3 +99,53 @@ def test_the_graph_by_hand() -> None:
     assert joined[1].tolist() == [True] * 4 + [False] * 4
     assert graph[0, 1] == pytest.approx(1 / (3 * 4) ** 0.5)
     assert graph[1, 1] == pytest.approx(1 / 4)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Pretrained and fine-tuned, with networks of a few steps asked for."""
+    options = {
+        "pretrain": {"epochs": 1},
+        "finetune": {"epochs": 1},
+        "networks": {"methods": ["lstm", "gcn"], "search": False, "epochs": 2},
+    }
+    folder = tmp_path_factory.mktemp("networks beside") / "study"
+    study = write_study(folder, {"train": 10, "val": 3, "test": 6}, options=options)
+    make_shards(study)
+    pretrain(study.root)
+    finetune("score", study.root)
+    return study
+
+
+def test_networks_stand_beside_the_model(study) -> None:
+    with pytest.raises(NotMadeError, match="network-lstm"):
+        evaluate_clinical("score", study.root)
+    for method in ("lstm", "gcn"):
+        predict_label("score", method, study.root)
+    evaluate_clinical("score", study.root)
+    found = json.loads(study.path("clinical", run="brainlm", target="score").read_text())
+    assert {"lstm", "gcn"} <= set(found["baselines"]) & set(found["tests"])
+    path = study.path("label_network", run="brainlm", target="score", method="lstm")
+    told = pd.read_parquet(path).set_index("recording_id")["guess_0"]
+    table = pd.read_parquet(study.path("clinical_predictions", run="brainlm", target="score"))
+    assert (table["lstm"].to_numpy() == told[table["recording_id"]].to_numpy()).all()
+    error = np.mean((table["lstm"] - table["true"]) ** 2)
+    assert found["baselines"]["lstm"]["mse"]["value"] == pytest.approx(error)
+    before = path.read_bytes()
+    predict_label("score", "lstm", study.root)
+    assert path.read_bytes() == before
+
+
+def test_predictions_of_other_recordings_are_refused(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    predict_label("score", "gcn", copy.root)
+    predict_label("score", "lstm", copy.root)
+    path = copy.path("label_network", run="brainlm", target="score", method="lstm")
+    pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
+    with pytest.raises(DataError):
+        evaluate_clinical("score", copy.root)
+
+
+def test_a_network_that_is_none_is_named(study) -> None:
+    with pytest.raises(InputError, match="oracle"):
+        predict_label("score", "oracle", study.root)

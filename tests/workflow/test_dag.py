@@ -108,6 +108,15 @@ def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> No
     assert "score_forecast" not in counts(snakemake(study, "--cores", "2", "evaluate"))
 
 
+def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
+    targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
+    planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
+    assert planned["evaluate_clinical"] == 2
+    assert planned["predict_label"] == 6
+    none = ("--config", targets, "networks={methods: []}")
+    assert "predict_label" not in counts(snakemake(study, "--cores", "2", "evaluate", *none))
+
+
 def test_vectors_are_made_once_and_processes_are_started_by_torchrun(study: Path) -> None:
     asked = (
         "finetune={processes: 4, forecast: true, "

@@ -30,10 +30,39 @@ rule evaluate_reconstruction:
         " --params {params.options:q} > {log:q} 2>&1"
 
 
+rule predict_label:
+    input:
+        index=study.pattern("shards_index"),
+        model=study.windows_of,
+    output:
+        study.pattern("label_network"),
+    log:
+        "logs/predict-label-{target}-{method}.log",
+    benchmark:
+        "benchmarks/predict-label-{target}-{method}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=study.gpus,
+        cpus_per_gpu=8,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 480,
+    params:
+        options=study.options("predict-label"),
+        code=study.code("predict-label"),
+    message:
+        "{wildcards.target} by {wildcards.method}"
+    shell:
+        "brainlm predict-label --target {wildcards.target} --method {wildcards.method}"
+        " --threads {threads} --params {params.options:q} > {log:q} 2>&1"
+
+
 rule evaluate_clinical:
     input:
         index=study.pattern("shards_index"),
         model=study.pattern("finetuned"),
+        networks=study.label_networks,
     output:
         metrics=study.pattern("clinical"),
         predictions=study.pattern("clinical_predictions"),

@@ -98,7 +98,7 @@ class RecordingGCN(RecordingNetwork):
 NETWORKS: dict[str, Callable[[int, int, int, Tensor], RecordingNetwork]] = {
     "lstm": RecordingLSTM,
     "gcn": RecordingGCN,
-    "mlp": RecordingMLP,
+    "mlp-raw": RecordingMLP,
 }
 
 

@@ -1,0 +1,112 @@
+"""`brainlm predict-label`: a label of test subjects, by a network trained from nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._console import say
+from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import TargetOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..train.runtime import StopRequest
+    from ..train.tuning import Circumstances
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("predict-label")(predict_label)
+
+
+def predict_label(
+    target: TargetOption,
+    method: Annotated[str, typer.Option("--method", help="lstm, gcn or mlp-raw")],
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Train a network on one label from nothing, to be compared with the fine-tuned model.
+
+    lstm reads windows of a recording time point by time point, gcn as a graph of parcels, mlp-raw
+    all entries at once. Rate and epoch are chosen by the loss on the validation split. Writes its
+    predictions of the test recordings to evaluation/RUN/clinical-TARGET/network-METHOD.parquet,
+    which evaluate-clinical reads. Can be killed at any moment, as `brainlm finetune`.
+    """
+    import pandas as pd
+
+    from ..errors import InputError
+    from ..evaluate.baselines.recording_networks import NETWORKS
+    from ..evaluate.forecast_networks import NetworkPace
+    from ..evaluate.label_networks import predict_by_network
+    from ..train.labelled import labelled_data
+    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.settings import read_finetune
+    from ._training import open_shards, window_of
+
+    if method not in NETWORKS:
+        raise InputError(f"There is no network {method}", fix=f"take one of {', '.join(NETWORKS)}")
+    run = StageRun(
+        "predict-label",
+        study,
+        params,
+        extra_fields={"target": target, "method": method},
+        software=("numpy", "pyarrow", "torch"),
+    )
+    settings = read_finetune(run.params["finetune"])
+    wanted = settings.target(target)
+    reader = open_shards(run)
+    device = set_up(run.params["pretrain"]["device"], threads)
+    machine = describe(device, threads)
+    window = window_of(run, reader)
+    data = labelled_data(reader, wanted, window)
+    options = run.params["networks"]
+    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
+        names, predictions, chosen = predict_by_network(
+            method,
+            reader,
+            data,
+            kind=wanted.kind,
+            class_weights=settings.class_weights,
+            window=window,
+            pace=NetworkPace(options["epochs"], options["patience"], options["batch_size"]),
+            search=options["search"],
+            seed=run.params["seed"],
+            device=device,
+            around=_around(run, target, method, machine, stop),
+        )
+    columns = predictions[:, None] if predictions.ndim == 1 else predictions
+    table = pd.DataFrame(columns, columns=[f"guess_{place}" for place in range(columns.shape[1])])
+    table.insert(0, "recording_id", names)
+    about = {**machine, "Method": method, "Chosen": chosen}
+    with run.output("label_network", about=about) as path:
+        table.to_parquet(path, index=False)
+    say(f"{target} by {method}: {run.study.relative(run.path('label_network'))}")
+
+
+def _around(
+    run: StageRun, target: str, method: str, machine: dict[str, Any], stop: StopRequest
+) -> Callable[[str], Circumstances]:
+    """The circumstances of each setting: its checkpoints, by all that decides them."""
+    from ..provenance import sha256_json
+    from ..train.checkpointing import Checkpoints
+    from ..train.tuning import Circumstances
+    from ._training import tell_epochs
+
+    how = {name: value for name, value in run.params["networks"].items() if name != "methods"}
+    finetune = run.params["finetune"]
+    asked = [one for one in finetune["targets"] if one["name"] == target]
+    made_of = [method, how, asked, finetune["class_weights"], run.params["seed"]]
+    fingerprint = sha256_json([*made_of, run.sources, run.code, machine])[:16]
+    folder = run.path("label_network").parent / "checkpoints" / method
+
+    def around(name: str) -> Circumstances:
+        checkpoints = Checkpoints.below(folder / name, fingerprint, say)
+        every = run.params["pretrain"]["checkpoint_every"]
+        say(f"{method}, {name.replace('-', ' ')}")
+        return Circumstances(checkpoints, tell_epochs, stop, checkpoint_every=every)
+
+    return around
