@@ -71,6 +71,8 @@ SETTINGS = PretrainSettings(
     parallel="ddp",
     checkpoint_every=100,
     keep_checkpoints=1,
+    validate_windows=None,
+    validate_every=None,
     stop_before_end_s=0.0,
     device="auto",
 )
