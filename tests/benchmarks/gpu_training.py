@@ -91,7 +91,16 @@ class Bench:
         masking = Masking.of(config, "random", 0.75, parcels, config.parcels)
         lengths = reader.lengths("train")
         per_epoch = -(-len(lengths) // batch)
-        self.plan = training.Plan(lengths, [], masking, masking, per_epoch, 10**6, len(lengths))
+        self.plan = training.Plan(
+            train=lengths,
+            val_windows=[],
+            masking=masking,
+            asking=masking,
+            steps_per_epoch=per_epoch,
+            total_steps=10**6,
+            windows_per_epoch=len(lengths),
+            validate_every=10**6,
+        )
         self.flops = training_flops(config, masking) * batch
         self.resident = self.source("resident")
 
