@@ -143,7 +143,8 @@ def pretrain(
     if done > plan.total_steps:
         raise InputError(
             f"The checkpoint is of step {done}, but there are only {plan.total_steps} steps to do",
-            fix="raise pretrain.epochs, or start afresh",
+            file=checkpoints.folder,
+            fix="raise pretrain.epochs, or delete this folder to start afresh",
         )
     source = open_source(settings.data, reader, config.timepoints, device)
     make_step = _step_maker(reader, plan, state, source, seed)
