@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -219,10 +220,13 @@ def _step_maker(
     of_epoch = lru_cache(maxsize=2)(
         lambda epoch: epoch_batches(plan, config, settings, seed, epoch)
     )
+    # Of 77,000 recordings it takes a second, which the threads must not all spend.
+    one_draws = threading.Lock()
 
     def make_step(number: int) -> Step:
         epoch, place = divmod(number, plan.steps_per_epoch)
-        windows = of_epoch(epoch)[place]
+        with one_draws:
+            windows = of_epoch(epoch)[place]
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]
