@@ -177,6 +177,7 @@ def pretrain(
                         batch_size=settings.batch_size,
                         precision=state.precision,
                         ranks=ranks,
+                        passes=ranks.world * settings.accumulate,
                     )
                     place = {"step": step.number + 1, "epoch": epoch + 1}
                     journal.validated(place, measured)
