@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..files import atomic_path, explained
 from ..shards.tensorfile import load_tensors, save_tensors
 from .distributed import Ranks, whole
@@ -56,6 +56,7 @@ class TrainingLog:
         """Append to `path`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._end: int | None = None  # bytes after what this object appended last
 
     @property
     def size(self) -> int:
@@ -63,9 +64,20 @@ class TrainingLog:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one line."""
+        """Add one line; refused once somebody else has written since the last one.
+
+        Of two processes that run the same training by mistake, the one that began first ends here.
+        """
         with explained(self.path), self.path.open("a", encoding="utf-8") as handle:
+            if self._end not in (None, os.fstat(handle.fileno()).st_size):
+                raise InputError(
+                    "Another process has taken this training up, and this one ends",
+                    file=self.path,
+                    fix="let the other one go on, and start no training twice at a time",
+                )
             handle.write(json.dumps(row, allow_nan=False) + "\n")
+            handle.flush()
+            self._end = os.fstat(handle.fileno()).st_size
 
     def rows(self, size: int | None = None) -> list[dict[str, Any]]:
         """All rows so far, or those in the first `size` bytes."""
