@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..train.checkpointing import TrainingLog
     from ..train.settings import PretrainSettings
 
+#: Share of the first weights in the running mean that is more than a training should end with.
+_UNTRAINED = 0.01
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -75,6 +78,7 @@ def pretrain(
         plan = training.make_plan(reader, config, settings)
         if ranks.first:
             _warn_of_short_recordings(reader, config.timepoints)
+            _warn_of_an_untrained_mean(settings.ema_decay, plan.total_steps)
             if go_on_from is not None:
                 inherit(checkpoints.folder, go_on_from, made_of)
             note_made_of(checkpoints.folder, made_of)
@@ -135,6 +139,17 @@ def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:
                 f"{len(short)} {split} recordings are shorter than the model's {window} volumes "
                 f"and are not used, e.g. {short[0]}"
             )
+
+
+def _warn_of_an_untrained_mean(decay: float, steps: int) -> None:
+    """A running mean begins with random weights: in a short training they are most of it."""
+    if (untrained := decay**steps) > _UNTRAINED:
+        most = int(1e4 * _UNTRAINED ** (1 / steps)) / 1e4
+        warn(
+            f"pretrain.ema_decay is {decay:g}: of the mean of the weights, which this training "
+            f"ends with, {untrained:.0%} are still the untrained ones after its {steps} steps; "
+            f"{most:g} at most suits so few"
+        )
 
 
 def _save_surroundings(

@@ -22,13 +22,21 @@ _MEDIAN = "val_r2_parcel_median"
 
 @rc_context(RC)
 def learning_curve(
-    steps: pd.DataFrame, validations: pd.DataFrame, levels: Sequence[tuple[str, float]] = ()
+    steps: pd.DataFrame,
+    validations: pd.DataFrame,
+    levels: Sequence[tuple[str, float]] = (),
+    loss: str = "mse",
 ) -> str:
-    """Loss by step (light: each; dark: smoothed) and in validation; below it R2, if it is known."""
+    """Loss by step (light: each; dark: smoothed) and in validation; below it R2, if it is known.
+
+    `loss` is what the steps lowered (`pretrain.loss`); validation is always by squared errors.
+    """
     scores = "val_r2" in validations and validations["val_r2"].notna().any()
     figure = Figure(figsize=(10.6, 5.2 if scores else 3.1), layout="constrained")
     panels = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
     _losses(panels[0], steps, validations, levels)
+    squared = "loss (MSE of masked tokens)"
+    panels[0].set_ylabel(squared if loss == "mse" else "masked tokens: MAE (train), MSE")
     if scores:
         _r2(panels[1], validations)
     if len(validations):
@@ -79,7 +87,6 @@ def _losses(
         )
     for name, level in levels:
         axes.axhline(level, color=MUTED, linewidth=1, linestyle=_DASHED, label=name)
-    axes.set(ylabel="loss (MSE of masked tokens)")
     axes.set_ylim(bottom=0)
 
 

@@ -31,9 +31,11 @@ def training(findings: Findings) -> dict[str, Any] | None:
         best = float(validations["val_r2"].max())
         facts.append(("best validation R²", f"{best:.4f}".replace("-", "−")))
     settings = (findings.model or {}).get("model") or {}
+    options = findings.provenance.parameters.get("pretrain", {}).get("pretrain", {})
+    loss = options.get("loss", "mse")
     return {
         "curve": {
-            "uri": learning_curve(steps, validations, _levels(findings)),
+            "uri": learning_curve(steps, validations, _levels(findings), loss),
             "alt": "Training and validation loss by step, and R² on the validation split",
         },
         "facts": facts,

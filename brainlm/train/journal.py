@@ -32,6 +32,7 @@ class Journal:
         """Only the first process writes to `log` and calls `report`."""
         self._log, self._report, self._writes = log, report, ranks.first
         self._noted: _Noted | None = None
+        self._last: _Noted | None = None  # the last step that is done
         #: Whether any process had been told to stop; the same in all of them.
         self.stopping = False
 
@@ -44,6 +45,7 @@ class Journal:
             arrived = torch.cuda.Event()
             arrived.record()
         before, self._noted = self._noted, _Noted(row, numbers, arrived, windows)
+        self._last = self._noted
         self._read(before)
 
     def catch_up(self) -> None:
@@ -58,7 +60,13 @@ class Journal:
             self._report(row)
 
     def validated(self, place: dict[str, Any], measured: Measured) -> None:
-        """Write what a validation found at `place`: a row of it all, one for each group."""
+        """Write what a validation found at `place`: a row of it all, one for each group.
+
+        An update may leave weights of which only the validation tells that they are no good.
+        """
+        loss = measured.row["val_loss"]
+        if self._last is not None and not math.isfinite(loss):
+            raise _spoilt(f"The validation loss is {loss} after", self._last)
         for row in (measured.row, *measured.groups):
             self.write({**place, **row})
 
@@ -69,12 +77,16 @@ class Journal:
             noted.arrived.synchronize()
         loss, norm, stopping = noted.numbers.tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            names = sorted({window.recording_id for window in noted.windows})
-            raise DataError(
-                f"The loss is {loss} and its gradient {norm} at step {noted.row['step']}; "
-                f"the batch held {', '.join(names)}",
-                fix="look at these recordings' QC figures, or lower the learning rate; the "
-                " checkpoint before is kept",
-            )
+            raise _spoilt(f"The loss is {loss} and its gradient {norm} at", noted)
         self.stopping = self.stopping or stopping > 0
         self.write({**noted.row, "loss": loss, "grad_norm": norm})
+
+
+def _spoilt(what: str, noted: _Noted) -> DataError:
+    """A step that ended in no number, with the recordings of its batch."""
+    names = sorted({window.recording_id for window in noted.windows})
+    return DataError(
+        f"{what} step {noted.row['step']}; the batch held {', '.join(names)}",
+        fix="look at these recordings' QC figures, or lower the learning rate; the checkpoint "
+        "before is kept",
+    )

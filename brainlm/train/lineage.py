@@ -36,7 +36,11 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def inherit(folder: Path, other: Path, made_of: Mapping[str, Any]) -> None:
-    """Take over the checkpoints of `other` into `folder`, unless it has some of its own."""
+    """Take over the checkpoints of `other` into `folder`, unless it has some of its own.
+
+    The newest one appears first, after the note of where it is from: whenever this is killed, there
+    is either no checkpoint yet, or a training goes on from the newest and tells its origin.
+    """
     found = sorted(other.glob("step-*.safetensors"))
     if not found or not (other / _MADE_OF).exists():
         raise InputError(
@@ -46,18 +50,24 @@ def inherit(folder: Path, other: Path, made_of: Mapping[str, Any]) -> None:
         )
     if list(folder.glob("step-*.safetensors")) or folder.resolve() == other.resolve():
         return
-    for path in (other / "metrics.jsonl", *found):
-        with atomic_path(folder / path.name) as temporary:
-            shutil.copyfile(path, temporary)
-    write_json(
-        folder / _INHERITED,
-        {
-            "From": other.name,
-            "AtMostStep": int(found[-1].stem.removeprefix("step-")),
-            "Changed": changed(read_json(other / _MADE_OF), made_of),
-            "Before": inherited(other),
-        },
-    )
+    *older, newest = found
+    about = {
+        "From": other.name,
+        "AtMostStep": int(newest.stem.removeprefix("step-")),
+        "Changed": changed(read_json(other / _MADE_OF), made_of),
+        "Before": inherited(other),
+    }
+    _copy(other / "metrics.jsonl", folder)
+    with atomic_path(folder / newest.name) as temporary:
+        shutil.copyfile(newest, temporary)
+        write_json(folder / _INHERITED, about)
+    for path in older:
+        _copy(path, folder)
+
+
+def _copy(path: Path, folder: Path) -> None:
+    with atomic_path(folder / path.name) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 def inherited(folder: Path) -> dict[str, Any] | None:

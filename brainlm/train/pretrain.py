@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -143,7 +144,8 @@ def pretrain(
     if done > plan.total_steps:
         raise InputError(
             f"The checkpoint is of step {done}, but there are only {plan.total_steps} steps to do",
-            fix="raise pretrain.epochs, or start afresh",
+            file=checkpoints.folder,
+            fix="raise pretrain.epochs, or delete this folder to start afresh",
         )
     source = open_source(settings.data, reader, config.timepoints, device)
     make_step = _step_maker(reader, plan, state, source, seed)
@@ -175,6 +177,7 @@ def pretrain(
                         batch_size=settings.batch_size,
                         precision=state.precision,
                         ranks=ranks,
+                        passes=ranks.world * settings.accumulate,
                     )
                     place = {"step": step.number + 1, "epoch": epoch + 1}
                     journal.validated(place, measured)
@@ -218,10 +221,13 @@ def _step_maker(
     of_epoch = lru_cache(maxsize=2)(
         lambda epoch: epoch_batches(plan, config, settings, seed, epoch)
     )
+    # Of 77,000 recordings it takes a second, which the threads must not all spend.
+    one_draws = threading.Lock()
 
     def make_step(number: int) -> Step:
         epoch, place = divmod(number, plan.steps_per_epoch)
-        windows = of_epoch(epoch)[place]
+        with one_draws:
+            windows = of_epoch(epoch)[place]
         pieces = []
         for rows in share_out(len(windows), ranks.rank, ranks.world, settings.accumulate):
             taken = list(rows) or [0]

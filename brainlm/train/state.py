@@ -133,7 +133,8 @@ class TrainState:
         if wrong:
             raise DataError(
                 f"The checkpoint is of another model: {len(wrong)} tensors differ, e.g. {wrong[0]}",
-                fix="go on with the options that it was made with, or start afresh",
+                fix="go on with the options that it was made with, or delete its folder to start "
+                "afresh",
             )
         with torch.no_grad():
             for name, value in own.items():

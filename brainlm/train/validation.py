@@ -21,7 +21,7 @@ from ..model.mask import TokenMask, generator
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches, even_windows
 from ..shards.splits import uniform_of
-from .data import load_batch
+from .data import load_batch, share_out
 from .distributed import ALONE, Ranks
 from .masking import Masking
 from .precision import Precision, autocast
@@ -101,8 +101,13 @@ def validate(
     batch_size: int,
     precision: Precision = "float32",
     ranks: Ranks = ALONE,
+    passes: int = 1,
 ) -> Measured:
-    """Reconstruct fixed windows with fixed masks, shared out among the processes."""
+    """Reconstruct fixed windows with fixed masks, shared out among the processes.
+
+    Masks are drawn for a batch as a whole; it goes through the model in so many `passes`, in as
+    little memory as its parts take.
+    """
     config = model.config
     device = next(model.parameters()).device
     tally = Tally(windows, config.parcels)
@@ -112,14 +117,19 @@ def validate(
         number = min(first + ranks.rank, len(chosen) - 1)
         batch = load_batch(reader, chosen[number], config.timepoints, device)
         source = generator(seed, "validation", number)
-        mask = masking.draw(model.tokenizer, batch.covered, source)
-        with autocast(precision, device):
-            result = reconstruct(model, batch.signal, mask)
-        truth, predicted = (
-            model.tokenizer.paste(part, mask.hidden) for part in (result.truth, result.predicted)
-        )
-        if number == first + ranks.rank:
-            tally.add(batch.recording_ids, masked_sums(truth, predicted))
+        whole_mask = masking.draw(model.tokenizer, batch.covered, source)
+        for rows in share_out(len(chosen[number]), 0, 1, passes):
+            # A small last batch leaves passes empty, in which its first window goes through idly.
+            taken = slice(rows.start, rows.stop) if rows else slice(0, 1)
+            mask = TokenMask(*(part[taken] for part in whole_mask))
+            with autocast(precision, device):
+                result = reconstruct(model, batch.signal[taken], mask)
+            truth, predicted = (
+                model.tokenizer.paste(part, mask.hidden)
+                for part in (result.truth, result.predicted)
+            )
+            if rows and number == first + ranks.rank:
+                tally.add(batch.recording_ids[taken], masked_sums(truth, predicted))
     tally.add_up(ranks)
     return tally.measured(reader.table)
 

@@ -7,12 +7,15 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from brainlm.errors import ResourceError
+from brainlm.errors import DataError, ResourceError
 from brainlm.shards.tensorfile import load_tensors, save_tensors
 from brainlm.train import checkpointing
 from brainlm.train.checkpointing import Checkpoints, TrainingLog
@@ -118,6 +121,66 @@ def test_what_the_thread_runs_into_is_raised_at_the_next_occasion(monkeypatch, t
         "metrics.jsonl",
         "step-00000001.safetensors",
     }
+
+
+def _saved(folder: Path, state: _Counter, steps: int) -> Checkpoints:
+    checkpoints = Checkpoints(folder, print)
+    for step in range(1, steps + 1):
+        state.value.fill_(step)
+        checkpoints.log.append({"step": step})
+        checkpoints.save(step, state)
+    checkpoints.settle()
+    return checkpoints
+
+
+@settings(max_examples=30, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_falls_back_to_the_checkpoint_before(share, bit) -> None:
+    with TemporaryDirectory() as folder:
+        state = _Counter()
+        _saved(Path(folder), state, 2)
+        newest = Path(folder) / "step-00000002.safetensors"
+        content = bytearray(newest.read_bytes())
+        content[int(share * len(content))] ^= 1 << bit
+        newest.write_bytes(content)
+        told: list[str] = []
+        assert Checkpoints(Path(folder), told.append).resume(state) == 1
+        assert state.value.unique().tolist() == [1]
+        assert "step-00000002.safetensors cannot be used" in told[0]
+
+
+def test_a_best_checkpoint_that_has_changed_is_refused_by_name(tmp_path) -> None:
+    state = _Counter()
+    checkpoints = _saved(tmp_path, state, 2)
+    path = tmp_path / "step-00000001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="bytes have changed") as caught:
+        checkpoints.load(1, state)
+    assert caught.value.file == str(path)
+    assert state.value.unique().tolist() == [2]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksum(tmp_path) -> None:
+    state, values = _Counter(), np.full(1000, 7, np.float32)
+    path = tmp_path / "step-00000003.safetensors"
+    save_tensors(path, {"value": values}, {"step": 3, "log_bytes": 0})
+    assert Checkpoints(tmp_path, print).resume(state) == 3
+    assert state.value.unique().tolist() == [7]
+
+
+def test_without_its_log_no_checkpoint_is_thrown_away(tmp_path) -> None:
+    state = _Counter()
+    checkpoints = _saved(tmp_path, state, 2)
+    log = checkpoints.log.path.read_bytes()
+    checkpoints.log.path.write_bytes(log[:-1])
+    with pytest.raises(DataError, match="shorter than when step-00000002") as caught:
+        Checkpoints(tmp_path, print).resume(state)
+    assert caught.value.file == str(checkpoints.log.path)
+    assert set(_values(checkpoints)) == {"1", "2"}
+    checkpoints.log.path.write_bytes(log)
+    assert Checkpoints(tmp_path, print).resume(state) == 2
 
 
 def test_a_log_that_the_disk_refuses_is_named(monkeypatch, tmp_path) -> None:

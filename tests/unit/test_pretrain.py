@@ -128,6 +128,17 @@ def test_a_loss_that_explodes_names_the_recordings(reader, tmp_path) -> None:
         train(reader, tmp_path, settings=settings)
 
 
+def test_a_validation_that_explodes_names_the_recordings_and_is_not_saved(reader, tmp_path) -> None:
+    """Of one step an epoch, whose loss is of the weights before: only the validation tells."""
+    settings = with_(batch_size=8, learning_rate=1e30, warmup=0.0)
+    told = r"The validation loss is (nan|inf) after step 1; the batch held sub-\d\d_task-rest_run-1"
+    with pytest.raises(DataError, match=told):
+        train(reader, tmp_path, settings=settings)
+    folder = tmp_path / "fingerprint"
+    assert not list(folder.glob("step-*"))
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()] == [1]
+
+
 def test_recordings_that_are_all_too_short_are_refused(tmp_path) -> None:
     study = write_study(tmp_path / "study", SPLITS, volumes=30)
     reader = ShardReader(make_shards(study))

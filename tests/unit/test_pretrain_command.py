@@ -69,6 +69,23 @@ def test_the_command_writes_a_whole_folder_and_starts_afresh_on_changes(study, c
     assert json.loads(rows[-1])["epoch"] == 1
 
 
+@pytest.mark.parametrize(
+    ("decay", "steps", "told"),
+    [
+        (0.999, 50, "95% are still the untrained ones after its 50 steps; 0.912 at most"),
+        (0.999, 5000, ""),
+        (0.912, 50, ""),
+        (0.0, 1, ""),
+    ],
+)
+def test_a_mean_of_mostly_untrained_weights_is_told(capsys, decay, steps, told) -> None:
+    pretrain_command._warn_of_an_untrained_mean(decay, steps)
+    output = capsys.readouterr()
+    said = " ".join((output.out + output.err).split())
+    assert told in said
+    assert bool(said) == bool(told)
+
+
 def test_moved_parcels_start_afresh(tmp_path, capsys) -> None:
     study = write_study(tmp_path / "study", SPLITS)
     make_shards(study)

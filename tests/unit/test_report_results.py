@@ -207,7 +207,10 @@ def test_traces_draw_the_prediction_only_where_it_was_hidden():
 def test_curves_of_an_interrupted_run():
     steps = pd.DataFrame({"step": [1, 2], "epoch": [1, 1], "loss": [1.0, 0.9]})
     none = pd.DataFrame(columns=["step", "epoch", "val_loss"])
-    assert "train" in texts(learning_curve(steps, none))
+    assert {"train", "loss (MSE of masked tokens)"} <= set(texts(learning_curve(steps, none)))
+    told = texts(learning_curve(steps, none, loss="mae"))
+    assert "masked tokens: MAE (train), MSE" in told
+    assert "loss (MSE of masked tokens)" not in told
 
 
 def test_a_curve_shows_r2_over_parcels_and_where_the_loss_is_lowest():

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from brainlm.cli.pretrain import pretrain as command
+from brainlm.errors import InputError
 from brainlm.shards.reader import ShardReader
 from brainlm.train.checkpointing import best_step
 from brainlm.train.runtime import InterruptedTrainingError, stop_signals
@@ -113,6 +114,22 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(reader, unbroken, tmp_
     assert train(reader, tmp_path, say=told.append) == unbroken
     assert "step-00000006.safetensors cannot be used" in told[0]
     assert told[1] == "Going on from step-00000004.safetensors"
+
+
+def test_of_two_at_once_the_first_gives_way(reader, unbroken, tmp_path) -> None:
+    """As when a job is requeued whose old process has not ended: the log holds each row once."""
+    begun = []
+
+    def report(row) -> None:
+        if row["step"] == 5 and not begun:
+            begun.append(train(reader, tmp_path))
+
+    with pytest.raises(InputError, match="Another process has taken this training up") as caught:
+        train(reader, tmp_path, report=report)
+    log = tmp_path / "fingerprint" / "metrics.jsonl"
+    assert caught.value.file == str(log)
+    assert begun == [unbroken]
+    assert log.read_bytes() == unbroken[1]
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(reader, tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import struct
 import threading
 import time
@@ -183,6 +184,23 @@ def _events(folder: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
         {tag: [event.step for event in found.Scalars(tag)] for tag in tags["scalars"]},
         {tag: [event.step for event in found.Images(tag)] for tag in tags["images"]},
     )
+
+
+@pytest.mark.skipif(absent("tensorboard"), reason="tensorboard is not installed")
+def test_event_files_that_were_deleted_are_written_from_the_first_step_on(tmp_path) -> None:
+    rows, folder = _log(tmp_path / "log", 12), tmp_path / "tensorboard"
+    told: list[str] = []
+    for first in (1, 7):
+        board = TensorBoard(folder, Notes(tmp_path))
+        trackers = Trackers([board], tmp_path / "log", told.append)
+        for row in rows:
+            if first <= row["step"] < first + 6:
+                trackers.row(row)
+        trackers.close(20)
+        if first == 1:
+            shutil.rmtree(folder)
+    assert told == []
+    assert _events(folder)[0]["train/loss"] == list(range(1, 13))
 
 
 @pytest.mark.skipif(absent("tensorboard"), reason="tensorboard is not installed")

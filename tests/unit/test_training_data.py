@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -24,6 +25,7 @@ from brainlm.train import masking
 from brainlm.train import pretrain as training
 from brainlm.train.data import Coverage, MappedSource, ResidentSource, ahead, open_source
 from brainlm.train.masking import Masking, count_targets, network_numbers
+from brainlm.train.state import TrainState
 
 from .small_training import CONFIG, SETTINGS, SPLITS, STEPS, KilledError, train, with_
 from .synthetic_cohort import NETWORK, make_shards, write_study
@@ -50,6 +52,26 @@ def test_windows_are_the_same_from_memory_and_from_files(reader, unbroken, tmp_p
     assert isinstance(open_source("auto", reader, 40, torch.device("cpu")), MappedSource)
     assert isinstance(open_source("resident", reader, 40, torch.device("cpu")), ResidentSource)
     assert train(reader, tmp_path, settings=with_(data="resident")) == unbroken
+
+
+def test_the_windows_of_an_epoch_are_drawn_once_whoever_asks(reader, monkeypatch) -> None:
+    """Threads that come to a new epoch together must not all draw it."""
+    settings = with_(batch_size=1)
+    state = TrainState(CONFIG, reader.parcels, settings, seed=3, device=torch.device("cpu"))
+    plan = training.make_plan(reader, CONFIG, settings)
+    source = open_source("mmap", reader, 40, torch.device("cpu"))
+    draw, drawn = training.epoch_batches, []
+
+    def slow(*given):
+        drawn.append(given[-1])
+        time.sleep(0.1)
+        return draw(*given)
+
+    monkeypatch.setattr(training, "epoch_batches", slow)
+    make = training._step_maker(reader, plan, state, source, 3)
+    steps = list(ahead(make, range(plan.steps_per_epoch), threads=4))
+    assert [step.number for step in steps] == list(range(5))
+    assert drawn == [0]
 
 
 def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ import torch
 from brainlm.cli import _progress
 from brainlm.cli._progress import duration, step_line
 from brainlm.cli.pretrain import pretrain as command
-from brainlm.errors import InputError
+from brainlm.errors import DataError, InputError
 from brainlm.model.config import ModelConfig
-from brainlm.train.lineage import changed, inherit
+from brainlm.train.lineage import changed, inherit, inherited
 from brainlm.train.masking import Masking
 from brainlm.train.speed import Speed, Speedometer, peak_of, training_flops
 
+from .small_training import KilledError
 from .synthetic_cohort import NETWORK, make_shards, write_study
 
 SPLITS = {"train": 5, "val": 2, "test": 2}
@@ -131,12 +133,16 @@ def test_going_on_with_other_options_is_noted(study, capsys) -> None:
     assert [row["epoch"] for row in rows if "val_loss" in row] == [1, 2, 3]
 
     config.write_text(text.replace('"epochs": 2, "batch_size"', '"epochs": 1, "batch_size"'))
-    with pytest.raises(InputError, match="step 6, but there are only 3 steps to do"):
+    with pytest.raises(InputError, match="step 6, but there are only 3 steps to do") as caught:
         command(study.root, go_on_from=first)
+    taken_over = Path(caught.value.file)  # what is to be deleted before it can start afresh
+    assert taken_over.parent == first.parent
+    assert taken_over != first
     overrides = text.replace('"mlp": 32', '"mlp": 64', 1)
     config.write_text(overrides)
-    with pytest.raises(Exception, match="The checkpoint is of another model"):
+    with pytest.raises(DataError, match="The checkpoint is of another model") as caught:
         command(study.root, go_on_from=first)
+    assert Path(caught.value.file).name == "step-00000006.safetensors"
     config.write_text(text)
 
 
@@ -149,6 +155,37 @@ def test_how_the_work_is_done_needs_no_fresh_start(study, capsys) -> None:
     command(study.root)
     assert "Going on from" in capsys.readouterr().out
     config.write_text(text)
+
+
+@pytest.mark.parametrize("copied", range(4))
+def test_killed_while_taking_over_nothing_is_taken_up_without_its_origin(
+    tmp_path, monkeypatch, copied
+) -> None:
+    other, own = tmp_path / "other", tmp_path / "own"
+    other.mkdir()
+    names = ["step-00000002.safetensors", "step-00000004.safetensors", "step-00000006.safetensors"]
+    for name in ("metrics.jsonl", "made-of.json", *names):
+        (other / name).write_text("{}")
+    copy, calls = shutil.copyfile, []
+
+    def killed(*given) -> None:
+        calls.append(given)
+        if len(calls) > copied:
+            raise KilledError
+        copy(*given)
+
+    monkeypatch.setattr(shutil, "copyfile", killed)
+    with pytest.raises(KilledError):
+        inherit(own, other, {"new": 1})
+    found = {path.name for path in own.glob("step-*")}
+    assert not found or (names[-1] in found and inherited(own) is not None)
+    monkeypatch.undo()
+    inherit(own, other, {"new": 1})
+    noted = inherited(own)
+    assert noted is not None
+    assert noted["Changed"] == ["new"]
+    assert (own / names[-1]).exists()
+    assert (own / "metrics.jsonl").exists()
 
 
 def test_there_must_be_something_to_go_on_from(tmp_path) -> None:

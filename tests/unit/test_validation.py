@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +19,14 @@ from brainlm.model.config import ModelConfig
 from brainlm.model.mask import generator
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import Window, even_windows
+from brainlm.train import validation
 from brainlm.train.checkpointing import Checkpoints
 from brainlm.train.distributed import ALONE, Ranks
 from brainlm.train.label_scores import measured_labels
 from brainlm.train.masking import Masking
 from brainlm.train.pretrain import make_plan, pretrain
 from brainlm.train.runtime import InterruptedTrainingError, StopRequest
-from brainlm.train.validation import Tally, fixed_windows, group_rows, validate
+from brainlm.train.validation import Tally, fixed_windows, group_rows, reconstruct, validate
 
 from .small_training import SETTINGS
 from .synthetic_cohort import NETWORK, make_shards, write_study
@@ -62,10 +64,11 @@ def model(reader):
     return model
 
 
-def _validate(model, reader, ranks=ALONE, windows=None):
+def _validate(model, reader, ranks=ALONE, windows=None, passes=1):
     masking = Masking("random", 0.75, 8)
     windows = even_windows(reader.lengths("val"), 40) if windows is None else windows
-    return validate(model, reader, windows, masking=masking, seed=1, batch_size=3, ranks=ranks)
+    options = {"masking": masking, "seed": 1, "batch_size": 3, "ranks": ranks, "passes": passes}
+    return validate(model, reader, windows, **options)
 
 
 def test_sums_of_windows_give_the_scores_of_their_entries() -> None:
@@ -178,6 +181,39 @@ def test_two_processes_find_what_one_does(reader, model, tmp_path) -> None:
         assert (row["group"], row["recordings"]) == (expected["group"], expected["recordings"])
         for name in ("mse", "r2", "pearson"):
             assert row[name] == pytest.approx(expected[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("passes", [2, 3, 5])
+def test_in_several_passes_it_finds_the_same(reader, model, monkeypatch, passes) -> None:
+    """14 windows in batches of 3, the last of 2; each batch in equally many passes (FSDP)."""
+    expected = _validate(model, reader)
+    shown: list[int] = []
+
+    def note(model, signal, mask):
+        shown.append(len(signal))
+        return reconstruct(model, signal, mask)
+
+    monkeypatch.setattr(validation, "reconstruct", note)
+    found = _validate(model, reader, passes=passes)
+    assert len(shown) == 5 * passes
+    assert max(shown) == math.ceil(3 / passes)
+    assert found.row == pytest.approx(expected.row, rel=1e-6)
+    for row, other in zip(found.groups, expected.groups, strict=True):
+        assert row["mse"] == pytest.approx(other["mse"], rel=1e-6)
+
+
+def test_a_validation_takes_no_more_windows_at_once_than_a_step(
+    reader, tmp_path, monkeypatch
+) -> None:
+    shown: list[int] = []
+
+    def note(model, signal, mask):
+        shown.append(len(signal))
+        return reconstruct(model, signal, mask)
+
+    monkeypatch.setattr(validation, "reconstruct", note)
+    _train(reader, tmp_path, replace(SETTINGS, batch_size=4, accumulate=4, epochs=1))
+    assert set(shown) == {1}
 
 
 def _train(reader, folder, settings, *, look=None, report=lambda row: None, stop=None):

@@ -29,8 +29,8 @@ class TensorBoard:
         """Begin a new file, which says from which step on the older ones do not count."""
         from torch.utils.tensorboard import SummaryWriter
 
-        had = min(self._notes.of(self.name).get("told", 0), step - 1)
-        old = self._folder.exists()
+        old = self._folder.exists()  # else somebody deleted it, and all is told anew
+        had = min(self._notes.of(self.name).get("told", 0), step - 1) if old else 0
         self._writer = SummaryWriter(str(self._folder), purge_step=had + 1 if old else None)
         return had
 
