@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
     from ..train.repeats import Repeated
+    from ..train.settings import FinetuneSettings
     from ..train.tuning import Circumstances
     from ._stage import StageRun
     from .finetune import Lesson
@@ -20,6 +21,7 @@ def write_model(
     run: StageRun,
     reader: ShardReader,
     pretrained: LoadedModel,
+    settings: FinetuneSettings,
     done: Repeated[Any],
     around: Circumstances,
     machine: dict[str, Any],
@@ -38,7 +40,7 @@ def write_model(
 
     path, summary = run.path(lesson.kind), done.summary()
     card = lesson.head.to_dict() if lesson.head else None
-    training = {key: value for key, value in run.params["finetune"].items() if key != "targets"}
+    training = {key: value for key, value in vars(settings).items() if key != "targets"}
     readme = model_card(
         path.parent.name,
         pretrained.config,

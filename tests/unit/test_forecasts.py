@@ -168,6 +168,15 @@ def test_cohorts_are_told_apart(reader, windows) -> None:
     assert "bootstrap needs 10" in reasons
 
 
+def test_whoever_is_in_two_cohorts_is_one_subject_of_all(reader, windows) -> None:
+    table = forecast_table(mean, reader, windows, **HOW)
+    again = table[table["subject"] == table["subject"].iloc[0]].assign(cohort="second")
+    both = pd.concat([table, again], ignore_index=True)
+    subjects, sums = sums_by_subject(both)
+    assert (len(subjects), sums.shape) == (12, (12, FUTURE, 6))
+    assert sums[0] == pytest.approx(2 * sums_by_subject(table)[1][0])
+
+
 def test_forecasts_of_other_data_are_not_compared(reader, windows) -> None:
     table = forecast_table(mean, reader, windows, **HOW)
     fewer = table[table["subject"] != table["subject"].iloc[0]]
@@ -204,6 +213,9 @@ def test_the_commands_compare_models_and_baselines(study, capsys) -> None:
     sidecars = {method: read_json(sidecar_path(_score(study, method))) for method in methods}
     assert sidecars["ar"]["Chosen"]["order"] in (1, 2, 3, 5, 8, 12, 20)
     assert set(sidecars["persistence"]["Chosen"]) == {"val_mse"}
+    chosen = sidecars["ar"]["Chosen"]  # what was tried, and the error of the one taken
+    assert min(chosen["tried"].values()) == pytest.approx(chosen["val_mse"])
+    assert len(chosen["tried"]) == 7
     of_model = [name for name in sidecars["brainlm"]["Sources"] if "models/" in name]
     assert of_model == ["models/brainlm-forecast/model.safetensors"]
     assert not [name for name in sidecars["ar"]["Sources"] if "models/" in name]
@@ -256,6 +268,42 @@ def test_a_network_goes_on_where_it_was_stopped(study, monkeypatch) -> None:
             interruptions += 1
     assert interruptions >= 2
     assert study.path("forecast_sums", run="brainlm", method="lstm").read_bytes() == wanted
+
+
+def test_a_network_of_other_windows_is_not_taken_up(study) -> None:
+    """Checkpoints of a longer window are another training's."""
+    chosen = json.loads(params(study, "score-forecast"))
+    chosen["forecasts"] |= {"search": False, "epochs": 1}
+    folder = study.root / "evaluation/brainlm/forecast/checkpoints/lstm"
+    shutil.rmtree(folder, ignore_errors=True)
+    for timepoints in (WINDOW, WINDOW - 10):
+        chosen["model"]["timepoints"] = timepoints
+        score_forecast("lstm", study.root, json.dumps(chosen))
+    assert len(list(folder.glob("*/*/metrics.jsonl"))) == 2
+
+
+def test_without_pretraining_all_weights_learn(study, tmp_path) -> None:
+    """Whatever the pretrained model's fine-tuning leaves alone."""
+    copy = Study(shutil.copytree(study.root, tmp_path / "study"))
+    chosen = json.loads(params(copy, "finetune"))
+    chosen["finetune"] |= {"mode": "head", "layer_decay": 0.5}
+    for task in ("forecast", "forecast-untrained"):
+        finetune(None, copy.root, json.dumps(chosen), task=task)
+    pretrained, tuned, untrained = (
+        load_model(copy.path(kind, run="brainlm").parent).autoencoder
+        for kind in ("model", "forecaster", "untrained_forecaster")
+    )
+    kept = pretrained.encoder.state_dict()
+    assert all(torch.equal(kept[name], w) for name, w in tuned.encoder.state_dict().items())
+    pretrained.initialize(generator(load_config(copy.path("config")).seed, "weights"))
+    begun = dict(pretrained.named_parameters())
+    assert all(
+        not torch.equal(begun[name], w)
+        for name, w in untrained.named_parameters()
+        if name.startswith("encoder") and w.ndim == 2
+    )
+    readme = copy.path("untrained_forecaster", run="brainlm").with_name("README.md").read_text()
+    assert "head" not in [line.split()[-1] for line in readme.splitlines() if "mode" in line]
 
 
 def test_without_pretraining_it_begins_at_random_weights(study) -> None:
