@@ -117,13 +117,13 @@ def _method(
         patience=options["patience"],
         search=options["search"],
         seed=run.params["seed"],
-        around=_around(run, method, machine, stop),
+        around=_around(run, method, horizon, machine, stop),
     )
     return network, horizon, chosen
 
 
 def _around(
-    run: StageRun, method: str, machine: dict[str, Any], stop: StopRequest
+    run: StageRun, method: str, horizon: Horizon, machine: dict[str, Any], stop: StopRequest
 ) -> Callable[[str], Circumstances]:
     """The circumstances of each setting of a network: its checkpoints, by all that decides them."""
     from ..provenance import sha256_json
@@ -132,8 +132,8 @@ def _around(
     from ._training import tell_epochs
 
     how = {name: value for name, value in run.params["forecasts"].items() if name != "methods"}
-    future = run.params["finetune"]["forecast_timepoints"]
-    made_of = (method, how, future, run.params["seed"], run.sources, run.code, machine)
+    shape = (horizon.window, horizon.future)
+    made_of = (method, how, shape, run.params["seed"], run.sources, run.code, machine)
     folder = run.path("forecast_sums").parent / "checkpoints" / method
     fingerprint = sha256_json(list(made_of))[:16]
 

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...train.validation import defined
+
 Floats = NDArray[np.float64]
 
 #: Orders to choose from.
@@ -57,14 +59,14 @@ def fit_autoregression(
     candidates = {order: AutoRegression(_solve(products, order)) for order in orders}
     errors = {order: error_of(candidate) for order, candidate in candidates.items()}
     best = min(errors, key=errors.__getitem__)
-    tried = {str(order): error for order, error in errors.items()}
-    return candidates[best], {"order": best, "val_mse": tried}
+    tried = {str(order): defined(error) for order, error in errors.items()}
+    return candidates[best], {"order": best, "tried": tried}
 
 
 def lagged_products(series: NDArray[np.floating[Any]], order: int) -> Floats:
     """(parcels, order + 1, order + 1): sums over time of x(t - i) x(t - j)."""
     known = np.nan_to_num(series, nan=0.0).astype(np.float64)
-    length = len(known) - order
+    length = max(0, len(known) - order)  # a shorter recording tells nothing
     lags = np.stack([known[order - lag :][:length] for lag in range(order + 1)])
     by_parcel = lags.transpose(2, 0, 1)  # (parcels, lags, time)
     return np.asarray(by_parcel @ by_parcel.transpose(0, 2, 1))

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...train.validation import defined
+
 Floats = NDArray[np.float64]
 
 #: Orders and penalties to choose from; a penalty is a share of the mean squared signal.
@@ -61,11 +63,11 @@ def fit_vector_autoregression(
             weights = (vectors / held) @ turned
             candidate = VectorAutoRegression(weights.reshape(order, parcels, parcels))
             error = error_of(candidate)
-            tried[f"order {order}, penalty {penalty:g}"] = error
+            tried[f"order {order}, penalty {penalty:g}"] = defined(error)
             if best is None or error < best[0]:
                 best = (error, candidate, {"order": order, "penalty": penalty})
     assert best is not None
-    return best[1], {**best[2], "val_mse": tried}
+    return best[1], {**best[2], "tried": tried}
 
 
 def _sums(series: Iterable[NDArray[np.floating[Any]]], order: int) -> tuple[Floats, Floats, int]:
@@ -75,7 +77,7 @@ def _sums(series: Iterable[NDArray[np.floating[Any]]], order: int) -> tuple[Floa
     for one in series:
         known = np.nan_to_num(one, nan=0.0).astype(np.float64)
         parcels = known.shape[1]
-        length = len(known) - order
+        length = max(0, len(known) - order)
         lags = np.hstack([known[order - lag :][:length] for lag in range(1, order + 1)])
         past = past + lags.T @ lags
         following = following + lags.T @ known[order:]
