@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,8 +98,7 @@ def support_vectors_on_connectivity(given: Material) -> Floats:
 
 def linear_on_tangents(given: Material) -> Floats:
     """Ridge or logistic regression on the tangent space of covariances."""
-    every = max(1, len(given.drawn) // _REFERENCES)
-    references = given.drawn[::every][:_REFERENCES]
+    references = given.drawn[:: math.ceil(len(given.drawn) / _REFERENCES)]  # of all sites
     space = TangentSpace.around(
         np.stack([covariance(given.reader.series(name)) for name in references])
     )
@@ -128,7 +128,8 @@ def site(given: Material) -> Floats:
     columns = [name for name in ("dataset", "site") if _varies(given, name)]
     if not columns:
         raise TooFewError("all train recordings are of one site")
-    return _from_columns(given, given.reader.table[columns])
+    # Sites are often numbered: their numbers are names.
+    return _from_columns(given, given.reader.table[columns], names=True)
 
 
 def demographics(given: Material) -> Floats:
@@ -162,8 +163,7 @@ def _varies(given: Material, column: str) -> bool:
     return column in table and table.loc[given.train, column].nunique() > 1
 
 
-def _from_columns(given: Material, table: pd.DataFrame) -> Floats:
+def _from_columns(given: Material, table: pd.DataFrame, *, names: bool = False) -> Floats:
     truth, owners = given.fitted_on(given.train)
-    return predict_from_columns(
-        table.loc[given.train], truth, owners, table.loc[given.test], kind=given.kind
-    )
+    own, other = table.loc[given.train], table.loc[given.test]
+    return predict_from_columns(own, truth, owners, other, kind=given.kind, names=names)
