@@ -21,6 +21,7 @@ def evaluate_clinical(
     target: str,
     kind: str,
     head: HeadCard,
+    level: bool,
     mask_ratio: float,
     batch_size: int,
     bootstrap: int,
@@ -29,7 +30,8 @@ def evaluate_clinical(
 ) -> LabelScores:
     """Score the test recordings that have the label, resampling subjects.
 
-    `head` says how the model's outputs become labels. Predictions of several classes are told as
+    `head` says how the model's outputs become labels, `level` whether it learned classes as if they
+    were equally frequent. Predictions of several classes are told as
     the number of the most probable one.
     """
     test = recordings_to_score(reader, data, target, model.autoencoder.config.timepoints)
@@ -39,7 +41,7 @@ def evaluate_clinical(
     own = head.to_label(np.stack([outputs[name] for name in test]))
     given = Material(reader, data, target, kind, most, seed)
     others, reasons = baselines(given)
-    found = score({"brainlm": own, **others}, reasons, given, bootstrap=bootstrap)
+    found = score({"brainlm": own, **others}, reasons, given, bootstrap=bootstrap, level=level)
     metrics = {
         "task": "clinical",
         **found.metrics,

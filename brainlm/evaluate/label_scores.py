@@ -59,12 +59,18 @@ def baselines(given: Material) -> tuple[dict[str, Floats], dict[str, str]]:
 
 
 def score(
-    guesses: Mapping[str, Floats], reasons: Mapping[str, str], given: Material, *, bootstrap: int
+    guesses: Mapping[str, Floats],
+    reasons: Mapping[str, str],
+    given: Material,
+    *,
+    bootstrap: int,
+    level: bool = True,
 ) -> LabelScores:
     """Score `guesses` of the test recordings, the first as the model's, resampling subjects.
 
     The others stand as its baselines, and so do those that `reasons` tell could not be fitted.
-    Each is tested against the first, subject by subject.
+    Each is tested against the first, subject by subject. `level`: the chances that the first one
+    gives are those of equally frequent classes, as the baselines' are.
     """
     reader, data, kind, seed = given.reader, given.data, given.kind, given.seed
     train, test = given.train, given.test
@@ -78,7 +84,13 @@ def score(
         "target": given.target,
         "kind": kind,
         "metrics": table.pop(next(iter(guesses))),
-        "tests": compare_errors(guesses, truth, subjects, kind, seed),
+        "tests": compare_errors(
+            guesses if kind == "regression" else _of_true_shares(guesses, given, level),
+            truth,
+            subjects,
+            kind,
+            seed,
+        ),
         "baselines": {**table, **{name: {"reason": why} for name, why in reasons.items()}},
         "n_subjects": len(set(subjects)),
         "n_recordings": len(test),
@@ -132,6 +144,30 @@ def compare_errors(
         }
         for place, name in enumerate(others)
     }
+
+
+def _of_true_shares(
+    guesses: Mapping[str, Floats], given: Material, level: bool
+) -> dict[str, Floats]:
+    """Chances for classes as frequent as in the train split, which Brier's score asks for."""
+    truth, _ = given.fitted_on(given.train)
+    shares = np.bincount(truth.astype(int)) / len(truth)
+    as_they_are = {"constant", *([] if level else [next(iter(guesses))])}
+    return {
+        name: guess if name in as_they_are else of_shares(guess, shares)
+        for name, guess in guesses.items()
+    }
+
+
+def of_shares(chances: Floats, shares: Floats) -> Floats:
+    """Chances of class 1 (n,), or of each (n, classes), from equally frequent classes to `shares`.
+
+    By Bayes's rule: a class that is rare is so beforehand.
+    """
+    each = np.stack([1 - chances, chances], axis=1) if chances.ndim == 1 else chances
+    weighed = each * shares
+    weighed /= weighed.sum(axis=1, keepdims=True)
+    return np.asarray(weighed[:, 1] if chances.ndim == 1 else weighed)
 
 
 def _or_none(value: float) -> float | None:
