@@ -119,3 +119,12 @@ def test_recordings_too_short_for_the_lags_tell_nothing(fit, length: int) -> Non
         assert (found.coefficients == wanted.coefficients).all()
     else:
         assert np.isfinite(found.coefficients).all()
+
+
+@pytest.mark.parametrize("fit", [fit_autoregression, fit_vector_autoregression])
+def test_before_a_short_past_stands_the_mean(fit) -> None:
+    model, _ = fit(_cohort(_oscillating, 3, 0), lambda m: 0.0, orders=(3,))
+    past = torch.randn(2, 3, 2)
+    longer = torch.cat([torch.zeros(2, 3, 4), past], dim=2)
+    assert torch.equal(model(past, 5), model(longer, 5))
+    assert model(past[:, :, :1], 5).shape == (2, 3, 5)

@@ -327,3 +327,11 @@ def test_without_pretraining_it_begins_at_random_weights(study) -> None:
 def test_a_method_that_is_none_is_named(study) -> None:
     with pytest.raises(InputError, match=r"oracle(.|\n)*persistence"):
         score_forecast("oracle", study.root)
+
+
+@pytest.mark.parametrize("method", ["mean", "ar", "lstm", "zero-shot"])
+def test_windows_without_a_past_are_refused(study, method: str) -> None:
+    chosen = json.loads(params(study, "score-forecast"))
+    chosen["finetune"]["forecast_timepoints"] = WINDOW
+    with pytest.raises(InputError, match="forecast_timepoints is 40"):
+        score_forecast(method, study.root, json.dumps(chosen))

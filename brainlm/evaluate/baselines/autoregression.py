@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,10 +34,13 @@ class AutoRegression:
     coefficients: Floats  # (order, parcels); the first is that of the time point before
 
     def __call__(self, past: Tensor, timepoints: int) -> Tensor:
-        """The `timepoints` after `past`, (windows, parcels, time), step by step."""
+        """The `timepoints` after `past`, (windows, parcels, time), step by step.
+
+        What came before a past that is shorter than the order counts as 0, the mean.
+        """
         weights = torch.from_numpy(self.coefficients.T[:, ::-1].copy()).to(past)
         order = weights.shape[1]
-        seen = past[:, :, -order:]
+        seen = F.pad(past[:, :, -order:], (max(0, order - past.shape[2]), 0))
         for _ in range(timepoints):
             following = (seen[:, :, -order:] * weights).sum(dim=2, keepdim=True)
             seen = torch.cat([seen, following], dim=2)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,8 +32,12 @@ class VectorAutoRegression:
     coefficients: Floats  # (order, parcels, parcels): from a parcel of the past to one that follows
 
     def __call__(self, past: Tensor, timepoints: int) -> Tensor:
-        """The `timepoints` after `past`, (windows, parcels, time), step by step."""
+        """The `timepoints` after `past`, (windows, parcels, time), step by step.
+
+        What came before a past that is shorter than the order counts as 0, the mean.
+        """
         order, parcels, _ = self.coefficients.shape
+        past = F.pad(past, (max(0, order - past.shape[2]), 0))
         weights = torch.from_numpy(self.coefficients.reshape(-1, parcels)).to(past)
         seen = list(past[:, :, -order:].nan_to_num(nan=0.0).unbind(dim=2))
         for _ in range(timepoints):
