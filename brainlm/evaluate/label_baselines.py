@@ -58,8 +58,11 @@ class Material:
         return sorted(order[: self.most])
 
     def fitted_on(self, names: list[str]) -> tuple[Floats, list[str]]:
-        """Labels of recordings, and whose they are."""
-        return self.data.truth(names), groups_of(self.reader, names)
+        """Labels of train recordings, and whose they are; some of each class, or `TooFewError`."""
+        truth = self.data.truth(names)
+        if self.kind != "regression" and set(truth) != set(self.data.truth(self.train)):
+            raise TooFewError(f"a class has none of the {len(names)} recordings that are drawn")
+        return truth, groups_of(self.reader, names)
 
     @cached_property
     def connectivity(self) -> tuple[Singles, Singles]:
@@ -102,6 +105,8 @@ def linear_on_tangents(given: Material) -> Floats:
     space = TangentSpace.around(
         np.stack([covariance(given.reader.series(name)) for name in references])
     )
+    if not space.parcels.any():
+        raise TooFewError("no parcel has data in all recordings that the reference is made from")
     own, of_test = (
         np.stack([space.vector(covariance(given.reader.series(name))) for name in names])
         for names in (given.drawn, given.test)

@@ -302,3 +302,43 @@ def test_the_reference_is_of_recordings_from_everywhere(monkeypatch) -> None:
     chosen = told.value.args[0]
     assert len(chosen) <= 200
     assert (chosen[0], chosen[-1]) == (0, 398)
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes"])
+def test_a_class_that_was_not_drawn_is_told(cohort, kind: str) -> None:
+    """Chances of two of three classes would be read as those of the first two."""
+    _, series = cohort
+    names = [f"{number:03d}" for number in range(120)]
+    table = pd.DataFrame({"subject": names}, index=names)
+    labels = dict(zip(names, np.arange(120) % 2 + (kind == "classes"), strict=True))
+    labels["007"] = labels["008"] = 0.0 if kind == "classes" else 1.0
+    if kind == "binary":
+        labels |= dict.fromkeys(set(names) - {"007", "008"}, 0.0)
+    material = label_baselines.Material(
+        SimpleNamespace(table=table, series=lambda name: series[int(name)]),
+        SimpleNamespace(
+            lengths={"train": names[:100], "test": names[100:]},
+            truth=lambda some: np.array([labels[name] for name in some], float),
+        ),
+        target="rare",
+        kind=kind,
+        most=20,
+        seed=0,
+    )
+    assert not {"007", "008"} & set(material.drawn)
+    for method in ("connectivity", "tangent", "svm"):
+        with pytest.raises(TooFewError, match="none of the 20 recordings"):
+            label_baselines.BASELINES[method](material)
+
+
+def test_recordings_without_a_parcel_in_common_have_no_tangent_space() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{number:03d}" for number in range(12)]
+    series = dict(zip(names, rng.standard_normal((12, 60, 6)).astype(np.float32), strict=True))
+    for number, name in enumerate(names):
+        series[name][:, [number % 6, (number + 1) % 6]] = np.nan
+    material = SimpleNamespace(
+        drawn=names, test=names, reader=SimpleNamespace(series=series.__getitem__)
+    )
+    with pytest.raises(TooFewError, match="no parcel has data in all"):
+        label_baselines.linear_on_tangents(material)
