@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..model.mae import MaskedAutoencoder
 from ..shards.reader import ShardReader
-from ..shards.sampler import even_windows
+from ..shards.sampler import check_any_window, even_windows
 from ..train.forecasting import check_future
 from .baselines.autoregression import fit_autoregression
 from .baselines.persistence import mean, persistence
@@ -67,7 +67,9 @@ def fit_linear(
         return mean, {}
     if method == "persistence":
         return persistence, {}
-    windows = even_windows(reader.lengths("val"), horizon.window)
+    val = reader.lengths("val")
+    check_any_window(val, horizon.window, "val")
+    windows = even_windows(val, horizon.window)
 
     def error_of(candidate: Forecaster) -> float:
         return forecast_error(candidate, reader, windows, **horizon.how)

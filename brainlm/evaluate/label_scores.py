@@ -138,7 +138,7 @@ def compare_errors(
     corrected = holm(p)
     return {
         name: {
-            "error_more": float(more[:, place].mean()),
+            "error_more": _or_none(more[:, place].mean()),
             "p": _or_none(p[place]),
             "p_holm": _or_none(corrected[place]),
         }

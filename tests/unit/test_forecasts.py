@@ -148,6 +148,21 @@ def test_the_better_method_is_found_better_step_by_step(reader, windows) -> None
     assert one.p_holm == bad["p_holm"]
 
 
+def test_a_method_that_exploded_has_no_scores_and_no_p(reader, windows) -> None:
+    def exploding(past, timepoints):
+        return torch.full((len(past), past.shape[1], timepoints), float("inf"))
+
+    tables = {
+        "mean": forecast_table(mean, reader, windows, **HOW),
+        "worse": forecast_table(exploding, reader, windows, **HOW),
+    }
+    found = compare_forecasts(tables, reference="mean", bootstrap=20, seed=0).metrics
+    worse = found["cohorts"][0]["methods"]["worse"]
+    assert worse["metrics"]["mse"]["value"] is None
+    assert (worse["mse_more_than_reference"], worse["p"], worse["p_holm"]) == (None, None, None)
+    json.dumps(found, allow_nan=False)
+
+
 def test_methods_alike_are_not_told_apart(reader, windows) -> None:
     """Equal errors on average: the one errs in half of the subjects, the other in the rest."""
     table = forecast_table(mean, reader, windows, **HOW)
@@ -335,3 +350,13 @@ def test_windows_without_a_past_are_refused(study, method: str) -> None:
     chosen["finetune"]["forecast_timepoints"] = WINDOW
     with pytest.raises(InputError, match="forecast_timepoints is 40"):
         score_forecast(method, study.root, json.dumps(chosen))
+
+
+@pytest.mark.parametrize("method", ["mean", "ar", "var", "lstm"])
+def test_nobody_to_validate_on_is_told(study, tmp_path, method: str) -> None:
+    copy = Study(shutil.copytree(study.root, tmp_path / "study"))
+    index = copy.path("shards_index")
+    table = pd.read_parquet(index)
+    table[table["split"] != "val"].to_parquet(index)
+    with pytest.raises(DataError, match="val"):
+        score_forecast(method, copy.root)
