@@ -39,6 +39,7 @@ def write_model(
     from ..train.repeats import all_rows
 
     path, summary = run.path(lesson.kind), done.summary()
+    of_others = None if lesson.kind == "untrained_forecaster" else pretrained.card.released
     card = lesson.head.to_dict() if lesson.head else None
     training = {key: value for key, value in vars(settings).items() if key != "targets"}
     readme = model_card(
@@ -53,15 +54,13 @@ def write_model(
         },
         results={key: value for key, value in summary.items() if value is not None} | scores,
         head=card,
-        released=pretrained.card.released,
+        released=of_others,
     )
     path.unlink(missing_ok=True)  # no older weights beside the new config.json
     save_surroundings(
         path.parent,
         config=pretrained.config,
-        card=ModelCard(
-            pretrained.card.mask_ratio, split_sha256(reader.table), card, pretrained.card.released
-        ),
+        card=ModelCard(pretrained.card.mask_ratio, split_sha256(reader.table), card, of_others),
         data_folder=reader.folder,
         readme=readme,
     )

@@ -300,6 +300,8 @@ def test_a_network_of_other_windows_is_not_taken_up(study) -> None:
 def test_without_pretraining_all_weights_learn(study, tmp_path) -> None:
     """Whatever the pretrained model's fine-tuning leaves alone."""
     copy = Study(shutil.copytree(study.root, tmp_path / "study"))
+    card = copy.path("model", run="brainlm").with_name("config.json")
+    card.write_text(json.dumps(read_json(card) | {"released": {"model": "13M"}}))
     chosen = json.loads(params(copy, "finetune"))
     chosen["finetune"] |= {"mode": "head", "layer_decay": 0.5}
     for task in ("forecast", "forecast-untrained"):
@@ -317,8 +319,12 @@ def test_without_pretraining_all_weights_learn(study, tmp_path) -> None:
         for name, w in untrained.named_parameters()
         if name.startswith("encoder") and w.ndim == 2
     )
-    readme = copy.path("untrained_forecaster", run="brainlm").with_name("README.md").read_text()
-    assert "head" not in [line.split()[-1] for line in readme.splitlines() if "mode" in line]
+    of_tuned, of_untrained = (
+        copy.path(kind, run="brainlm").with_name("README.md").read_text()
+        for kind in ("forecaster", "untrained_forecaster")
+    )
+    assert "- mode: head" in of_tuned and "must not be passed on" in of_tuned
+    assert "- mode: full" in of_untrained and "are not the weights" in of_untrained
 
 
 def test_without_pretraining_it_begins_at_random_weights(study) -> None:
