@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
     from ..train.repeats import Repeated
+    from ..train.settings import FinetuneSettings
     from ..train.tuning import Circumstances
     from ._stage import StageRun
     from .finetune import Lesson
@@ -20,6 +21,7 @@ def write_model(
     run: StageRun,
     reader: ShardReader,
     pretrained: LoadedModel,
+    settings: FinetuneSettings,
     done: Repeated[Any],
     around: Circumstances,
     machine: dict[str, Any],
@@ -37,8 +39,9 @@ def write_model(
     from ..train.repeats import all_rows
 
     path, summary = run.path(lesson.kind), done.summary()
+    of_others = None if lesson.kind == "untrained_forecaster" else pretrained.card.released
     card = lesson.head.to_dict() if lesson.head else None
-    training = {key: value for key, value in run.params["finetune"].items() if key != "targets"}
+    training = {key: value for key, value in vars(settings).items() if key != "targets"}
     readme = model_card(
         path.parent.name,
         pretrained.config,
@@ -51,15 +54,13 @@ def write_model(
         },
         results={key: value for key, value in summary.items() if value is not None} | scores,
         head=card,
-        released=pretrained.card.released,
+        released=of_others,
     )
     path.unlink(missing_ok=True)  # no older weights beside the new config.json
     save_surroundings(
         path.parent,
         config=pretrained.config,
-        card=ModelCard(
-            pretrained.card.mask_ratio, split_sha256(reader.table), card, pretrained.card.released
-        ),
+        card=ModelCard(pretrained.card.mask_ratio, split_sha256(reader.table), card, of_others),
         data_folder=reader.folder,
         readme=readme,
     )

@@ -35,12 +35,13 @@ def evaluate_clinical(
 ) -> None:
     """Score the fine-tuned model on the test split, beside plain baselines.
 
-    Baselines, fitted on the same train subjects: the mean label (constant), ridge or
-    logistic regression on functional connectivity with its penalty chosen by
-    cross-validation within train (connectivity), and the same on mean FD alone (motion).
-    MSE, MAE, R2 and r, or balanced accuracy and AUROC, with 95% intervals (bootstrap over
-    subjects). Scores that the test set is too small for are null, with the reason. Files:
-    evaluation/RUN/clinical-TARGET.
+    Baselines, fitted on the same train subjects with what is to be chosen by cross-validation
+    among them: the mean label (constant); ridge or logistic regression on functional connectivity
+    (connectivity) and in its tangent space (tangent), on mean FD alone (motion), on dataset and
+    site (site), on age and sex (demographics); support vectors on connectivity (svm). MSE, MAE, R2
+    and r, or balanced accuracy and AUROC, with 95% intervals (bootstrap over subjects), and a test
+    of each method against the model. Scores that the test set is too small for are null, with the
+    reason. Files: evaluation/RUN/clinical-TARGET.
     """
     from ..errors import DataError
     from ..evaluate.clinical import evaluate_clinical as evaluate
@@ -72,10 +73,12 @@ def evaluate_clinical(
         )
     data = labelled_data(reader, wanted, loaded.config.timepoints)
     head = HeadCard.from_dict(loaded.card.head or {})
-    if loaded.card.split_sha256 is None:  # a head that was not trained here
-        _check_released(head, wanted, run.path("finetuned"))
-    else:
+    ours = loaded.card.split_sha256 is not None  # else the head was not trained here
+    if ours:
         _check_same_label(head, wanted, data, run.path("finetuned"))
+    else:
+        _check_released(head, wanted, run.path("finetuned"))
+    balanced = settings.class_weights == "balanced"
     result = evaluate(
         loaded.model.to(device),
         reader,
@@ -84,6 +87,10 @@ def evaluate_clinical(
         kind=wanted.kind,
         head=head,
         networks=_by_networks(run, sorted(data.lengths["test"])),
+        as_frequent=[
+            *([] if ours and balanced else ["brainlm"]),
+            *([] if balanced else run.params["networks"]["methods"]),
+        ],
         mask_ratio=loaded.card.head_mask_ratio,
         batch_size=settings.batch_size,
         bootstrap=run.params["evaluate"]["bootstrap"],

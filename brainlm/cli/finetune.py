@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -56,9 +57,10 @@ def finetune(
     epoch with the lowest validation loss is kept, and of several repeats the best. Writes
     models/RUN-TARGET. With --task forecast the network learns to guess the last
     finetune.forecast_timepoints of a window: models/RUN-forecast; forecast-untrained is the same
-    from random weights, to see what pretraining brings: models/RUN-forecast-untrained. Can be
-    killed at any moment, as pretrain: the same command goes on where it was. Under torchrun, or
-    srun with several tasks, the processes share the work.
+    from random weights, all of which learn whatever finetune.mode and finetune.layer_decay say, to
+    see what pretraining brings: models/RUN-forecast-untrained. Can be killed at any moment, as
+    pretrain: the same command goes on where it was. Under torchrun, or srun with several tasks,
+    the processes share the work.
     """
     from ..errors import InputError
     from ..model.mask import generator
@@ -84,6 +86,8 @@ def finetune(
     settings = read_finetune(run.params["finetune"])
     if target:
         settings.target(target)  # refused before anything is read
+    if task == "forecast-untrained":  # nothing of random weights is worth keeping
+        settings = replace(settings, mode="full", layer_decay=1.0)
     reader = open_shards(run)
     device = set_up(run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
@@ -116,7 +120,7 @@ def finetune(
         return
     with autocast(precision, device):
         scores = lesson.compare(done.model)
-    write_model(run, reader, pretrained, done, around, machine, lesson, scores)
+    write_model(run, reader, pretrained, settings, done, around, machine, lesson, scores)
 
 
 class Lesson(NamedTuple):

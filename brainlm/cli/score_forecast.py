@@ -50,6 +50,7 @@ def score_forecast(
     from ..evaluate.forecasts import forecast_error, forecast_table
     from ..shards.sampler import check_any_window, even_windows
     from ..train.runtime import describe, set_up, stop_signals
+    from ..train.validation import defined
     from ._training import open_shards
 
     run = StageRun(
@@ -65,10 +66,11 @@ def score_forecast(
     with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
         forecaster, horizon, chosen = _method(run, method, reader, device, machine, stop)
     tested, watched = (reader.lengths(split) for split in ("test", "val"))
-    check_any_window(tested, horizon.window, "test")
+    for split, lengths in (("val", watched), ("test", tested)):
+        check_any_window(lengths, horizon.window, split)
     how = horizon.how
     val = even_windows(watched, horizon.window)
-    chosen = {**chosen, "val_mse": forecast_error(forecaster, reader, val, **how)}
+    chosen = {**chosen, "val_mse": defined(forecast_error(forecaster, reader, val, **how))}
     table = forecast_table(forecaster, reader, even_windows(tested, horizon.window), **how)
     about = {**machine, "Method": method, "Chosen": chosen}
     with run.output("forecast_sums", about=about) as path:
@@ -113,13 +115,13 @@ def _method(
         patience=options["patience"],
         search=options["search"],
         seed=run.params["seed"],
-        around=_around(run, method, machine, stop),
+        around=_around(run, method, horizon, machine, stop),
     )
     return network, horizon, chosen
 
 
 def _around(
-    run: StageRun, method: str, machine: dict[str, Any], stop: StopRequest
+    run: StageRun, method: str, horizon: Horizon, machine: dict[str, Any], stop: StopRequest
 ) -> Callable[[str], Circumstances]:
     """The circumstances of each setting of a network: its checkpoints, by all that decides them."""
     from ..provenance import sha256_json
@@ -128,8 +130,8 @@ def _around(
     from ._training import tell_epochs
 
     how = {name: value for name, value in run.params["forecasts"].items() if name != "methods"}
-    future = run.params["finetune"]["forecast_timepoints"]
-    made_of = (method, how, future, run.params["seed"], run.sources, run.code, machine)
+    shape = (horizon.window, horizon.future)
+    made_of = (method, how, shape, run.params["seed"], run.sources, run.code, machine)
     folder = run.path("forecast_sums").parent / "checkpoints" / method
     fingerprint = sha256_json(list(made_of))[:16]
 

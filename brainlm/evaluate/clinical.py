@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ def evaluate_clinical(
     kind: str,
     head: HeadCard,
     networks: Mapping[str, NDArray[np.float64]],
+    as_frequent: Collection[str],
     mask_ratio: float,
     batch_size: int,
     bootstrap: int,
@@ -33,9 +34,10 @@ def evaluate_clinical(
 ) -> LabelScores:
     """Score the test recordings that have the label, resampling subjects.
 
-    `networks`: predictions by other networks, of the test recordings in the order of their names.
-    `head` says how the model's outputs become labels. Predictions of several classes are told as
-    the number of the most probable one.
+    `head` says how the model's outputs become labels; `networks` are predictions by others, of the
+    test recordings in the order of their names; `as_frequent`: those whose chances are of classes
+    as frequent as they are, not alike. Predictions of several classes are told as the number of the
+    most probable one.
     """
     test = recordings_to_score(reader, data, target, model.autoencoder.config.timepoints)
     outputs = predict(
@@ -44,7 +46,13 @@ def evaluate_clinical(
     own = head.to_label(np.stack([outputs[name] for name in test]))
     given = Material(reader, data, target, kind, most, seed)
     others, reasons = baselines(given)
-    found = score({"brainlm": own, **networks, **others}, reasons, given, bootstrap=bootstrap)
+    found = score(
+        {"brainlm": own, **networks, **others},
+        reasons,
+        given,
+        bootstrap=bootstrap,
+        as_frequent=as_frequent,
+    )
     metrics = {
         "task": "clinical",
         **found.metrics,

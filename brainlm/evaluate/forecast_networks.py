@@ -132,7 +132,7 @@ def fit_network(
         if best is None or row["val_loss"] < min(list(tried.values())[:-1]):
             best, chosen = network, {"size": size, "rate": rate, "epoch": row["epoch"]}
     assert best is not None
-    return best.eval(), {**chosen, "val_mse": tried}
+    return best.eval(), {**chosen, "tried": tried}
 
 
 def _made(

@@ -88,7 +88,7 @@ def _tests(sums: Mapping[str, Sums], reference: str, seed: int) -> dict[str, dic
     overall, by_step = holm(p[:, 0]), holm(p[:, 1:])
     return {
         name: {
-            "mse_more_than_reference": float(differences[place][:, 0].mean()),
+            "mse_more_than_reference": _or_none(differences[place][:, 0].mean()),
             "p": _or_none(p[place, 0]),
             "p_holm": _or_none(overall[place]),
             "p_holm_by_step": [_or_none(value) for value in by_step[place]],

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..model.mae import MaskedAutoencoder
 from ..shards.reader import ShardReader
-from ..shards.sampler import even_windows
+from ..shards.sampler import check_any_window, even_windows
+from ..train.forecasting import check_future
 from .baselines.autoregression import fit_autoregression
 from .baselines.persistence import mean, persistence
 from .baselines.vector_autoregression import fit_vector_autoregression
@@ -35,6 +36,10 @@ class Horizon:
     future: int
     batch_size: int
     device: torch.device
+
+    def __post_init__(self) -> None:
+        """Refuse windows without a past."""
+        check_future(self.future, self.window)
 
     @property
     def how(self) -> dict[str, Any]:
@@ -62,7 +67,9 @@ def fit_linear(
         return mean, {}
     if method == "persistence":
         return persistence, {}
-    windows = even_windows(reader.lengths("val"), horizon.window)
+    val = reader.lengths("val")
+    check_any_window(val, horizon.window, "val")
+    windows = even_windows(val, horizon.window)
 
     def error_of(candidate: Forecaster) -> float:
         return forecast_error(candidate, reader, windows, **horizon.how)

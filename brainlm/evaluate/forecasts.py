@@ -88,8 +88,10 @@ def forecast_table(
 
 
 def sums_by_subject(table: pd.DataFrame) -> tuple[NDArray[np.str_], Sums]:
-    """Subjects, and their sums (subjects, steps, 6), of one cohort's rows or of all."""
-    owner = table["cohort"] + "/" + table["subject"]
-    whole = table.groupby([owner, "step"], sort=True)[list(SUM_COLUMNS)].sum()
+    """Subjects, and their sums (subjects, steps, 6), of one cohort's rows or of all.
+
+    Whoever was scanned in two cohorts is one subject where both are looked at.
+    """
+    whole = table.groupby(["subject", "step"], sort=True)[list(SUM_COLUMNS)].sum()
     subjects = whole.index.get_level_values(0).unique().to_numpy(dtype=np.str_)
     return subjects, whole.to_numpy().reshape(len(subjects), -1, N_SUMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,8 +59,11 @@ class Material:
         return sorted(order[: self.most])
 
     def fitted_on(self, names: list[str]) -> tuple[Floats, list[str]]:
-        """Labels of recordings, and whose they are."""
-        return self.data.truth(names), groups_of(self.reader, names)
+        """Labels of train recordings, and whose they are; some of each class, or `TooFewError`."""
+        truth = self.data.truth(names)
+        if self.kind != "regression" and set(truth) != set(self.data.truth(self.train)):
+            raise TooFewError(f"a class has none of the {len(names)} recordings that are drawn")
+        return truth, groups_of(self.reader, names)
 
     @cached_property
     def connectivity(self) -> tuple[Singles, Singles]:
@@ -105,11 +109,12 @@ def perceptron_on_connectivity(given: Material) -> Floats:
 
 def linear_on_tangents(given: Material) -> Floats:
     """Ridge or logistic regression on the tangent space of covariances."""
-    every = max(1, len(given.drawn) // _REFERENCES)
-    references = given.drawn[::every][:_REFERENCES]
+    references = given.drawn[:: math.ceil(len(given.drawn) / _REFERENCES)]  # of all sites
     space = TangentSpace.around(
         np.stack([covariance(given.reader.series(name)) for name in references])
     )
+    if not space.parcels.any():
+        raise TooFewError("no parcel has data in all recordings that the reference is made from")
     own, of_test = (
         np.stack([space.vector(covariance(given.reader.series(name))) for name in names])
         for names in (given.drawn, given.test)
@@ -136,7 +141,8 @@ def site(given: Material) -> Floats:
     columns = [name for name in ("dataset", "site") if _varies(given, name)]
     if not columns:
         raise TooFewError("all train recordings are of one site")
-    return _from_columns(given, given.reader.table[columns])
+    # Sites are often numbered: their numbers are names.
+    return _from_columns(given, given.reader.table[columns], names=True)
 
 
 def demographics(given: Material) -> Floats:
@@ -171,8 +177,7 @@ def _varies(given: Material, column: str) -> bool:
     return column in table and table.loc[given.train, column].nunique() > 1
 
 
-def _from_columns(given: Material, table: pd.DataFrame) -> Floats:
+def _from_columns(given: Material, table: pd.DataFrame, *, names: bool = False) -> Floats:
     truth, owners = given.fitted_on(given.train)
-    return predict_from_columns(
-        table.loc[given.train], truth, owners, table.loc[given.test], kind=given.kind
-    )
+    own, other = table.loc[given.train], table.loc[given.test]
+    return predict_from_columns(own, truth, owners, other, kind=given.kind, names=names)

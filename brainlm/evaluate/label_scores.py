@@ -5,7 +5,7 @@ Whatever is fitted here is fitted on train recordings alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,18 @@ def baselines(given: Material) -> tuple[dict[str, Floats], dict[str, str]]:
 
 
 def score(
-    guesses: Mapping[str, Floats], reasons: Mapping[str, str], given: Material, *, bootstrap: int
+    guesses: Mapping[str, Floats],
+    reasons: Mapping[str, str],
+    given: Material,
+    *,
+    bootstrap: int,
+    as_frequent: Collection[str] = (),
 ) -> LabelScores:
     """Score `guesses` of the test recordings, the first as the model's, resampling subjects.
 
     The others stand as its baselines, and so do those that `reasons` tell could not be fitted.
-    Each is tested against the first, subject by subject.
+    Each is tested against the first, subject by subject. Chances are those of equally frequent
+    classes, but for the methods `as_frequent`, who learned them as frequent as they are.
     """
     reader, data, kind, seed = given.reader, given.data, given.kind, given.seed
     train, test = given.train, given.test
@@ -78,7 +84,13 @@ def score(
         "target": given.target,
         "kind": kind,
         "metrics": table.pop(next(iter(guesses))),
-        "tests": compare_errors(guesses, truth, subjects, kind, seed),
+        "tests": compare_errors(
+            guesses if kind == "regression" else _of_true_shares(guesses, given, as_frequent),
+            truth,
+            subjects,
+            kind,
+            seed,
+        ),
         "baselines": {**table, **{name: {"reason": why} for name, why in reasons.items()}},
         "n_subjects": len(set(subjects)),
         "n_recordings": len(test),
@@ -126,12 +138,35 @@ def compare_errors(
     corrected = holm(p)
     return {
         name: {
-            "error_more": float(more[:, place].mean()),
+            "error_more": _or_none(more[:, place].mean()),
             "p": _or_none(p[place]),
             "p_holm": _or_none(corrected[place]),
         }
         for place, name in enumerate(others)
     }
+
+
+def _of_true_shares(
+    guesses: Mapping[str, Floats], given: Material, as_frequent: Collection[str]
+) -> dict[str, Floats]:
+    """Chances for classes as frequent as in the train split, which Brier's score asks for."""
+    truth, _ = given.fitted_on(given.train)
+    shares = np.bincount(truth.astype(int)) / len(truth)
+    return {
+        name: guess if name in {"constant", *as_frequent} else of_shares(guess, shares)
+        for name, guess in guesses.items()
+    }
+
+
+def of_shares(chances: Floats, shares: Floats) -> Floats:
+    """Chances of class 1 (n,), or of each (n, classes), from equally frequent classes to `shares`.
+
+    By Bayes's rule: a class that is rare is so beforehand.
+    """
+    each = np.stack([1 - chances, chances], axis=1) if chances.ndim == 1 else chances
+    weighed = each * shares
+    weighed /= weighed.sum(axis=1, keepdims=True)
+    return np.asarray(weighed[:, 1] if chances.ndim == 1 else weighed)
 
 
 def _or_none(value: float) -> float | None:

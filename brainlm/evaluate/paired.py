@@ -16,11 +16,13 @@ def sign_flip_p(differences: Floats, seed: int, n_draws: int = 10_000) -> Floats
 
     Each subject's differences get a random sign together, so the tests stay dependent as they are.
     Draws at least as extreme as what was seen are counted, and that itself: p is never 0. NaN with
-    fewer than six subjects.
+    fewer than six subjects, or where a difference is not finite.
     """
     subjects, tests = differences.shape
     if subjects < _FEWEST_SUBJECTS:
         return np.full(tests, np.nan)
+    known = np.isfinite(differences).all(axis=0)
+    differences = np.where(known, differences, 0.0)
     seen = np.abs(differences.sum(axis=0))
     near = 1e-12 * np.abs(differences).sum(axis=0)  # sums of other orders differ by so much
     rng = np.random.default_rng(seed)
@@ -28,7 +30,7 @@ def sign_flip_p(differences: Floats, seed: int, n_draws: int = 10_000) -> Floats
     for first in range(0, n_draws, _AT_ONCE):
         signs = rng.choice([-1.0, 1.0], size=(min(_AT_ONCE, n_draws - first), subjects))
         extreme += (np.abs(signs @ differences) >= seen - near).sum(axis=0)
-    return extreme / (n_draws + 1)
+    return np.where(known, extreme / (n_draws + 1), np.nan)
 
 
 def holm(p: Floats) -> Floats:

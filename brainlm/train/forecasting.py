@@ -154,16 +154,21 @@ def finetune_forecast(
     return tune(task, settings, seed, around)
 
 
-def forecast_task(
-    model: MaskedAutoencoder, reader: ShardReader, settings: FinetuneSettings
-) -> ForecastTask:
-    """Check and gather what there is to learn from."""
-    window, future = model.config.timepoints, settings.forecast_timepoints
+def check_future(future: int, window: int) -> None:
+    """Refuse windows without a past."""
     if future >= window:
         raise InputError(
             f"finetune.forecast_timepoints is {future}, but the model's window is {window}",
             fix=f"choose less than {window}, e.g. {max(1, window // 10)}",
         )
+
+
+def forecast_task(
+    model: MaskedAutoencoder, reader: ShardReader, settings: FinetuneSettings
+) -> ForecastTask:
+    """Check and gather what there is to learn from."""
+    window, future = model.config.timepoints, settings.forecast_timepoints
+    check_future(future, window)
     train, val = reader.lengths("train"), reader.lengths("val")
     for split, lengths in (("train", train), ("val", val)):
         check_any_window(lengths, window, split)

@@ -48,7 +48,7 @@ def test_coefficients_are_those_that_made_the_series() -> None:
     val, test = (_cohort(_oscillating, 60, seed) for seed in (1, 2))
     model, tried = fit_autoregression(_cohort(_oscillating, 20, 0), lambda m: _error(m, val))
     assert tried["order"] >= 2
-    assert set(tried["val_mse"]) == {"1", "2", "3", "5", "8", "12", "20"}
+    assert set(tried["tried"]) == {"1", "2", "3", "5", "8", "12", "20"}
     two, _ = fit_autoregression(_cohort(_oscillating, 20, 0), lambda m: 0.0, orders=(2,))
     assert two.coefficients == pytest.approx(_AR2, abs=0.03)
     assert _error(model, test) < 0.75 * _error(persistence, test)
@@ -106,3 +106,25 @@ def test_a_candidate_that_explodes_is_not_chosen() -> None:
     )
     assert tried["order"] == 1
     assert len(model.coefficients) == 1
+    assert set(tried["tried"].values()) == {3.0, None}  # JSON knows no infinity
+
+
+@pytest.mark.parametrize("fit", [fit_autoregression, fit_vector_autoregression])
+@pytest.mark.parametrize("length", [1, 2, 10, 19, 20])
+def test_recordings_too_short_for_the_lags_tell_nothing(fit, length: int) -> None:
+    whole = _cohort(_oscillating, 3, 0)
+    wanted, _ = fit(whole, lambda m: 0.0)
+    found, _ = fit([*whole, whole[0][:length]], lambda m: 0.0)
+    if fit is fit_autoregression or length < 3:
+        assert (found.coefficients == wanted.coefficients).all()
+    else:
+        assert np.isfinite(found.coefficients).all()
+
+
+@pytest.mark.parametrize("fit", [fit_autoregression, fit_vector_autoregression])
+def test_before_a_short_past_stands_the_mean(fit) -> None:
+    model, _ = fit(_cohort(_oscillating, 3, 0), lambda m: 0.0, orders=(3,))
+    past = torch.randn(2, 3, 2)
+    longer = torch.cat([torch.zeros(2, 3, 4), past], dim=2)
+    assert torch.equal(model(past, 5), model(longer, 5))
+    assert model(past[:, :, :1], 5).shape == (2, 3, 5)

@@ -148,6 +148,21 @@ def test_the_better_method_is_found_better_step_by_step(reader, windows) -> None
     assert one.p_holm == bad["p_holm"]
 
 
+def test_a_method_that_exploded_has_no_scores_and_no_p(reader, windows) -> None:
+    def exploding(past, timepoints):
+        return torch.full((len(past), past.shape[1], timepoints), float("inf"))
+
+    tables = {
+        "mean": forecast_table(mean, reader, windows, **HOW),
+        "worse": forecast_table(exploding, reader, windows, **HOW),
+    }
+    found = compare_forecasts(tables, reference="mean", bootstrap=20, seed=0).metrics
+    worse = found["cohorts"][0]["methods"]["worse"]
+    assert worse["metrics"]["mse"]["value"] is None
+    assert (worse["mse_more_than_reference"], worse["p"], worse["p_holm"]) == (None, None, None)
+    json.dumps(found, allow_nan=False)
+
+
 def test_methods_alike_are_not_told_apart(reader, windows) -> None:
     """Equal errors on average: the one errs in half of the subjects, the other in the rest."""
     table = forecast_table(mean, reader, windows, **HOW)
@@ -166,6 +181,15 @@ def test_cohorts_are_told_apart(reader, windows) -> None:
     assert told == {"all": 12, "hcp": 4, "ukb": 8}
     reasons = found.metrics["cohorts"][1]["methods"]["a"]["metrics"]["r2"]["reason"]
     assert "bootstrap needs 10" in reasons
+
+
+def test_whoever_is_in_two_cohorts_is_one_subject_of_all(reader, windows) -> None:
+    table = forecast_table(mean, reader, windows, **HOW)
+    again = table[table["subject"] == table["subject"].iloc[0]].assign(cohort="second")
+    both = pd.concat([table, again], ignore_index=True)
+    subjects, sums = sums_by_subject(both)
+    assert (len(subjects), sums.shape) == (12, (12, FUTURE, 6))
+    assert sums[0] == pytest.approx(2 * sums_by_subject(table)[1][0])
 
 
 def test_forecasts_of_other_data_are_not_compared(reader, windows) -> None:
@@ -204,6 +228,9 @@ def test_the_commands_compare_models_and_baselines(study, capsys) -> None:
     sidecars = {method: read_json(sidecar_path(_score(study, method))) for method in methods}
     assert sidecars["ar"]["Chosen"]["order"] in (1, 2, 3, 5, 8, 12, 20)
     assert set(sidecars["persistence"]["Chosen"]) == {"val_mse"}
+    chosen = sidecars["ar"]["Chosen"]  # what was tried, and the error of the one taken
+    assert min(chosen["tried"].values()) == pytest.approx(chosen["val_mse"])
+    assert len(chosen["tried"]) == 7
     of_model = [name for name in sidecars["brainlm"]["Sources"] if "models/" in name]
     assert of_model == ["models/brainlm-forecast/model.safetensors"]
     assert not [name for name in sidecars["ar"]["Sources"] if "models/" in name]
@@ -258,6 +285,48 @@ def test_a_network_goes_on_where_it_was_stopped(study, monkeypatch) -> None:
     assert study.path("forecast_sums", run="brainlm", method="lstm").read_bytes() == wanted
 
 
+def test_a_network_of_other_windows_is_not_taken_up(study) -> None:
+    """Checkpoints of a longer window are another training's."""
+    chosen = json.loads(params(study, "score-forecast"))
+    chosen["forecasts"] |= {"search": False, "epochs": 1}
+    folder = study.root / "evaluation/brainlm/forecast/checkpoints/lstm"
+    shutil.rmtree(folder, ignore_errors=True)
+    for timepoints in (WINDOW, WINDOW - 10):
+        chosen["model"]["timepoints"] = timepoints
+        score_forecast("lstm", study.root, json.dumps(chosen))
+    assert len(list(folder.glob("*/*/metrics.jsonl"))) == 2
+
+
+def test_without_pretraining_all_weights_learn(study, tmp_path) -> None:
+    """Whatever the pretrained model's fine-tuning leaves alone."""
+    copy = Study(shutil.copytree(study.root, tmp_path / "study"))
+    card = copy.path("model", run="brainlm").with_name("config.json")
+    card.write_text(json.dumps(read_json(card) | {"released": {"model": "13M"}}))
+    chosen = json.loads(params(copy, "finetune"))
+    chosen["finetune"] |= {"mode": "head", "layer_decay": 0.5}
+    for task in ("forecast", "forecast-untrained"):
+        finetune(None, copy.root, json.dumps(chosen), task=task)
+    pretrained, tuned, untrained = (
+        load_model(copy.path(kind, run="brainlm").parent).autoencoder
+        for kind in ("model", "forecaster", "untrained_forecaster")
+    )
+    kept = pretrained.encoder.state_dict()
+    assert all(torch.equal(kept[name], w) for name, w in tuned.encoder.state_dict().items())
+    pretrained.initialize(generator(load_config(copy.path("config")).seed, "weights"))
+    begun = dict(pretrained.named_parameters())
+    assert all(
+        not torch.equal(begun[name], w)
+        for name, w in untrained.named_parameters()
+        if name.startswith("encoder") and w.ndim == 2
+    )
+    of_tuned, of_untrained = (
+        copy.path(kind, run="brainlm").with_name("README.md").read_text()
+        for kind in ("forecaster", "untrained_forecaster")
+    )
+    assert "- mode: head" in of_tuned and "must not be passed on" in of_tuned
+    assert "- mode: full" in of_untrained and "are not the weights" in of_untrained
+
+
 def test_without_pretraining_it_begins_at_random_weights(study) -> None:
     """As the pretrained network began, and not where that ended."""
     begun = {}
@@ -279,3 +348,21 @@ def test_without_pretraining_it_begins_at_random_weights(study) -> None:
 def test_a_method_that_is_none_is_named(study) -> None:
     with pytest.raises(InputError, match=r"oracle(.|\n)*persistence"):
         score_forecast("oracle", study.root)
+
+
+@pytest.mark.parametrize("method", ["mean", "ar", "lstm", "zero-shot"])
+def test_windows_without_a_past_are_refused(study, method: str) -> None:
+    chosen = json.loads(params(study, "score-forecast"))
+    chosen["finetune"]["forecast_timepoints"] = WINDOW
+    with pytest.raises(InputError, match="forecast_timepoints is 40"):
+        score_forecast(method, study.root, json.dumps(chosen))
+
+
+@pytest.mark.parametrize("method", ["mean", "ar", "var", "lstm"])
+def test_nobody_to_validate_on_is_told(study, tmp_path, method: str) -> None:
+    copy = Study(shutil.copytree(study.root, tmp_path / "study"))
+    index = copy.path("shards_index")
+    table = pd.read_parquet(index)
+    table[table["split"] != "val"].to_parquet(index)
+    with pytest.raises(DataError, match="val"):
+        score_forecast(method, copy.root)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import logm, sqrtm
+from scipy.spatial.distance import pdist
 from scipy.special import expit
 
-from brainlm.evaluate.baselines.connectivity import connectivity, span_of_train
+from brainlm.evaluate import label_baselines
+from brainlm.evaluate.baselines.connectivity import (
+    connectivity,
+    predict_from_features,
+    span_of_train,
+)
 from brainlm.evaluate.baselines.perceptron import predict_by_perceptron
 from brainlm.evaluate.baselines.simple import as_numbers, predict_from_columns
 from brainlm.evaluate.baselines.support_vectors import predict_by_support_vectors
 from brainlm.evaluate.baselines.tangent import TangentSpace, covariance, geometric_mean
-from brainlm.evaluate.label_scores import compare_errors
+from brainlm.evaluate.cross_validation import TooFewError
+from brainlm.evaluate.label_scores import compare_errors, of_shares, score
 from brainlm.train.label_scores import binary_scores, regression_scores
 
 
@@ -187,3 +196,169 @@ def test_errors_of_several_classes_are_those_of_their_chances() -> None:
     sure, level = np.eye(3)[truth.astype(int)], np.full((6, 3), 1 / 3)
     found = compare_errors({"level": level, "sure": sure}, truth, subjects, "classes", seed=0)
     assert found["sure"]["error_more"] == pytest.approx(-2 / 3)
+
+
+def test_numbered_sites_are_names() -> None:
+    rng = np.random.default_rng(5)
+    sites = rng.choice(["1", "2", "3"], 60)
+    label = (sites == "2") + 0.1 * rng.standard_normal(60)
+    table = pd.DataFrame({"site": sites})
+    groups = [str(number) for number in range(40)]
+    for column in (table, table.astype(int)):
+        guess = predict_from_columns(
+            column[:40], label[:40], groups, column[40:], kind="regression", names=True
+        )
+        assert regression_scores(label[40:], guess)["r2"] > 0.9
+
+
+def _rare(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    truth = (rng.random(600) < 0.08).astype(float)
+    return truth, (2.5 * truth + rng.standard_normal(600))[:, None]
+
+
+def test_chances_of_a_rare_class_are_compared_at_its_frequency() -> None:
+    """What knows something of a rare class is better than its share, though told at level odds."""
+    rng = np.random.default_rng(0)
+    truth, features = _rare(rng)
+    groups = [f"{number:03d}" for number in range(300)]
+    chance = predict_from_features(
+        features[:300], truth[:300], groups, features[300:], kind="binary"
+    )
+    share = truth[:300].mean()
+    guesses = {
+        "model": of_shares(chance, np.array([1 - share, share])),
+        "constant": np.full(300, share),
+    }
+    found = compare_errors(guesses, truth[300:], np.array(groups), "binary", seed=0)["constant"]
+    assert found["error_more"] > 0
+    assert found["p"] < 0.05
+    as_told = {"model": chance, "constant": guesses["constant"]}
+    told = compare_errors(as_told, truth[300:], np.array(groups), "binary", seed=0)["constant"]
+    assert told["error_more"] < 0
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5), st.floats(0.05, 0.95))
+def test_chances_are_brought_to_other_shares_by_bayes(chances: list[float], share: float) -> None:
+    level = np.array(chances)
+    shares = np.array([1 - share, share])
+    of_one = of_shares(level, shares)
+    odds = level / (1 - level) * share / (1 - share)
+    assert of_one == pytest.approx(odds / (1 + odds))
+    of_each = of_shares(np.stack([1 - level, level], axis=1), shares)
+    assert of_each == pytest.approx(np.stack([1 - of_one, of_one], axis=1))
+
+
+@pytest.mark.parametrize("level", [True, False])
+def test_tests_take_each_method_at_the_frequencies_that_it_was_told_for(
+    level: bool,
+) -> None:
+    truth, _ = _rare(np.random.default_rng(1))
+    names = [f"{number:03d}" for number in range(600)]
+    table = pd.DataFrame({"subject": names}, index=names)
+    material = SimpleNamespace(
+        reader=SimpleNamespace(table=table),
+        data=SimpleNamespace(truth=lambda some: truth[300:], n_missing=0, classes=()),
+        train=names[:300],
+        test=names[300:],
+        fitted_on=lambda some: (truth[:300], some),
+        drawn=names[:300],
+        kind="binary",
+        target="rare",
+        seed=0,
+    )
+    share = truth[:300].mean()
+    guesses = {"model": np.full(300, 0.5 if level else share), "constant": np.full(300, share)}
+    found = score(
+        guesses, {}, material, bootstrap=10, as_frequent=() if level else ("model",)
+    ).metrics["tests"]["constant"]
+    assert found["error_more"] == pytest.approx(0, abs=1e-12)
+
+
+def test_chances_of_support_vectors_are_calibrated(cohort) -> None:
+    traits, series = cohort
+    fc = np.stack([connectivity(one) for one in series])
+    groups = [str(number // 2) for number in range(80)]
+    truth = (traits > 0.0).astype(float)
+    chance = predict_by_support_vectors(fc[:80], truth[:80], groups, fc[80:], kind="binary")
+    noise = np.random.default_rng(1).standard_normal(fc.shape).astype(np.float32)
+    of_noise = predict_by_support_vectors(noise[:80], truth[:80], groups, noise[80:], kind="binary")
+    assert ((chance - truth[80:]) ** 2).mean() < 0.05  # the squashed distance: above
+    assert np.abs(of_noise - 0.5).max() < 0.1
+
+
+def test_few_features_of_many_recordings_need_no_products_of_recordings() -> None:
+    """Vectors of 60,000 recordings: the products of all pairs would be 29 GB."""
+    rng = np.random.default_rng(0)
+    many, few = rng.standard_normal((60_000, 6)), rng.standard_normal((5, 6))
+    features, of_test = span_of_train(many.astype(np.float32), few.astype(np.float32))
+    assert features.shape == (60_000, 6)
+    ratio = pdist(of_test) / pdist(few)  # turned, and divided by one number
+    assert ratio == pytest.approx(np.full(10, ratio[0]), rel=1e-4)
+    assert (features**2).sum(axis=1).mean() == pytest.approx(1)
+
+
+def test_what_does_not_vary_is_told_and_not_fitted() -> None:
+    for columns in (0, 3, 30):
+        same = np.ones((10, columns), np.float32)
+        with pytest.raises(TooFewError, match="the same in all train recordings"):
+            span_of_train(same, same)
+
+
+def test_the_reference_is_of_recordings_from_everywhere(monkeypatch) -> None:
+    """Of 399, whose names begin with those of one site, not the first 200."""
+    names = [f"sub-{number:03d}" for number in range(399)]
+    material = SimpleNamespace(drawn=names, reader=SimpleNamespace(series=lambda name: name))
+
+    class AskedError(Exception):
+        pass
+
+    def around(references) -> None:
+        raise AskedError(list(references))
+
+    monkeypatch.setattr(label_baselines, "covariance", lambda series: int(series[4:]))
+    monkeypatch.setattr(label_baselines.TangentSpace, "around", around)
+    with pytest.raises(AskedError) as told:
+        label_baselines.linear_on_tangents(material)
+    chosen = told.value.args[0]
+    assert len(chosen) <= 200
+    assert (chosen[0], chosen[-1]) == (0, 398)
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes"])
+def test_a_class_that_was_not_drawn_is_told(cohort, kind: str) -> None:
+    """Chances of two of three classes would be read as those of the first two."""
+    _, series = cohort
+    names = [f"{number:03d}" for number in range(120)]
+    table = pd.DataFrame({"subject": names}, index=names)
+    labels = dict(zip(names, np.arange(120) % 2 + (kind == "classes"), strict=True))
+    labels["007"] = labels["008"] = 0.0 if kind == "classes" else 1.0
+    if kind == "binary":
+        labels |= dict.fromkeys(set(names) - {"007", "008"}, 0.0)
+    material = label_baselines.Material(
+        SimpleNamespace(table=table, series=lambda name: series[int(name)]),
+        SimpleNamespace(
+            lengths={"train": names[:100], "test": names[100:]},
+            truth=lambda some: np.array([labels[name] for name in some], float),
+        ),
+        target="rare",
+        kind=kind,
+        most=20,
+        seed=0,
+    )
+    assert not {"007", "008"} & set(material.drawn)
+    for method in ("connectivity", "tangent", "svm"):
+        with pytest.raises(TooFewError, match="none of the 20 recordings"):
+            label_baselines.BASELINES[method](material)
+
+
+def test_recordings_without_a_parcel_in_common_have_no_tangent_space() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{number:03d}" for number in range(12)]
+    series = dict(zip(names, rng.standard_normal((12, 60, 6)).astype(np.float32), strict=True))
+    for number, name in enumerate(names):
+        series[name][:, [number % 6, (number + 1) % 6]] = np.nan
+    material = SimpleNamespace(
+        drawn=names, test=names, reader=SimpleNamespace(series=series.__getitem__)
+    )
+    with pytest.raises(TooFewError, match="no parcel has data in all"):
+        label_baselines.linear_on_tangents(material)

@@ -47,3 +47,11 @@ def test_holm_keeps_the_order_and_lies_below_bonferroni(p: list[float]) -> None:
     assert (found <= np.minimum(given_p * len(p), 1) + 1e-12).all()
     order = np.argsort(given_p)
     assert (np.diff(found[order]) >= 0).all()
+
+
+def test_differences_that_are_no_numbers_have_no_p() -> None:
+    differences = np.random.default_rng(0).standard_normal((12, 4))
+    differences[3, 0], differences[4, 1], differences[5, 2] = np.nan, np.inf, -np.inf
+    found = sign_flip_p(differences, seed=0)
+    assert np.isnan(found).tolist() == [True, True, True, False]
+    assert found[3] == sign_flip_p(differences[:, 3:], seed=0)[0]

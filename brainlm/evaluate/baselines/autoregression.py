@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ...train.validation import defined
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +34,13 @@ class AutoRegression:
     coefficients: Floats  # (order, parcels); the first is that of the time point before
 
     def __call__(self, past: Tensor, timepoints: int) -> Tensor:
-        """The `timepoints` after `past`, (windows, parcels, time), step by step."""
+        """The `timepoints` after `past`, (windows, parcels, time), step by step.
+
+        What came before a past that is shorter than the order counts as 0, the mean.
+        """
         weights = torch.from_numpy(self.coefficients.T[:, ::-1].copy()).to(past)
         order = weights.shape[1]
-        seen = past[:, :, -order:]
+        seen = F.pad(past[:, :, -order:], (max(0, order - past.shape[2]), 0))
         for _ in range(timepoints):
             following = (seen[:, :, -order:] * weights).sum(dim=2, keepdim=True)
             seen = torch.cat([seen, following], dim=2)
@@ -57,14 +63,14 @@ def fit_autoregression(
     candidates = {order: AutoRegression(_solve(products, order)) for order in orders}
     errors = {order: error_of(candidate) for order, candidate in candidates.items()}
     best = min(errors, key=errors.__getitem__)
-    tried = {str(order): error for order, error in errors.items()}
-    return candidates[best], {"order": best, "val_mse": tried}
+    tried = {str(order): defined(error) for order, error in errors.items()}
+    return candidates[best], {"order": best, "tried": tried}
 
 
 def lagged_products(series: NDArray[np.floating[Any]], order: int) -> Floats:
     """(parcels, order + 1, order + 1): sums over time of x(t - i) x(t - j)."""
     known = np.nan_to_num(series, nan=0.0).astype(np.float64)
-    length = len(known) - order
+    length = max(0, len(known) - order)  # a shorter recording tells nothing
     lags = np.stack([known[order - lag :][:length] for lag in range(order + 1)])
     by_parcel = lags.transpose(2, 0, 1)  # (parcels, lags, time)
     return np.asarray(by_parcel @ by_parcel.transpose(0, 2, 1))

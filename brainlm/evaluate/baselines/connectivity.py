@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from ..cross_validation import fit_chosen
+from ..cross_validation import TooFewError, fit_chosen
 
 Floats = NDArray[np.float64]
 
@@ -45,13 +45,17 @@ def centred(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floa
 def span_of_train(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """Coordinates of both in the span of the centred train rows; missing pairs are the mean's.
 
-    Features are divided by one common number, so that penalties mean the same in any atlas.
+    Features are divided by one common number, so that penalties mean the same in any atlas. The
+    axes are found from products of rows or of columns, whichever are fewer: vectors of many
+    recordings have few columns. Raises `TooFewError` where nothing varies.
     """
     around, around_test = centred(train, test)
-    values, vectors = np.linalg.eigh(around @ around.T)
-    kept = values > values.max() * 1e-10
-    basis = vectors[:, kept] / np.sqrt(values[kept])
-    axes = around.T @ basis
+    wide = around.shape[1] > len(around)
+    values, vectors = np.linalg.eigh(around @ around.T if wide else around.T @ around)
+    kept = values > values.max(initial=0) * 1e-10
+    if not kept.any():
+        raise TooFewError("what it reads is the same in all train recordings")
+    axes = around.T @ (vectors[:, kept] / np.sqrt(values[kept])) if wide else vectors[:, kept]
     scale = np.sqrt(values[kept].sum() / len(train))
     return around @ axes / scale, around_test @ axes / scale
 

@@ -31,31 +31,40 @@ def predict_from_motion(
 
 
 def predict_from_columns(
-    train: pd.DataFrame, truth: Floats, groups: list[str], test: pd.DataFrame, *, kind: str
+    train: pd.DataFrame,
+    truth: Floats,
+    groups: list[str],
+    test: pd.DataFrame,
+    *,
+    kind: str,
+    names: bool = False,
 ) -> Floats:
-    """Ridge or logistic regression on columns of the table: sites, or age and sex."""
-    own, of_test = as_numbers(train, test)
+    """Ridge or logistic regression on columns of the table: sites (`names`), or age and sex."""
+    own, of_test = as_numbers(train, test, names=names)
     return predict_from_features(own, truth, groups, of_test, kind=kind)
 
 
-def as_numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[Floats, Floats]:
+def as_numbers(
+    train: pd.DataFrame, test: pd.DataFrame, *, names: bool = False
+) -> tuple[Floats, Floats]:
     """Columns as z-scores and, of text, as one number per value; all as the train rows have it.
 
     What is missing is the train rows' mean, with a number that says so; a value that no train row
-    has is none of those known.
+    has is none of those known. With `names` numbers are text as well: site 3 is not between 2
+    and 4.
     """
     own: list[Floats] = []
     of_test: list[Floats] = []
     for name in train:
         for columns, table in ((own, train), (of_test, test)):
-            columns.append(_column_as_numbers(train[name], table[name]))
+            columns.append(_column_as_numbers(train[name], table[name], names))
     return np.hstack(own), np.hstack(of_test)
 
 
-def _column_as_numbers(train: pd.Series, column: pd.Series) -> Floats:
+def _column_as_numbers(train: pd.Series, column: pd.Series, names: bool) -> Floats:
     """(rows, 1 or more)."""
     known = pd.to_numeric(train, errors="coerce")
-    if known.notna().any() and (known.notna() == train.notna()).all():
+    if not names and known.notna().any() and (known.notna() == train.notna()).all():
         spread = known.std(ddof=0) or 1.0
         z = ((pd.to_numeric(column, errors="coerce") - known.mean()) / spread).to_numpy(float)
         parts = [np.nan_to_num(z)] + ([np.isnan(z)] if known.isna().any() else [])

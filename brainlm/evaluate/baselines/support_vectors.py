@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
 from sklearn.svm import SVC, SVR
 
 from ..cross_validation import fit_chosen
@@ -30,8 +31,8 @@ def predict_by_support_vectors(
     """As `connectivity.predict_from_features`, of connectivity itself, NaN where pairs lack.
 
     The kernel (linear, or Gaussian of three widths) and the cost are chosen by cross-validation
-    among train subjects. Classes weigh alike; what is told of them are no calibrated chances, but
-    rises with the distance from the boundary, 0.5 being on it.
+    among train subjects. The chances of classes are those of a logistic regression on how far
+    subjects lie from boundaries that were drawn without them (Platt 1999); classes weigh alike.
     """
     around, around_test = centred(train, test)
     own, cross = around @ around.T, around_test @ around.T
@@ -52,12 +53,18 @@ def predict_by_support_vectors(
     fits = [
         (
             fit_chosen(model, {"C": list(_COSTS)}, kernel, goal, groups, kind=kind, chances=False),
+            kernel,
             of_test,
         )
         for kernel, of_test in kernels
     ]
-    best, shown = max(fits, key=lambda fit: fit[0].best_score_)
+    best, own_kernel, shown = max(fits, key=lambda fit: fit[0].best_score_)
     if kind == "regression":
         return np.asarray(best.predict(shown)) * spread + center
-    decided = best.decision_function(shown)
-    return np.asarray(expit(decided) if kind == "binary" else softmax(decided, axis=1))
+    decided = cross_val_predict(
+        best.best_estimator_, own_kernel, goal, cv=best.cv, method="decision_function"
+    )
+    platt = LogisticRegression(class_weight="balanced", max_iter=1000)
+    platt.fit(decided.reshape(len(goal), -1), goal)
+    chance = platt.predict_proba(best.decision_function(shown).reshape(len(shown), -1))
+    return np.asarray(chance[:, 1] if kind == "binary" else chance)

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ...train.validation import defined
 
 Floats = NDArray[np.float64]
 
@@ -29,8 +32,12 @@ class VectorAutoRegression:
     coefficients: Floats  # (order, parcels, parcels): from a parcel of the past to one that follows
 
     def __call__(self, past: Tensor, timepoints: int) -> Tensor:
-        """The `timepoints` after `past`, (windows, parcels, time), step by step."""
+        """The `timepoints` after `past`, (windows, parcels, time), step by step.
+
+        What came before a past that is shorter than the order counts as 0, the mean.
+        """
         order, parcels, _ = self.coefficients.shape
+        past = F.pad(past, (max(0, order - past.shape[2]), 0))
         weights = torch.from_numpy(self.coefficients.reshape(-1, parcels)).to(past)
         seen = list(past[:, :, -order:].nan_to_num(nan=0.0).unbind(dim=2))
         for _ in range(timepoints):
@@ -61,11 +68,11 @@ def fit_vector_autoregression(
             weights = (vectors / held) @ turned
             candidate = VectorAutoRegression(weights.reshape(order, parcels, parcels))
             error = error_of(candidate)
-            tried[f"order {order}, penalty {penalty:g}"] = error
+            tried[f"order {order}, penalty {penalty:g}"] = defined(error)
             if best is None or error < best[0]:
                 best = (error, candidate, {"order": order, "penalty": penalty})
     assert best is not None
-    return best[1], {**best[2], "val_mse": tried}
+    return best[1], {**best[2], "tried": tried}
 
 
 def _sums(series: Iterable[NDArray[np.floating[Any]]], order: int) -> tuple[Floats, Floats, int]:
@@ -75,7 +82,7 @@ def _sums(series: Iterable[NDArray[np.floating[Any]]], order: int) -> tuple[Floa
     for one in series:
         known = np.nan_to_num(one, nan=0.0).astype(np.float64)
         parcels = known.shape[1]
-        length = len(known) - order
+        length = max(0, len(known) - order)
         lags = np.hstack([known[order - lag :][:length] for lag in range(1, order + 1)])
         past = past + lags.T @ lags
         following = following + lags.T @ known[order:]
