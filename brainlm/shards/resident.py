@@ -76,7 +76,8 @@ def device_resident(
         raise ResourceError(
             f"The {split} split takes {needed / 1e9:.2f} GB, {device} has {free / 1e9:.2f} GB free",
             file=reader.index_path,
-            fix="use ShardDataset with workers, or a smaller dtype (float16 halves float32)",
+            fix="set pretrain.data: auto or mmap (in your own code: ShardDataset with workers), or "
+            "store a smaller dtype (float16 halves float32)",
         )
     lengths = reader.lengths(split)
     ends = np.cumsum(list(lengths.values()), dtype=np.int64).tolist()

@@ -249,5 +249,6 @@ def test_no_window_reaches_into_the_next_recording(reader) -> None:
 def test_what_does_not_fit_is_refused_beforehand(reader, monkeypatch) -> None:
     assert module._free_bytes(torch.device("cpu")) > 2**20
     monkeypatch.setattr(module, "_free_bytes", lambda device: bytes_needed(reader, "train"))
-    with pytest.raises(ResourceError, match=r"train split takes 0\.00 GB, cpu has"):
+    with pytest.raises(ResourceError, match=r"train split takes 0\.00 GB, cpu has") as caught:
         device_resident(reader, "train", "cpu")
+    assert "pretrain.data: auto or mmap" in str(caught.value.fix)
