@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Of the val split: windows that are guessed, recordings on the map.
 WINDOWS, RECORDINGS = 16, 256
+_FEWEST_ON_MAP = 3
 
 
 class Gallery:
@@ -163,7 +164,9 @@ def show_parcels(gallery: Gallery, step: int, measured: Measured) -> None:
 def show_map(
     gallery: Gallery, step: int, vectors: Any, colored_by: str | None, values: Sequence[Any]
 ) -> None:
-    """Recordings by what CLS says of them."""
+    """Recordings by what CLS says of them; fewer than three make no map."""
+    if len(vectors) < _FEWEST_ON_MAP:
+        return
     from ..report import training_figures as draw
     from ..report.projection import two_dimensions
 

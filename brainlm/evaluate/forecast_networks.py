@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .baselines import latent_ode, lstm, neural_ode
 from .baselines.networks import ForecastNetwork
 from .forecasters import Horizon
 from .forecasts import forecast_error
+from .trials import best_of
 
 #: Method -> its network, made of parcels and a size, and (size, peak rate) to choose from.
 NETWORKS: dict[str, tuple[Callable[[int, int], ForecastNetwork], Sequence[tuple[int, float]]]] = {
@@ -119,20 +120,23 @@ def fit_network(
     for split, lengths in (("train", train), ("val", val)):
         check_any_window(lengths, horizon.window, split)
     long_enough = {name: length for name, length in train.items() if length >= horizon.window}
-    best: ForecastNetwork | None = None
-    chosen: dict[str, Any] = {}
-    tried: dict[str, float] = {}
-    for size, rate in settings if search else settings[:1]:
-        name = f"size-{size}-rate-{rate:g}"
+    chosen: dict[str, dict[str, Any]] = {}
+
+    def trial(name: str, size: int, rate: float) -> tuple[ForecastNetwork, float]:
         network = _made(make, horizon.device, (reader.n_parcels, size), (seed, method, size, rate))
         task = NetworkTask(network, reader, long_enough, even_windows(val, horizon.window), horizon)
-        pace = NetworkPace(epochs, patience, horizon.batch_size, rate)
-        row = tune(task, pace, seed, around(name))
-        tried[name] = row["val_loss"]
-        if best is None or row["val_loss"] < min(list(tried.values())[:-1]):
-            best, chosen = network, {"size": size, "rate": rate, "epoch": row["epoch"]}
-    assert best is not None
-    return best.eval(), {**chosen, "tried": tried}
+        row = tune(
+            task, NetworkPace(epochs, patience, horizon.batch_size, rate), seed, around(name)
+        )
+        chosen[name] = {"size": size, "rate": rate, "epoch": row["epoch"]}
+        return network, row["val_loss"]
+
+    names = {
+        f"size-{size}-rate-{rate:g}": (size, rate)
+        for size, rate in (settings if search else settings[:1])
+    }
+    network, best, tried = best_of({name: partial(trial, name, *of) for name, of in names.items()})
+    return network.eval(), {**chosen[best], "tried": tried}
 
 
 def _made(

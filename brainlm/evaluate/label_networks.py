@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..train.tuning import Circumstances, tune
 from ..train.validation import Measured
 from .baselines.recording_networks import NETWORKS, RecordingNetwork, graph_of
 from .forecast_networks import NetworkPace
+from .trials import best_of
 
 Floats = NDArray[np.float64]
 
@@ -133,24 +134,24 @@ def predict_by_network(
     `around` tells the circumstances of the setting of a name (its folder of checkpoints).
     """
     graph = _graph(reader, sorted(data.lengths["train"]))
-    best: RecordingTask | None = None
-    tried: dict[str, float] = {}
-    chosen: dict[str, Any] = {}
-    for rate in _RATES if search else _RATES[:1]:
+    loss_of = loss_function(kind, data, class_weights)
+    chosen: dict[str, dict[str, Any]] = {}
+
+    def trial(name: str, rate: float) -> tuple[RecordingTask, float]:
         with torch.random.fork_rng():
             torch.manual_seed(generator(seed, method, rate).initial_seed())
-            network = NETWORKS[method](reader.n_parcels, window, len(data.classes) or 1, graph).to(
-                device
-            )
-        loss_of = loss_function(kind, data, class_weights)
-        task = RecordingTask(network, reader, data, kind, loss_of, window, pace.batch_size, device)
-        row = tune(task, pace.at(rate), seed, around(f"rate-{rate:g}"))
-        if best is None or row["val_loss"] < min(tried.values()):
-            best, chosen = task, {"rate": rate, "epoch": row["epoch"]}
-        tried[f"rate-{rate:g}"] = row["val_loss"]
-    assert best is not None
-    names, outputs = best.outputs("test")
-    return names, data.to_label(kind, outputs), {**chosen, "val_loss": tried}
+            network = NETWORKS[method](reader.n_parcels, window, len(data.classes) or 1, graph)
+        task = RecordingTask(
+            network.to(device), reader, data, kind, loss_of, window, pace.batch_size, device
+        )
+        row = tune(task, pace.at(rate), seed, around(name))
+        chosen[name] = {"rate": rate, "epoch": row["epoch"]}
+        return task, row["val_loss"]
+
+    rates = {f"rate-{rate:g}": rate for rate in (_RATES if search else _RATES[:1])}
+    task, best, tried = best_of({name: partial(trial, name, rate) for name, rate in rates.items()})
+    names, outputs = task.outputs("test")
+    return names, data.to_label(kind, outputs), {**chosen[best], "tried": tried}
 
 
 def _graph(reader: ShardReader, train: Sequence[str]) -> Tensor:

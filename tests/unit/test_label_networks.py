@@ -60,7 +60,7 @@ def test_a_planted_score_is_found(reader, tmp_path, method) -> None:
     names, guess, chosen = _predict(method, reader, data, tmp_path)
     assert names == sorted(data.lengths["test"])
     assert regression_scores(data.truth(names), guess)["r2"] > 0.3
-    assert set(chosen) == {"rate", "epoch", "val_loss"}
+    assert set(chosen) == {"rate", "epoch", "tried"}
 
 
 def test_a_class_is_told_by_its_chance(reader, tmp_path) -> None:
