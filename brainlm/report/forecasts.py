@@ -104,15 +104,16 @@ def _draw(axes: Axes, by_step: list[dict[str, Any]], metric: str, name: str, *, 
 
 def _mark(axes: Axes, methods: Mapping[str, Any], order: list[str]) -> None:
     """A row of squares for each tested method, below the curves."""
-    tested = [name for name in order if methods[name].get("p_holm_by_step")]
+    found = {name: methods[name].get("p_holm_by_step") or [] for name in order}
+    tested = [name for name in order if any(p is not None for p in found[name])]
     if not tested:
         return
     low, high = axes.get_ylim()
     row = 0.035 * (high - low)
     axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
     for place, name in enumerate(tested, start=1):
-        p = methods[name]["p_holm_by_step"]
-        steps = [step for step, one in enumerate(p, 1) if one is not None and one < _SIGNIFICANT]
+        p = enumerate(found[name], start=1)
+        steps = [step for step, one in p if one is not None and one < _SIGNIFICANT]
         level = low - place * row
         axes.plot(steps, [level] * len(steps), "s", color=METHODS[name][1], markersize=3)
     axes.set_ylim(low - (len(tested) + 1) * row, high)
