@@ -76,7 +76,8 @@ NETWORK = {
 }
 MASK_RATIO = 0.75
 PRETRAIN = {"epochs": 60, "batch_size": 16, "learning_rate": 2e-3, "precision": "float32"}
-FORECAST = {"epochs": 5, "batch_size": 16, "learning_rate": 1e-3, "forecast_timepoints": 10}
+FORECAST = {"batch_size": 16, "learning_rate": 1e-3, "forecast_timepoints": 10}
+FORECAST_EPOCHS = (5, 40)
 
 
 def main(seeds: tuple[int, ...] = SEEDS) -> None:
@@ -117,7 +118,8 @@ def _measure(folder: Path, seed: int, device: torch.device) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, start in (("pretrained", pretrained), ("untrained", untrained)):
         own = (reader, start, seed, folder / name, device)
-        found[f"forecast: {name}"] = _forecast(*own)
+        for epochs in FORECAST_EPOCHS:
+            found[f"forecast, {epochs} epochs: {name}"] = _forecast(*own, epochs)
         for label in TUNED:
             found[f"{label}, fine-tuned: {name}"] = _finetune(*own, label)
         vectors = _vectors(reader, start.to(device).eval())
@@ -214,15 +216,20 @@ def _around(folder: Path) -> Circumstances:
 
 
 def _forecast(
-    reader: ShardReader, start: MaskedAutoencoder, seed: int, folder: Path, device: torch.device
+    reader: ShardReader,
+    start: MaskedAutoencoder,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    epochs: int,
 ) -> float:
     """R2 of all entries of the future."""
-    settings = read_finetune(Finetune(**FORECAST).model_dump(mode="json"))
+    settings = read_finetune(Finetune(**FORECAST, epochs=epochs).model_dump(mode="json"))
     model = build_model(start.config, reader.parcels)
     assert isinstance(model, MaskedAutoencoder)
     model.load_state_dict(start.state_dict())
     model.to(device)
-    around = _around(folder / "forecast")
+    around = _around(folder / f"forecast-{epochs}")
     finetune_forecast(model, reader, settings, seed=seed, around=around)
     windows = even_windows(reader.lengths("test"), start.config.timepoints)
     return forecast_scores(forecast_task(model, reader, settings), windows)["r2"]
