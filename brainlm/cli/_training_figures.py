@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,9 @@ _FEWEST_ON_MAP = 3
 class Gallery:
     """Where pictures go. One that fails is told of once and passed over."""
 
-    def __init__(self, folder: Path, trackers: Trackers, *, first: bool):
-        """Only the first process draws."""
-        self.folder, self.first = folder, first
+    def __init__(self, folder: Path, trackers: Trackers, *, first: bool, shown: Path | None = None):
+        """Only the first process draws. `shown`: a second place, which trainings share."""
+        self.folder, self.first, self.shown = folder, first, shown
         #: The step at which trackers are shown an older one: they take nothing of the past.
         self.now: int | None = None
         self._trackers, self._told = trackers, False
@@ -48,10 +49,28 @@ class Gallery:
             contents = {"png": to_full_png(figure)}  # first: an SVG leaves the figure at 72 dpi
             contents["svg"] = to_svg(figure).encode()
             for suffix, content in contents.items():
-                with atomic_path(self.folder / f"{name}.{suffix}") as temporary:
-                    temporary.write_bytes(content)
+                for place in (self.folder, *([self.shown] if self.shown else [])):
+                    with atomic_path(place / f"{name}.{suffix}") as temporary:
+                        temporary.write_bytes(content)
             kept, now = ("", step) if self.now is None else ("kept/", self.now)
             self._trackers.figure(kept + name, now, contents["png"])
+
+    def show(self) -> None:
+        """Let `shown` hold this training's pictures and no others.
+
+        One that was finished before draws nothing more, and another's may have come there since.
+        """
+        from ..files import atomic_path
+
+        if not (self.first and self.shown and self.folder.is_dir()):
+            return
+        with self.passing_over_faults():
+            for other in self.shown.glob("*.*"):
+                if not (self.folder / other.name).exists():
+                    other.unlink()
+            for own in self.folder.glob("*.*"):
+                with atomic_path(self.shown / own.name) as temporary:
+                    shutil.copyfile(own, temporary)
 
     @contextlib.contextmanager
     def passing_over_faults(self) -> Iterator[None]:

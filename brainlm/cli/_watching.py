@@ -46,7 +46,12 @@ def watched(
     from ._training_figures import Gallery, pretraining_figures
 
     with tracked(run, checkpoints.folder, settings.run, first=ranks.first) as trackers:
-        gallery = Gallery(run.path("model").parent / "figures", trackers, first=ranks.first)
+        gallery = Gallery(
+            checkpoints.folder / "figures",
+            trackers,
+            first=ranks.first,
+            shown=run.path("model").parent / "figures",
+        )
         yield (
             trackers,
             pretraining_figures(
@@ -59,6 +64,7 @@ def watched(
                 most=tracking_of(run).figures,
             ),
         )
+        gallery.show()
 
 
 @contextlib.contextmanager

@@ -290,3 +290,26 @@ def test_a_picture_of_an_older_epoch_is_shown_as_of_now(tmp_path) -> None:
     assert "step 6" in (tmp_path / "figures/parcels.svg").read_text()
     Gallery(tmp_path / "others", trackers, first=False).hang("parcels", 1, pytest.fail)
     assert not (tmp_path / "others").exists()
+
+
+def test_a_finished_training_shows_its_own_pictures_again(tmp_path) -> None:
+    """Another one has drawn in the meantime, and one picture more."""
+    trackers = Trackers([], tmp_path / "log", print)
+    shown = tmp_path / "figures"
+
+    def gallery(name: str) -> Gallery:
+        return Gallery(tmp_path / name, trackers, first=True, shown=shown)
+
+    def chart(title: str):
+        return lambda: draw.parcel_histogram(RNG.normal(0.3, 0.1, 50), title)
+
+    gallery("one").hang("parcels", 1, chart("the one"))
+    assert "the one" in (shown / "parcels.svg").read_text()
+    for name in ("parcels", "map"):
+        gallery("other").hang(name, 1, chart("the other"))
+    assert "the other" in (shown / "parcels.svg").read_text()
+    gallery("one").show()
+    assert sorted(path.name for path in shown.iterdir()) == ["parcels.png", "parcels.svg"]
+    assert "the one" in (shown / "parcels.svg").read_text()
+    Gallery(tmp_path / "none drawn", trackers, first=True, shown=shown).show()
+    assert len(list(shown.iterdir())) == 2

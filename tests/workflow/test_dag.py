@@ -394,7 +394,7 @@ def test_runs_of_other_pipelines_are_adopted(
     tmp_path: Path, kind: str, settings: str, rules: set[str]
 ) -> None:
     make_study(tmp_path, 3, kind)
-    planned = counts(snakemake(tmp_path, "--config", settings))
+    planned = counts(snakemake(tmp_path, "--config", settings, "networks={methods: []}"))
     assert {rule for rule, number in planned.items() if number == 3} == rules
     atlas = "prepare_atlas" if kind == "volume" else "prepare_atlas_table"
     for rule in (atlas, "select_cohort", "fit_scaler", "index_shards", "write_report", "draw_qc"):
@@ -414,7 +414,8 @@ def test_an_engine_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> Non
 def test_fmriprep_runs_before_its_files_are_adopted(tmp_path: Path) -> None:
     make_study(tmp_path, 3)
     options = ("engine=fmriprep", "space={template: MNI152NLin6Asym}")
-    planned = counts(snakemake(tmp_path, "--config", *options, "denoise={method: motion24}"))
+    options += ("denoise={method: motion24}", "networks={methods: []}")
+    planned = counts(snakemake(tmp_path, "--config", *options))
     three = {"run_fmriprep", "adopt_bold", "denoise_bold", "parcellate_bold"}
     assert {rule for rule, number in planned.items() if number == 3} == three
     assert "estimate_motion" not in planned
