@@ -9,10 +9,13 @@ import typer
 from ._console import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
+    from ..train.runtime import StopRequest
+    from ..train.tuning import Circumstances
     from ._stage import StageRun
 
 TargetOption = Annotated[
@@ -58,6 +61,36 @@ def window_of(run: StageRun, reader: ShardReader) -> int:
     if run.params["released"]["source"]:
         return open_model(run, "model", reader).config.timepoints
     return int(run.params["model"]["timepoints"])
+
+
+def trials(
+    run: StageRun,
+    section: str,
+    folder: Path,
+    learned: tuple[Any, ...],
+    machine: dict[str, Any],
+    stop: StopRequest,
+) -> Callable[[str], Circumstances]:
+    """The circumstances of each setting, by its name, of a network that is trained from nothing.
+
+    Its checkpoints lie below `folder`, told apart by all that decides them: what is `learned`, the
+    options of `section` but for the methods, data, code, machine.
+    """
+    from ..provenance import sha256_json
+    from ..train.checkpointing import Checkpoints
+    from ..train.tuning import Circumstances
+
+    options = {name: value for name, value in run.params[section].items() if name != "methods"}
+    made_of = [*learned, options, run.params["seed"], run.sources, run.code, machine]
+    fingerprint = sha256_json(made_of)[:16]
+
+    def around(name: str) -> Circumstances:
+        say(f"{folder.name}, {name.replace('-', ' ')}")
+        checkpoints = Checkpoints.below(folder / name, fingerprint, say)
+        every = run.params["pretrain"]["checkpoint_every"]
+        return Circumstances(checkpoints, tell_epochs, stop, checkpoint_every=every)
+
+    return around
 
 
 def tell_epochs(row: dict[str, Any]) -> None:

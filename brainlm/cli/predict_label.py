@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 from ._training import TargetOption
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..train.runtime import StopRequest
-    from ..train.tuning import Circumstances
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +39,7 @@ def predict_label(
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import read_finetune
-    from ._training import open_shards, window_of
+    from ._training import open_shards, trials, window_of
 
     if method not in NETWORKS:
         raise InputError(f"There is no network {method}", fix=f"take one of {', '.join(NETWORKS)}")
@@ -64,6 +58,9 @@ def predict_label(
     window = window_of(run, reader)
     data = labelled_data(reader, wanted, window)
     options = run.params["networks"]
+    asked = [one for one in run.params["finetune"]["targets"] if one["name"] == target]
+    learned = (method, window, asked, settings.class_weights)
+    folder = run.path("label_network").parent / "checkpoints" / method
     with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
         names, predictions, chosen = predict_by_network(
             method,
@@ -76,7 +73,7 @@ def predict_label(
             search=options["search"],
             seed=run.params["seed"],
             device=device,
-            around=_around(run, target, method, machine, stop),
+            around=trials(run, "networks", folder, learned, machine, stop),
         )
     columns = predictions[:, None] if predictions.ndim == 1 else predictions
     table = pd.DataFrame(columns, columns=[f"guess_{place}" for place in range(columns.shape[1])])
@@ -85,28 +82,3 @@ def predict_label(
     with run.output("label_network", about=about) as path:
         table.to_parquet(path, index=False)
     say(f"{target} by {method}: {run.study.relative(run.path('label_network'))}")
-
-
-def _around(
-    run: StageRun, target: str, method: str, machine: dict[str, Any], stop: StopRequest
-) -> Callable[[str], Circumstances]:
-    """The circumstances of each setting: its checkpoints, by all that decides them."""
-    from ..provenance import sha256_json
-    from ..train.checkpointing import Checkpoints
-    from ..train.tuning import Circumstances
-    from ._training import tell_epochs
-
-    how = {name: value for name, value in run.params["networks"].items() if name != "methods"}
-    finetune = run.params["finetune"]
-    asked = [one for one in finetune["targets"] if one["name"] == target]
-    made_of = [method, how, asked, finetune["class_weights"], run.params["seed"]]
-    fingerprint = sha256_json([*made_of, run.sources, run.code, machine])[:16]
-    folder = run.path("label_network").parent / "checkpoints" / method
-
-    def around(name: str) -> Circumstances:
-        checkpoints = Checkpoints.below(folder / name, fingerprint, say)
-        every = run.params["pretrain"]["checkpoint_every"]
-        say(f"{method}, {name.replace('-', ' ')}")
-        return Circumstances(checkpoints, tell_epochs, stop, checkpoint_every=every)
-
-    return around

@@ -10,15 +10,12 @@ from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from ..evaluate.forecasters import Horizon
     from ..evaluate.forecasts import Forecaster
     from ..shards.reader import ShardReader
     from ..train.runtime import StopRequest
-    from ..train.tuning import Circumstances
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +89,7 @@ def _method(
     from ..evaluate.forecast_networks import NETWORKS, fit_network
     from ..evaluate.forecasters import LINEAR, Horizon, ModelForecaster, fit_linear
     from ..layout import FORECAST_MODELS
-    from ._training import open_model, window_of
+    from ._training import open_model, trials, window_of
 
     known = (*FORECAST_MODELS, *LINEAR, *NETWORKS)
     if method not in known:
@@ -107,6 +104,7 @@ def _method(
     if method in LINEAR:
         forecaster, chosen = fit_linear(method, reader, horizon)
         return forecaster, horizon, chosen
+    folder = run.path("forecast_sums").parent / "checkpoints" / method
     network, chosen = fit_network(
         method,
         reader,
@@ -115,30 +113,6 @@ def _method(
         patience=options["patience"],
         search=options["search"],
         seed=run.params["seed"],
-        around=_around(run, method, horizon, machine, stop),
+        around=trials(run, "forecasts", folder, (method, horizon.window, future), machine, stop),
     )
     return network, horizon, chosen
-
-
-def _around(
-    run: StageRun, method: str, horizon: Horizon, machine: dict[str, Any], stop: StopRequest
-) -> Callable[[str], Circumstances]:
-    """The circumstances of each setting of a network: its checkpoints, by all that decides them."""
-    from ..provenance import sha256_json
-    from ..train.checkpointing import Checkpoints
-    from ..train.tuning import Circumstances
-    from ._training import tell_epochs
-
-    how = {name: value for name, value in run.params["forecasts"].items() if name != "methods"}
-    shape = (horizon.window, horizon.future)
-    made_of = (method, how, shape, run.params["seed"], run.sources, run.code, machine)
-    folder = run.path("forecast_sums").parent / "checkpoints" / method
-    fingerprint = sha256_json(list(made_of))[:16]
-
-    def around(name: str) -> Circumstances:
-        checkpoints = Checkpoints.below(folder / name, fingerprint, say)
-        every = run.params["pretrain"]["checkpoint_every"]
-        say(f"{method}, {name.replace('-', ' ')}")
-        return Circumstances(checkpoints, tell_epochs, stop, checkpoint_every=every)
-
-    return around

@@ -149,3 +149,15 @@ def test_predictions_of_other_recordings_are_refused(study, tmp_path) -> None:
 def test_a_network_that_is_none_is_named(study) -> None:
     with pytest.raises(InputError, match="oracle"):
         predict_label("score", "oracle", study.root)
+
+
+def test_networks_of_other_windows_are_not_taken_up(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    predict_label("score", "lstm", copy.root)
+    folder = copy.path("label_network", run="brainlm", target="score", method="lstm").parent
+    before = {path.name for path in folder.glob("checkpoints/lstm/*/*")}
+    config = json.loads(copy.path("config").read_text())
+    config["model"]["overrides"]["timepoints"] = 20
+    copy.path("config").write_text(json.dumps(config))
+    predict_label("score", "lstm", copy.root)
+    assert len({path.name for path in folder.glob("checkpoints/lstm/*/*")} - before) == 1
