@@ -34,7 +34,7 @@ def predict_label(
 
     from ..errors import InputError
     from ..evaluate.baselines.recording_networks import NETWORKS
-    from ..evaluate.forecast_networks import NetworkPace
+    from ..evaluate.from_nothing import NetworkPace
     from ..evaluate.label_networks import predict_by_network
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up, stop_signals

@@ -7,7 +7,7 @@ same validation windows to stop by and to choose by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from .baselines import latent_ode, lstm, neural_ode
 from .baselines.networks import ForecastNetwork
 from .forecasters import Horizon
 from .forecasts import forecast_error
+from .from_nothing import NetworkPace, NetworkTask
 from .trials import best_of
 
 #: Method -> its network, made of parcels and a size, and (size, peak rate) to choose from.
@@ -36,23 +37,8 @@ NETWORKS: dict[str, tuple[Callable[[int, int], ForecastNetwork], Sequence[tuple[
 }
 
 
-@dataclass(frozen=True)
-class NetworkPace:
-    """How a network trained from nothing learns: what `tuning.tune` asks for."""
-
-    epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-
-    def at(self, rate: float) -> NetworkPace:
-        """The same at another peak rate."""
-        return replace(self, learning_rate=rate)
-
-
 @dataclass(frozen=True, eq=False)
-class NetworkTask:
+class ForecastNetworkTask(NetworkTask):
     """Learning to forecast from nothing: what `tuning.tune` asks for."""
 
     model: ForecastNetwork
@@ -60,24 +46,11 @@ class NetworkTask:
     train: Mapping[str, int]
     val_windows: Sequence[Window]
     horizon: Horizon
-    autoencoder = None
 
     @property
     def window(self) -> int:
         """Past and future together."""
         return self.horizon.window
-
-    @property
-    def usual_rate(self) -> float:
-        """Each of their settings says its own."""
-        raise NotImplementedError
-
-    def choose_learners(self, seed: int) -> None:
-        """All weights learn."""
-
-    def rate_share(self, name: str) -> float:
-        """All alike."""
-        return 1.0
 
     def fetch(self, windows: Sequence[Window], rows: Sequence[int], key: object) -> Tensor:
         """The windows of these rows, as the shards hold them; nothing is drawn."""
@@ -124,10 +97,10 @@ def fit_network(
 
     def trial(name: str, size: int, rate: float) -> tuple[ForecastNetwork, float]:
         network = _made(make, horizon.device, (reader.n_parcels, size), (seed, method, size, rate))
-        task = NetworkTask(network, reader, long_enough, even_windows(val, horizon.window), horizon)
-        row = tune(
-            task, NetworkPace(epochs, patience, horizon.batch_size, rate), seed, around(name)
-        )
+        val_windows = even_windows(val, horizon.window)
+        task = ForecastNetworkTask(network, reader, long_enough, val_windows, horizon)
+        pace = NetworkPace(epochs, patience, horizon.batch_size, rate)
+        row = tune(task, pace, seed, around(name))
         chosen[name] = {"size": size, "rate": rate, "epoch": row["epoch"]}
         return network, row["val_loss"]
 

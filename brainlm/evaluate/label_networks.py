@@ -27,7 +27,7 @@ from ..train.task import Loss
 from ..train.tuning import Circumstances, tune
 from ..train.validation import Measured
 from .baselines.recording_networks import NETWORKS, RecordingNetwork, graph_of
-from .forecast_networks import NetworkPace
+from .from_nothing import NetworkPace, NetworkTask
 from .trials import best_of
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ class Fetched(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class RecordingTask:
+class RecordingTask(NetworkTask):
     """Learning a label from nothing: what `tuning.tune` asks for."""
 
     model: RecordingNetwork
@@ -57,24 +57,11 @@ class RecordingTask:
     window: int
     batch_size: int
     device: torch.device
-    autoencoder = None
 
     @property
     def train(self) -> Mapping[str, int]:
         """Recordings of the train split that have the label."""
         return self.data.lengths["train"]
-
-    @property
-    def usual_rate(self) -> float:
-        """The first of those to choose from."""
-        return _RATES[0]
-
-    def choose_learners(self, seed: int) -> None:
-        """All weights learn."""
-
-    def rate_share(self, name: str) -> float:
-        """All alike."""
-        return 1.0
 
     def fetch(self, windows: Sequence[Window], rows: Sequence[int], key: object) -> Fetched:
         """The windows of these rows, as the shards hold them; nothing is drawn."""

@@ -16,7 +16,7 @@ from brainlm.cli.predict_label import predict_label
 from brainlm.cli.pretrain import pretrain
 from brainlm.errors import DataError, InputError, NotMadeError
 from brainlm.evaluate.baselines.recording_networks import NETWORKS, graph_of
-from brainlm.evaluate.forecast_networks import NetworkPace
+from brainlm.evaluate.from_nothing import NetworkPace
 from brainlm.evaluate.label_networks import predict_by_network
 from brainlm.shards.reader import ShardReader
 from brainlm.train.label_scores import binary_scores, regression_scores
