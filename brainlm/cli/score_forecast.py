@@ -45,7 +45,7 @@ def score_forecast(
     finetune`.
     """
     from ..evaluate.forecasts import forecast_error, forecast_table
-    from ..shards.sampler import check_any_window, even_windows
+    from ..shards.sampler import even_windows
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.validation import defined
     from ._training import open_shards
@@ -62,13 +62,10 @@ def score_forecast(
     machine = describe(device, threads)
     with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
         forecaster, horizon, chosen = _method(run, method, reader, device, machine, stop)
-    tested, watched = (reader.lengths(split) for split in ("test", "val"))
-    for split, lengths in (("val", watched), ("test", tested)):
-        check_any_window(lengths, horizon.window, split)
-    how = horizon.how
-    val = even_windows(watched, horizon.window)
-    chosen = {**chosen, "val_mse": defined(forecast_error(forecaster, reader, val, **how))}
-    table = forecast_table(forecaster, reader, even_windows(tested, horizon.window), **how)
+    val, test = (even_windows(reader.lengths(split), horizon.window) for split in ("val", "test"))
+    error = forecast_error(forecaster, reader, val, **horizon.how)
+    chosen = {**chosen, "val_mse": defined(error)}
+    table = forecast_table(forecaster, reader, test, **horizon.how)
     about = {**machine, "Method": method, "Chosen": chosen}
     with run.output("forecast_sums", about=about) as path:
         table.to_parquet(path, index=False)
@@ -99,8 +96,10 @@ def _method(
     if method in FORECAST_MODELS:
         loaded = open_model(run, FORECAST_MODELS[method], reader)
         horizon = Horizon(loaded.config.timepoints, future, options["batch_size"], device)
+        _check_windows(reader, horizon)
         return ModelForecaster(loaded.autoencoder.to(device)), horizon, {}
     horizon = Horizon(window_of(run, reader), future, options["batch_size"], device)
+    _check_windows(reader, horizon)
     if method in LINEAR:
         forecaster, chosen = fit_linear(method, reader, horizon)
         return forecaster, horizon, chosen
@@ -116,3 +115,11 @@ def _method(
         around=trials(run, "forecasts", folder, (method, horizon.window, future), machine, stop),
     )
     return network, horizon, chosen
+
+
+def _check_windows(reader: ShardReader, horizon: Horizon) -> None:
+    """Refuse what cannot be scored in the end, before a network is trained for it."""
+    from ..shards.sampler import check_any_window
+
+    for split in ("val", "test"):
+        check_any_window(reader.lengths(split), horizon.window, split)

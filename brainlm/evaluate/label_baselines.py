@@ -74,6 +74,11 @@ class Material:
         )
         return own, other
 
+    @cached_property
+    def span(self) -> tuple[Floats, Floats]:
+        """Connectivity of the same, as coordinates among the drawn recordings."""
+        return span_of_train(*self.connectivity)
+
 
 def groups_of(reader: ShardReader, names: Sequence[str]) -> list[str]:
     """Whose recordings these are: cross-validation keeps a subject together."""
@@ -88,7 +93,7 @@ def constant(given: Material) -> Floats:
 
 def linear_on_connectivity(given: Material) -> Floats:
     """Ridge or logistic regression."""
-    features, of_test = span_of_train(*given.connectivity)
+    features, of_test = given.span
     truth, owners = given.fitted_on(given.drawn)
     return predict_from_features(features, truth, owners, of_test, kind=given.kind)
 
@@ -102,7 +107,7 @@ def support_vectors_on_connectivity(given: Material) -> Floats:
 
 def perceptron_on_connectivity(given: Material) -> Floats:
     """Networks of one hidden layer."""
-    features, of_test = span_of_train(*given.connectivity)
+    features, of_test = given.span
     truth, owners = given.fitted_on(given.drawn)
     return predict_by_perceptron(features, truth, owners, of_test, kind=given.kind, seed=given.seed)
 
