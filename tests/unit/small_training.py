@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,30 @@ STEPS = 12  # 4 epochs of ceil(5 / 2) steps
 
 class KilledError(Exception):
     """Stands for SIGKILL: nothing in the loop catches it."""
+
+
+def train_through_kills(
+    reader, folder: Path, seed: int, between: tuple[int, int], **given
+) -> tuple[object, int]:
+    """What `train` ends with, killed again and again after so many rows of the log; and how often.
+
+    The row is drawn by `seed`, from the first to the last of `between`.
+    """
+    draw = random.Random(seed)
+    kills = 0
+    while True:
+        left = draw.randint(*between)
+
+        def report(row) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KilledError
+
+        try:
+            return train(reader, folder, report=report, **given), kills
+        except KilledError:
+            kills += 1
 
 
 def with_(**changes) -> PretrainSettings:

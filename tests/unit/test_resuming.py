@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from brainlm.shards.reader import ShardReader
 from brainlm.train.checkpointing import best_step
 from brainlm.train.runtime import InterruptedTrainingError, stop_signals
 
-from .small_training import SPLITS, STEPS, KilledError, train, with_
+from .small_training import SPLITS, STEPS, KilledError, train, train_through_kills, with_
 from .synthetic_cohort import make_shards, write_study
 
 
@@ -54,22 +53,7 @@ def all_options(reader, request, tmp_path_factory):
 def test_killed_at_random_steps_it_ends_with_the_same_bytes(
     reader, unbroken, tmp_path, seed
 ) -> None:
-    draw = random.Random(seed)
-    kills = 0
-    while True:
-        left = draw.randint(1, 5)
-
-        def report(row) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise KilledError
-
-        try:
-            result = train(reader, tmp_path, report=report)
-            break
-        except KilledError:
-            kills += 1
+    result, kills = train_through_kills(reader, tmp_path, seed, (1, 5))
     assert kills >= 2
     assert result == unbroken
 
@@ -80,22 +64,7 @@ def test_masters_and_running_means_survive_being_killed(
     reader, all_options, tmp_path, seed
 ) -> None:
     settings, expected = all_options
-    draw = random.Random(seed)
-    kills = 0
-    while True:
-        left = draw.randint(2, 6)
-
-        def report(row) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise KilledError
-
-        try:
-            result = train(reader, tmp_path, settings=settings, report=report)
-            break
-        except KilledError:
-            kills += 1
+    result, kills = train_through_kills(reader, tmp_path, seed, (2, 6), settings=settings)
     assert kills >= 2
     assert result == expected
 
