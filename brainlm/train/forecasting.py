@@ -63,10 +63,7 @@ class ForecastTask(PretrainedTask):
     def loss(self, trained: nn.Module, fetched: Tensor) -> Loss:
         """Mean squared error over the future's entries with data."""
         signal = self._source.signal(fetched)
-        truth = signal[:, :, -self.model.timepoints :]
-        known = ~truth.isnan()
-        error = torch.where(known, trained(signal) - truth, 0.0).float()
-        return Loss(error.square().sum(), known.sum())
+        return squared_error(trained(signal), signal[:, :, -self.model.timepoints :])
 
     def validate(self, ranks: Ranks = ALONE) -> Measured:
         """How good the forecasts of fixed windows are."""
@@ -82,12 +79,19 @@ class ForecastTask(PretrainedTask):
         return MappedSource(self.reader, length, device)
 
 
-def last_value(signal: Tensor, timepoints: int) -> Tensor:
-    """The plainest forecast, persistence: the last value before the future goes on.
+def persistence(past: Tensor, timepoints: int) -> Tensor:
+    """The plainest forecast: the last value of each parcel goes on, `timepoints` times.
 
-    (windows, parcels, window) -> (windows, parcels, timepoints).
+    `past` is (windows, parcels, time).
     """
-    return signal[:, :, -timepoints - 1, None].expand(-1, -1, timepoints).nan_to_num()
+    return past[:, :, -1:].expand(-1, -1, timepoints)
+
+
+def squared_error(guessed: Tensor, truth: Tensor) -> Loss:
+    """Over the entries of `truth` that are not NaN."""
+    known = ~truth.isnan()
+    error = torch.where(known, guessed - truth, 0.0).float()
+    return Loss(error.square().sum(), known.sum())
 
 
 @torch.no_grad()
@@ -129,7 +133,7 @@ def compared(task: ForecastTask, pretrained: MaskedAutoencoder) -> dict[str, flo
     forecasts: dict[str, Callable[[Tensor], Tensor]] = {
         "fine-tuned": task.model.eval(),
         "before fine-tuning": Forecaster(pretrained, future).eval(),
-        "last value": lambda signal: last_value(signal, future),
+        "last value": lambda signal: persistence(signal[:, :, :-future], future),
     }
     return {
         f"{score} ({name})": value

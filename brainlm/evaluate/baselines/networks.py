@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from ...train import forecasting
 
 
 class ForecastNetwork(nn.Module):
@@ -24,9 +25,8 @@ class ForecastNetwork(nn.Module):
 
 def squared_error(guessed: Tensor, truth: Tensor) -> Tensor:
     """Mean squared error over the entries of `truth` that are not NaN, ()."""
-    known = ~truth.isnan()
-    error = torch.where(known, guessed - truth, 0.0).float()
-    return error.square().sum() / known.sum().clamp(min=1)
+    error = forecasting.squared_error(guessed, truth)
+    return error.total / error.weight.clamp(min=1)
 
 
 def begin_with_the_mean(last: nn.Linear) -> None:

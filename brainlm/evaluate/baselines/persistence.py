@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ...train.forecasting import persistence
 
-def persistence(past: Tensor, timepoints: int) -> Tensor:
-    """The last value of each parcel, `timepoints` times; `past` is (windows, parcels, time)."""
-    return past[:, :, -1:].expand(-1, -1, timepoints)
+__all__ = ["mean", "persistence"]
 
 
 def mean(past: Tensor, timepoints: int) -> Tensor:
