@@ -1,0 +1,98 @@
+"""What a section of the evaluation's page is made of.
+
+Each task's module has `section(material) -> Section | None` (None: it was not run). The page, the
+tables in Markdown and LaTeX, the figures' files and `results.tsv` are all made of these parts, so
+that a number stands in one place only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ...files import read_json
+from ...layout import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Material:
+    """The study's evaluation files, by their kinds in `layout.TEMPLATES`."""
+
+    study: Study
+    fields: Mapping[str, str]  # run, space, res, atlas: what file names are made of
+    targets: tuple[str, ...]  # labels to predict
+
+    def json(self, kind: str, **fields: str) -> dict[str, Any] | None:
+        """A JSON file's content; None when it is not there."""
+        path = self.study.path(kind, **{**self.fields, **fields})
+        return read_json(path) if path.exists() else None
+
+    def table(self, kind: str, **fields: str) -> pd.DataFrame | None:
+        """A Parquet file's content; None when it is not there."""
+        path = self.study.path(kind, **{**self.fields, **fields})
+        return pd.read_parquet(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of `results.tsv`."""
+
+    task: str  # reconstruction, clinical, forecast, networks, attention, latent, perturbation, ...
+    method: str
+    metric: str
+    value: float | None
+    low: float | None = None  # 95% interval
+    high: float | None = None
+    sd: float | None = None  # over repeats
+    target: str = ""  # label, contrast, network
+    cohort: str = "test"
+    condition: str = ""  # mask, step, ...
+    n_subjects: int | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+    note: str = ""  # why there is no value or no interval
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed: HTML, Markdown and LaTeX are made of it."""
+
+    name: str  # stem of its files, e.g. table-1-clinical
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    #: Places (row, column) of the best value of each column, printed bold.
+    best: frozenset[tuple[int, int]] = frozenset()
+    #: Rows of values that the paper published, printed apart.
+    published: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure, saved as SVG and PNG and shown in the page."""
+
+    name: str  # stem of its files
+    caption: str
+    figure: Figure
+    raster: bool = False  # show the PNG: an SVG of it would be too large
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task's part of the page."""
+
+    name: str  # anchor, e.g. forecast
+    title: str
+    text: str  # what was done and how to read it, a few sentences
+    rows: tuple[Row, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    #: Words -> path relative to the folder evaluation/RUN, for interactive views.
+    links: Mapping[str, str] = field(default_factory=dict)
