@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .config import Config, load_preset
+from .config import Config, Model, load_preset
 from .errors import InputError
 from .resources import package_dir
 
@@ -146,6 +146,8 @@ STAGES: dict[str, Stage] = {
             ("forecasts", "finetune", "pretrain", "released", "model"),
             takes_seed=True,
         ),
+        Stage("train-scaling", ("scaling", "evaluate", "pretrain"), takes_seed=True),
+        Stage("compare-scaling", ("scaling", "evaluate", "pretrain"), takes_seed=True),
         Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
@@ -160,6 +162,15 @@ def stage_params(name: str, config: Config) -> dict[str, Any]:
     content = config.model_dump(mode="json", include=set(stage.sections))
     if "model" in content:
         content["model"] = load_preset(config.model)
+    if "scaling" in content:
+        content["scaling"]["sizes"] = [
+            {
+                "name": size.name,
+                "model": load_preset(Model(preset=size.preset, overrides=size.overrides)),
+                "learning_rate": size.learning_rate,
+            }
+            for size in config.scaling.sizes
+        ]
     if stage.takes_seed:
         content["seed"] = config.seed
     return content

@@ -48,6 +48,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "embed-files",
         "probe",
         "evaluate-reconstruction",
+        "train-scaling",
+        "compare-scaling",
         "predict-label",
         "evaluate-clinical",
         "score-forecast",

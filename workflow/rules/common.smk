@@ -23,6 +23,8 @@ AUDIT = "qc/audit.ok"
 EVALUATIONS = [study.pattern("reconstruction"), *study.each_target("clinical")]
 if study.config.finetune.forecast:
     EVALUATIONS.append(study.pattern("forecast"))
+if study.config.scaling.sizes:
+    EVALUATIONS.append(study.pattern("scaling"))
 if study.has_truth:
     EVALUATIONS.append(study.pattern("phantom_check"))
 
@@ -34,6 +36,7 @@ wildcard_constraints:
     anat=RECORDING_REGEX,
     target=r"[A-Za-z0-9]+",
     method=r"[a-z-]+",
+    point=r"[A-Za-z0-9]+-[0-9.e-]+",
     batch=r"[0-9]+",
     shard=SHARD_REGEX,
 
