@@ -96,3 +96,6 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     #: Words -> path relative to the folder evaluation/RUN, for interactive views.
     links: Mapping[str, str] = field(default_factory=dict)
+    #: Stem -> HTML of an interactive view; the page writes it to views/STEM.html.
+    views: Mapping[str, str] = field(default_factory=dict)
+    headline: str = ""  # the result in one line, for the study's report
