@@ -149,6 +149,10 @@ STAGES: dict[str, Stage] = {
         Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
+        Stage(
+            "evaluation-page",
+            ("evaluate", "forecasts", "parcellate", "space", "atlas", "pretrain", "finetune"),
+        ),
         Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
     )
 }

@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "evaluate-clinical",
         "score-forecast",
         "compare-forecasts",
+        "evaluation-page",
     ),
     "To look at": ("qc-figure", "report", "audit"),
     "Data with known truth": ("phantom", "phantom-check"),
