@@ -15,9 +15,12 @@ import pandas as pd
 
 from ...files import read_json
 from ...layout import Study
+from ...shards.reader import PARCELS_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..brain_maps import BrainMap
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Material:
         """A Parquet file's content; None when it is not there."""
         path = self.study.path(kind, **{**self.fields, **fields})
         return pd.read_parquet(path) if path.exists() else None
+
+    def brain_map(self) -> BrainMap:
+        """The brain that shows a number of each of the model's parcels."""
+        from ..brain_maps import BrainMap
+
+        parcels = self.study.path("model", **self.fields).parent / PARCELS_NAME
+        image = self.study.path("atlas_image", **self.fields)
+        return BrainMap(pd.read_csv(parcels, sep="\t"), image if image.exists() else None)
 
 
 @dataclass(frozen=True)
@@ -96,3 +107,5 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     #: Words -> path relative to the folder evaluation/RUN, for interactive views.
     links: Mapping[str, str] = field(default_factory=dict)
+    #: Stem -> text of an interactive view, written to views/STEM.html of that folder.
+    views: Mapping[str, str] = field(default_factory=dict)
