@@ -17,9 +17,12 @@ import pandas as pd
 
 from ...files import read_json
 from ...layout import Study
+from ...shards.reader import PARCELS_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..brain_maps import BrainMap
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ class Material:
             return None
         self.seen.add(path)
         return path
+
+    def brain_map(self) -> BrainMap:
+        """The brain that shows a number of each of the model's parcels."""
+        from ..brain_maps import BrainMap
+
+        parcels = self.study.path("model", **self.fields).parent / PARCELS_NAME
+        self.seen.add(parcels)
+        return BrainMap(pd.read_csv(parcels, sep="\t"), self._find("atlas_image", {}))
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,11 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     #: Words -> path relative to the folder evaluation/RUN, for interactive views.
     links: Mapping[str, str] = field(default_factory=dict)
+<<<<<<< HEAD
     #: Stem -> HTML of an interactive view; the page writes it to views/STEM.html.
     views: Mapping[str, str] = field(default_factory=dict)
     headline: str = ""  # the result in one line, for the study's report
+=======
+    #: Stem -> text of an interactive view, written to views/STEM.html of that folder.
+    views: Mapping[str, str] = field(default_factory=dict)
+>>>>>>> 9756f602a5126e9137dd8fb47be1d323e43fbb0a
