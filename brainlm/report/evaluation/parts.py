@@ -122,11 +122,6 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     #: Words -> path relative to the folder evaluation/RUN, for interactive views.
     links: Mapping[str, str] = field(default_factory=dict)
-<<<<<<< HEAD
     #: Stem -> HTML of an interactive view; the page writes it to views/STEM.html.
     views: Mapping[str, str] = field(default_factory=dict)
     headline: str = ""  # the result in one line, for the study's report
-=======
-    #: Stem -> text of an interactive view, written to views/STEM.html of that folder.
-    views: Mapping[str, str] = field(default_factory=dict)
->>>>>>> 9756f602a5126e9137dd8fb47be1d323e43fbb0a
