@@ -16,10 +16,10 @@ def register(app: typer.Typer) -> None:
 def compare_forecasts(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     """Score all of forecasts.methods at each step into the future; test the first against the rest.
 
-    MSE, R2 and Pearson's r with 95% intervals (bootstrap over subjects), of all test subjects and
-    of each dataset by itself where there are several (external: nobody of it was trained on). The first method is tested against each other
-    one by sign flips of the subjects' differences in MSE, corrected by Holm. Writes metrics.json
-    and the tidy scores.tsv to evaluation/RUN/forecast.
+    MSE, R2 and Pearson's r with 95% intervals (bootstrap over subjects), of all test subjects and,
+    where there are several, of each dataset (external: nobody of it was trained on). The first
+    method is tested against each other one by sign flips of the subjects' differences in MSE,
+    corrected by Holm. Writes metrics.json and the tidy scores.tsv to evaluation/RUN/forecast.
     """
     import pandas as pd
 
