@@ -24,10 +24,10 @@ from brainlm.config import load_config
 from brainlm.errors import DataError
 from brainlm.evaluate import reconstruction
 from brainlm.evaluate.baselines.connectivity import (
-    connectivity,
     predict_from_features,
     span_of_train,
 )
+from brainlm.evaluate.baselines.correlations import connectivity
 from brainlm.evaluate.baselines.interpolation import interpolate_hidden
 from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.label_baselines import BASELINES
