@@ -128,7 +128,7 @@ class EmbeddingStream:
         return self.folder / f"part-{number:05d}.parquet"
 
     def _windows(self, name: str) -> list[Window]:
-        length = int(self.reader.table.at[name, "n_timepoints"])
+        length = int(self.reader.table["n_timepoints"][name])
         return even_windows({name: length}, self.model.config.timepoints)
 
     def _plan(self) -> Iterator[tuple[int, Sequence[Window]]]:
