@@ -17,6 +17,7 @@ from typing import Any
 from .atlas.registry import find_atlas
 from .config import Config, parse_config, scaling_points
 from .dag_cohort import Cohort
+from .dag_evaluation import Evaluation
 from .dag_memory import Memory
 from .errors import InputError
 from .layout import FORECAST_MODELS, TEMPLATES, folder_of
@@ -79,7 +80,7 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag(Cohort, Memory):
+class Dag(Cohort, Evaluation, Memory):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):

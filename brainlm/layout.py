@@ -95,6 +95,8 @@ TEMPLATES: dict[str, str] = {
     "clinical_predictions": "evaluation/{run}/clinical-{target}/predictions.parquet",
     "probe": "evaluation/{run}/probe-{target}/metrics.json",
     "probe_predictions": "evaluation/{run}/probe-{target}/predictions.parquet",
+    "evaluation_page": "evaluation/{run}/index.html",
+    "results": "evaluation/{run}/results.tsv",
     "report": "reports/report.html",
     "audit": "qc/audit.tsv",
     "phantom_check": "qc/phantom_truth.json",

@@ -251,6 +251,18 @@ class Released(Section):
     )
 
 
+EvaluationTask = Literal[
+    "reconstruction",
+    "scaling",
+    "clinical",
+    "latent",
+    "forecast",
+    "networks",
+    "attention",
+    "perturbation",
+]
+
+
 class Mask(Section):
     """What is hidden of a window."""
 
@@ -266,6 +278,19 @@ class Mask(Section):
 class Evaluate(Section):
     """Evaluation on the held-out subjects."""
 
+    tasks: tuple[EvaluationTask, ...] = Field(
+        (
+            "reconstruction",
+            "clinical",
+            "latent",
+            "forecast",
+            "networks",
+            "attention",
+            "perturbation",
+        ),
+        description="what `snakemake evaluate` runs: clinical: each of finetune.targets; forecast: "
+        "where finetune.forecast is true; scaling, not a default, pretrains a grid of models",
+    )
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.75, description="share of tokens to reconstruct, hidden at random: the main condition"
     )
@@ -295,6 +320,12 @@ class Evaluate(Section):
         description="train recordings, at most, that the baselines on connectivity are fitted on: "
         "they hold a number for each pair of recordings",
     )
+
+    @model_validator(mode="after")
+    def _each_task_once(self) -> Evaluate:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("tasks must not name one twice")
+        return self
 
     @model_validator(mode="after")
     def _something_is_left_to_guess_from(self) -> Evaluate:

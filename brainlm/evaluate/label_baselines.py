@@ -15,7 +15,8 @@ from ..shards.labels import LABEL_PREFIX
 from ..shards.reader import ShardReader
 from ..shards.splits import uniform_of
 from ..train.labelled import LabelledData
-from .baselines.connectivity import connectivity, predict_from_features, span_of_train
+from .baselines.connectivity import Span, predict_from_features, span_of
+from .baselines.correlations import connectivity_of, in_blocks
 from .baselines.perceptron import predict_by_perceptron
 from .baselines.simple import predict_constant, predict_from_columns, predict_from_motion
 from .baselines.support_vectors import predict_by_support_vectors
@@ -27,7 +28,8 @@ Singles = NDArray[np.float32]
 
 #: Labels, by their names in any case, that say who somebody is.
 _DEMOGRAPHICS = ("age", "sex", "gender")
-#: Train recordings, at most, that the reference of the tangent space is worked out from.
+#: Train recordings, at most, that the reference of the tangent space is worked out from; and test
+#: recordings whose matrices are held at once.
 _REFERENCES = 200
 
 
@@ -66,18 +68,9 @@ class Material:
         return truth, groups_of(self.reader, names)
 
     @cached_property
-    def connectivity(self) -> tuple[Singles, Singles]:
-        """Of the drawn and of the test recordings, (n, pairs)."""
-        own, other = (
-            np.stack([connectivity(self.reader.series(name)) for name in names])
-            for names in (self.drawn, self.test)
-        )
-        return own, other
-
-    @cached_property
-    def span(self) -> tuple[Floats, Floats]:
-        """Connectivity of the same, as coordinates among the drawn recordings."""
-        return span_of_train(*self.connectivity)
+    def span(self) -> Span:
+        """Connectivity of the drawn and the test recordings, among the drawn ones."""
+        return span_of(connectivity_of(self.drawn, self.reader), in_blocks(self.test, self.reader))
 
 
 def groups_of(reader: ShardReader, names: Sequence[str]) -> list[str]:
@@ -93,23 +86,22 @@ def constant(given: Material) -> Floats:
 
 def linear_on_connectivity(given: Material) -> Floats:
     """Ridge or logistic regression."""
-    features, of_test = given.span
-    truth, owners = given.fitted_on(given.drawn)
-    return predict_from_features(features, truth, owners, of_test, kind=given.kind)
+    span, (truth, owners) = given.span, given.fitted_on(given.drawn)
+    return predict_from_features(span.train, truth, owners, span.test, kind=given.kind)
 
 
 def support_vectors_on_connectivity(given: Material) -> Floats:
     """Support vector machines."""
-    own, of_test = given.connectivity
     truth, owners = given.fitted_on(given.drawn)
-    return predict_by_support_vectors(own, truth, owners, of_test, kind=given.kind)
+    return predict_by_support_vectors(given.span, truth, owners, kind=given.kind)
 
 
 def perceptron_on_connectivity(given: Material) -> Floats:
     """Networks of one hidden layer."""
-    features, of_test = given.span
-    truth, owners = given.fitted_on(given.drawn)
-    return predict_by_perceptron(features, truth, owners, of_test, kind=given.kind, seed=given.seed)
+    span, (truth, owners) = given.span, given.fitted_on(given.drawn)
+    return predict_by_perceptron(
+        span.train, truth, owners, span.test, kind=given.kind, seed=given.seed
+    )
 
 
 def linear_on_tangents(given: Material) -> Floats:
@@ -120,13 +112,15 @@ def linear_on_tangents(given: Material) -> Floats:
     )
     if not space.parcels.any():
         raise TooFewError("no parcel has data in all recordings that the reference is made from")
-    own, of_test = (
-        np.stack([space.vector(covariance(given.reader.series(name))) for name in names])
-        for names in (given.drawn, given.test)
-    )
-    features, test_features = span_of_train(own, of_test)
+
+    def vectors(names: Sequence[str]) -> Singles:
+        return np.stack([space.vector(covariance(given.reader.series(name))) for name in names])
+
+    starts = range(0, len(given.test), _REFERENCES)
+    blocks = (vectors(given.test[start : start + _REFERENCES]) for start in starts)
+    span = span_of(vectors(given.drawn), blocks)
     truth, owners = given.fitted_on(given.drawn)
-    return predict_from_features(features, truth, owners, test_features, kind=given.kind)
+    return predict_from_features(span.train, truth, owners, span.test, kind=given.kind)
 
 
 def motion(given: Material) -> Floats:

@@ -23,10 +23,10 @@ from brainlm.cli.probe import probe
 from brainlm.config import load_config
 from brainlm.errors import DataError
 from brainlm.evaluate.baselines.connectivity import (
-    connectivity,
     predict_from_features,
     span_of_train,
 )
+from brainlm.evaluate.baselines.correlations import connectivity
 from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.label_baselines import BASELINES
 from brainlm.evaluate.statistics import labels_with_ci, metric, scores_with_ci

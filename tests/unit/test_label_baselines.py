@@ -15,10 +15,11 @@ from scipy.special import expit
 
 from brainlm.evaluate import label_baselines
 from brainlm.evaluate.baselines.connectivity import (
-    connectivity,
     predict_from_features,
+    span_of,
     span_of_train,
 )
+from brainlm.evaluate.baselines.correlations import connectivity
 from brainlm.evaluate.baselines.perceptron import predict_by_perceptron
 from brainlm.evaluate.baselines.simple import as_numbers, predict_from_columns
 from brainlm.evaluate.baselines.support_vectors import predict_by_support_vectors
@@ -48,20 +49,26 @@ def cohort():
     return traits, [_series(trait, rng) for trait in traits]
 
 
+def _by_support_vectors(features, truth, groups, kind):
+    """Fitted on the first eighty."""
+    span = span_of(features[:80], [features[80:]])
+    return predict_by_support_vectors(span, truth[:80], groups, kind=kind)
+
+
 def test_a_planted_trait_is_read_by_support_vectors(cohort) -> None:
     traits, series = cohort
     fc = np.stack([connectivity(one) for one in series])
     fc[3, 5] = np.nan
     groups = [str(number // 2) for number in range(80)]
-    guess = predict_by_support_vectors(fc[:80], traits[:80], groups, fc[80:], kind="regression")
+    guess = _by_support_vectors(fc, traits, groups, "regression")
     assert regression_scores(traits[80:], guess)["r2"] > 0.4
     classes = (traits > 0.3).astype(float)
-    chance = predict_by_support_vectors(fc[:80], classes[:80], groups, fc[80:], kind="binary")
+    chance = _by_support_vectors(fc, classes, groups, "binary")
     found = binary_scores(classes[80:], chance)
     assert found["auroc"] > 0.85
     assert found["balanced_accuracy"] > 0.7
     three = np.digitize(traits, [-0.3, 0.3]).astype(float)
-    of_each = predict_by_support_vectors(fc[:80], three[:80], groups, fc[80:], kind="classes")
+    of_each = _by_support_vectors(fc, three, groups, "classes")
     assert of_each.sum(axis=1) == pytest.approx(np.ones(40))
     assert (of_each.argmax(axis=1) == three[80:]).mean() > 0.55
 
@@ -87,9 +94,8 @@ def test_a_guess_hangs_on_its_own_recording_alone(cohort) -> None:
     traits, series = cohort
     fc = np.stack([connectivity(one) for one in series])
     groups = [str(number) for number in range(80)]
-    fit = (fc[:80], traits[:80], groups)
-    together = predict_by_support_vectors(*fit, fc[80:], kind="regression")
-    alone = predict_by_support_vectors(*fit, fc[85:86], kind="regression")
+    together = _by_support_vectors(fc, traits, groups, "regression")
+    alone = _by_support_vectors(fc[[*range(80), 85]], traits, groups, "regression")
     assert alone[0] == pytest.approx(together[5], rel=1e-9)
 
 
@@ -279,9 +285,9 @@ def test_chances_of_support_vectors_are_calibrated(cohort) -> None:
     fc = np.stack([connectivity(one) for one in series])
     groups = [str(number // 2) for number in range(80)]
     truth = (traits > 0.0).astype(float)
-    chance = predict_by_support_vectors(fc[:80], truth[:80], groups, fc[80:], kind="binary")
+    chance = _by_support_vectors(fc, truth, groups, "binary")
     noise = np.random.default_rng(1).standard_normal(fc.shape).astype(np.float32)
-    of_noise = predict_by_support_vectors(noise[:80], truth[:80], groups, noise[80:], kind="binary")
+    of_noise = _by_support_vectors(noise, truth, groups, "binary")
     assert ((chance - truth[80:]) ** 2).mean() < 0.05  # the squashed distance: above
     assert np.abs(of_noise - 0.5).max() < 0.1
 

@@ -7,8 +7,8 @@ span of the train recordings (as many dimensions as recordings), which is exact 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,46 +18,92 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from ..cross_validation import TooFewError, fit_chosen
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 _ALPHAS = np.logspace(-3, 5, 9)
-_LARGEST_R = 0.999999
+#: Columns, or rows, of features that are brought to float64 at once.
+_COLUMNS = 4096
 
 
-def connectivity(series: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Upper triangle of the correlation matrix, Fisher-z, of a recording (time, parcels).
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Recordings as coordinates in the span of the train recordings, about their mean.
 
-    Pairs with a parcel that has no data, or does not vary, are NaN.
+    Products between rows, and so kernels and penalised fits, are those of the features themselves,
+    divided by one common number.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = np.corrcoef(series, rowvar=False)
-    upper = r[np.triu_indices(r.shape[0], k=1)]
-    return np.arctanh(np.clip(upper, -_LARGEST_R, _LARGEST_R)).astype(np.float32)
+
+    train: Floats  # (recordings, axes)
+    test: Floats
+    outside: Floats  # of each test recording the squared length that the axes do not reach
 
 
-def centred(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Both less the mean of the train rows; pairs that a recording lacks are the mean's."""
-    known = ~np.isnan(train)
-    mean = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    around = np.where(known, train - mean, 0).astype(np.float64)
-    return around, np.where(np.isnan(test), 0, test - mean).astype(np.float64)
+def span_of(train: Singles, test: Iterable[Singles]) -> Span:
+    """The span of features (recordings, features); missing ones (NaN) are the train rows' mean.
 
-
-def span_of_train(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Coordinates of both in the span of the centred train rows; missing pairs are the mean's.
-
-    Features are divided by one common number, so that penalties mean the same in any atlas. The
-    axes are found from products of rows or of columns, whichever are fewer: vectors of many
-    recordings have few columns. Raises `TooFewError` where nothing varies.
+    `test` comes in blocks of rows, and only one is held at once. The axes are found from products
+    of rows or of columns, whichever are fewer: vectors of many recordings have few columns. Raises
+    `TooFewError` where nothing varies.
     """
-    around, around_test = centred(train, test)
+    mean = _mean_of_known(train)
+    around = _about(train, mean)
     wide = around.shape[1] > len(around)
-    values, vectors = np.linalg.eigh(around @ around.T if wide else around.T @ around)
+    values, vectors = np.linalg.eigh(_products(around, around) if wide else _squares(around))
     kept = values > values.max(initial=0) * 1e-10
     if not kept.any():
         raise TooFewError("what it reads is the same in all train recordings")
-    axes = around.T @ (vectors[:, kept] / np.sqrt(values[kept])) if wide else vectors[:, kept]
     scale = np.sqrt(values[kept].sum() / len(train))
-    return around @ axes / scale, around_test @ axes / scale
+    turn = vectors[:, kept] / (np.sqrt(values[kept]) if wide else 1.0)
+
+    def coordinates(rows: Singles) -> Floats:
+        found = _products(rows, around) if wide else rows.astype(np.float64)
+        return np.asarray(found @ turn / scale)
+
+    parts, lengths = [np.empty((0, turn.shape[1]))], [np.empty(0)]
+    for block in test:
+        rows = _about(block, mean)
+        parts.append(coordinates(rows))
+        lengths.append(np.einsum("np,np->n", rows, rows, dtype=np.float64) / scale**2)
+    of_test = np.concatenate(parts)
+    outside = np.concatenate(lengths) - (of_test**2).sum(axis=1)
+    return Span(coordinates(around), of_test, np.maximum(outside, 0.0))
+
+
+def span_of_train(train: Singles, test: Singles) -> tuple[Floats, Floats]:
+    """Coordinates of train and test rows that are both at hand."""
+    found = span_of(train, [test])
+    return found.train, found.test
+
+
+def _mean_of_known(train: Singles) -> Floats:
+    known = ~np.isnan(train)
+    sums = np.where(known, train, 0).sum(axis=0, dtype=np.float64)
+    return np.asarray(sums / np.maximum(known.sum(axis=0), 1))
+
+
+def _about(rows: Singles, mean: Floats) -> Singles:
+    around = rows - mean.astype(np.float32)
+    around[np.isnan(around)] = 0
+    return around
+
+
+def _products(rows: Singles, others: Singles) -> Floats:
+    """Of all rows with all others, in float64, a few columns at once."""
+    total = np.zeros((len(rows), len(others)))
+    for start in range(0, rows.shape[1], _COLUMNS):
+        part = rows[:, start : start + _COLUMNS].astype(np.float64)
+        same = rows is others
+        total += part @ (part if same else others[:, start : start + _COLUMNS].astype(float)).T
+    return total
+
+
+def _squares(rows: Singles) -> Floats:
+    """Products of columns, in float64, some rows at once."""
+    total = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), _COLUMNS):
+        part = rows[start : start + _COLUMNS].astype(np.float64)
+        total += part.T @ part
+    return total
 
 
 def predict_from_features(

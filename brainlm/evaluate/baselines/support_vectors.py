@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.svm import SVC, SVR
 
 from ..cross_validation import fit_chosen
-from .connectivity import centred
+from .connectivity import Span
 
 Floats = NDArray[np.float64]
 
@@ -21,24 +21,19 @@ _COSTS = (0.1, 1.0, 10.0, 100.0)
 
 
 def predict_by_support_vectors(
-    train: NDArray[np.float32],
-    truth: Floats,
-    groups: Sequence[str],
-    test: NDArray[np.float32],
-    *,
-    kind: str,
+    span: Span, truth: Floats, groups: Sequence[str], *, kind: str
 ) -> Floats:
-    """As `connectivity.predict_from_features`, of connectivity itself, NaN where pairs lack.
+    """As `connectivity.predict_from_features`, of the recordings of a span.
 
     The kernel (linear, or Gaussian of three widths) and the cost are chosen by cross-validation
     among train subjects. The chances of classes are those of a logistic regression on how far
     subjects lie from boundaries that were drawn without them (Platt 1999); classes weigh alike.
     """
-    around, around_test = centred(train, test)
-    own, cross = around @ around.T, around_test @ around.T
+    own, cross = span.train @ span.train.T, span.test @ span.train.T
     power = np.trace(own) / len(own)
+    lengths = (span.test**2).sum(axis=1) + span.outside
     squared = np.diag(own)[:, None] + np.diag(own) - 2 * own
-    test_squared = (around_test**2).sum(axis=1)[:, None] + np.diag(own) - 2 * cross
+    test_squared = lengths[:, None] + np.diag(own) - 2 * cross
     width = np.median(squared[np.triu_indices(len(squared), 1)])
     kernels = [(own / power, cross / power)]
     kernels += [

@@ -1,0 +1,81 @@
+"""Connectivity against a loop of numpy.corrcoef: `python -m tests.benchmarks.bench_connectivity`.
+
+Recordings of 490 time points and 424 parcels, float16 as the shards hold them. Both read the same
+ones in turn, a few at a time so that the rest of the machine weighs on both alike; the time of a
+recording is the median over turns. With one thread what is gained is bound by the product of
+matrices, which float32 halves (numpy makes a symmetric one of both); threads gain the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from brainlm.evaluate.baselines.correlations import correlation, in_blocks
+from brainlm.shards.reader import as_float32
+
+TIMES, PARCELS, EACH = 490, 424, 64
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Stored:
+    """Recordings by name; a few series stand for all, so that memory tells of the method alone."""
+
+    def __init__(self, count: int):
+        rng = np.random.default_rng(0)
+        shared = rng.standard_normal((count, TIMES, 1))
+        noise = rng.standard_normal((count, TIMES, PARCELS))
+        self.all = (0.5 * shared + noise).astype(np.float16)
+
+    def series(self, recording_id: str) -> Floats:
+        """As the reader of shards gives it."""
+        return as_float32(self.all[int(recording_id) % len(self.all)])
+
+
+def main(turns: int, recordings: int) -> None:
+    stored, names = Stored(EACH), [str(number) for number in range(EACH)]
+
+    def loop() -> None:
+        for name in names:
+            np.corrcoef(stored.series(name), rowvar=False)
+
+    def kept() -> list[Any]:
+        return [np.corrcoef(stored.series(name), rowvar=False) for name in names]
+
+    def ours(threads: int) -> Callable[[], Any]:
+        return lambda: [None for _ in in_blocks(names, stored, threads)]
+
+    ways = {"corrcoef, nothing kept": loop, "corrcoef": kept}
+    ways |= {f"brainlm, threads: {number}": ours(number) for number in (1, 2, 4)}
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(turns):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            took[name].append((time.perf_counter() - began) / EACH)
+    base = np.median(took["corrcoef"])
+    for name, seconds in took.items():
+        print(f"{name:26s} {1e3 * np.median(seconds):6.2f} ms {base / np.median(seconds):5.2f}x")
+    series = stored.series("0")
+    far = np.abs(correlation(series) - np.corrcoef(series, rowvar=False)).max()
+    print(f"largest difference from corrcoef {far:.1e}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    for _ in in_blocks((str(number) for number in range(recordings)), stored, 2):
+        pass
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    spent = time.perf_counter() - began
+    print(f"{recordings} recordings: {spent:.1f} s, {more / 1024:.0f} MiB more than before")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--recordings", type=int, default=2000)
+    options = parser.parse_args()
+    main(options.turns, options.recordings)
