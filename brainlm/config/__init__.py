@@ -19,6 +19,7 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .interpretation import Attention, Contrast, ParcelNetworks
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -37,9 +38,11 @@ from .tuning import Finetune, Probe, Target
 __all__ = [
     "FMRIPREP_SPACE",
     "AtlasChoice",
+    "Attention",
     "Config",
     "Confounds",
     "Containers",
+    "Contrast",
     "Denoise",
     "Derivatives",
     "Distortion",
@@ -53,6 +56,7 @@ __all__ = [
     "Motion",
     "Networks",
     "Normalize",
+    "ParcelNetworks",
     "Parcellate",
     "Pretrain",
     "Probe",
