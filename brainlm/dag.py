@@ -162,6 +162,11 @@ class Dag(Cohort, Evaluation, Memory):
         pattern = self.pattern("forecast_sums")
         return [pattern.format(method=method) for method in self.config.forecasts.methods]
 
+    @property
+    def whole_recordings(self) -> list[str]:
+        """Where recordings that were guessed whole are kept: nowhere where none are."""
+        return [self.pattern("reconstruction_whole")] if self.config.evaluate.whole_masks else []
+
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""
         return [f"{number:04d}" for number in range(math.ceil(len(self.rows) / QC_BATCH))]

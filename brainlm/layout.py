@@ -85,6 +85,7 @@ TEMPLATES: dict[str, str] = {
     "embeddings": "embeddings/{run}.parquet",
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
+    "reconstruction_whole": "evaluation/{run}/reconstruction/whole.parquet",
     "clinical": "evaluation/{run}/clinical-{target}/metrics.json",
     "label_network": "evaluation/{run}/clinical-{target}/network-{method}.parquet",
     "clinical_predictions": "evaluation/{run}/clinical-{target}/predictions.parquet",

@@ -20,7 +20,18 @@ from .files import (
 )
 from .forecasting import Forecasts, Networks
 from .interpretation import Attention, Contrast, ParcelNetworks
-from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
+from .learning import (
+    Evaluate,
+    Mask,
+    Model,
+    Pretrain,
+    Quality,
+    Released,
+    Scale,
+    Shards,
+    Split,
+    Timing,
+)
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -52,6 +63,7 @@ __all__ = [
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Mask",
     "Model",
     "Motion",
     "Networks",
