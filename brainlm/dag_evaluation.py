@@ -12,6 +12,8 @@ DONE: dict[str, tuple[str, ...]] = {
     "scaling": ("scaling",),
     "clinical": ("clinical",),
     "forecast": ("forecast",),
+    "networks": ("networks",),
+    "attention": ("attention",),
 }
 
 

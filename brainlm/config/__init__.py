@@ -19,6 +19,7 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .interpretation import Attention, Contrast, ParcelNetworks
 from .learning import (
     Evaluate,
     Mask,
@@ -49,9 +50,11 @@ from .tuning import Finetune, Probe, Target
 __all__ = [
     "FMRIPREP_SPACE",
     "AtlasChoice",
+    "Attention",
     "Config",
     "Confounds",
     "Containers",
+    "Contrast",
     "Denoise",
     "Derivatives",
     "Distortion",
@@ -66,6 +69,7 @@ __all__ = [
     "Motion",
     "Networks",
     "Normalize",
+    "ParcelNetworks",
     "Parcellate",
     "Pretrain",
     "Probe",
