@@ -17,6 +17,7 @@ from typing import Any
 from .atlas.registry import find_atlas
 from .config import Config, parse_config
 from .dag_cohort import Cohort
+from .dag_evaluation import Evaluation
 from .dag_memory import Memory
 from .errors import InputError
 from .layout import FORECAST_MODELS, TEMPLATES, folder_of
@@ -79,7 +80,7 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag(Cohort, Memory):
+class Dag(Cohort, Evaluation, Memory):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):
@@ -160,6 +161,11 @@ class Dag(Cohort, Memory):
         """What each method's forecasts were worth."""
         pattern = self.pattern("forecast_sums")
         return [pattern.format(method=method) for method in self.config.forecasts.methods]
+
+    @property
+    def whole_recordings(self) -> list[str]:
+        """Where recordings that were guessed whole are kept: nowhere where none are."""
+        return [self.pattern("reconstruction_whole")] if self.config.evaluate.whole_masks else []
 
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""

@@ -151,6 +151,10 @@ STAGES: dict[str, Stage] = {
         Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
+        Stage(
+            "evaluation-page",
+            ("evaluate", "forecasts", "parcellate", "space", "atlas", "pretrain", "finetune"),
+        ),
         Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
     )
 }
@@ -160,6 +164,8 @@ def stage_params(name: str, config: Config) -> dict[str, Any]:
     """The parameters of a stage as plain JSON types: its sections, and the seed if it uses it."""
     stage = STAGES[name]
     content = config.model_dump(mode="json", include=set(stage.sections))
+    if "evaluate" in content and name != "evaluation-page":
+        del content["evaluate"]["tasks"]  # what else is run changes no other result
     if "model" in content:
         content["model"] = load_preset(config.model)
     if stage.takes_seed:

@@ -47,16 +47,29 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "embed",
         "embed-files",
         "probe",
+        "evaluate",
         "evaluate-reconstruction",
         "predict-label",
         "evaluate-clinical",
         "score-forecast",
         "compare-forecasts",
+        "evaluation-page",
     ),
     "To look at": ("qc-figure", "report", "audit"),
     "Data with known truth": ("phantom", "phantom-check"),
 }
 _WHOLE_SENTENCE = 200
+
+
+class SpelledGroup(TyperGroup):
+    """A group of commands that says of each a whole sentence, in the order they were added."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one definition list."""
+        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(_WHOLE_SENTENCE)) for name, one in commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows, col_max=26)
 
 
 class SectionedGroup(TyperGroup):

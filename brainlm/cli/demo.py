@@ -25,7 +25,8 @@ def demo(
     """Make a phantom BIDS dataset and run the whole workflow on it, up to the HTML report.
 
     Eight synthetic subjects with known truth go through every stage: onboarding, motion,
-    normalisation, denoising, parcellation, shards, pretraining, fine-tuning, evaluation.
+    normalisation, denoising, parcellation, shards, pretraining, fine-tuning, evaluation by every
+    task of the paper with every method beside the model.
     Killed at any moment, the same command goes on where it was and ends with the same bytes.
     Called again when done, it does nothing.
     """
@@ -37,6 +38,8 @@ def demo(
 
 
 def _run(directory: Path, cores: int, small: bool) -> None:
+    from importlib.util import find_spec
+
     from ..atlas import available_atlas
     from ..atlas.fetch import available_space
     from ..atlas.registry import find_atlas
@@ -50,6 +53,8 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     say(f"[2/3] Onboarding into {study}")
     space, drawn_in = available_space(find_atlas(atlas), BUNDLED), find_atlas(atlas).space
     settings = [f"atlas.name={atlas}", f"space.template={space}", *_COMMON, *size["settings"]]
+    odes = _ODES if find_spec("torchdiffeq") else ""
+    settings.append(f"forecasts.methods=[{_FORECASTS}{odes}]")
     if drawn_in not in (None, space):
         settings.append("atlas.space_ok=true")
         say(
@@ -61,6 +66,7 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     say("[3/3] The workflow, by Snakemake")
     _snakemake(study, cores)
     say(f"\nDone. The report: {study / 'reports' / 'report.html'}")
+    say(f"The paper's tables and figures: {study / 'evaluation' / 'tiny' / 'index.html'}")
 
 
 _COMMON = (
@@ -74,8 +80,13 @@ _COMMON = (
     "pretrain.device=cpu",
     "quality.max_mean_fd_mm=1.0",
     "finetune.targets=[{name: age, kind: regression}]",
-    "networks.methods=[]",  # each would be trained on four recordings
+    "finetune.forecast=true",
+    "forecasts.search=false",  # one setting of each network: a handful of recordings to learn from
+    "networks.search=false",
 )
+#: Who forecasts beside the model; the last two where their solver is installed.
+_FORECASTS = "brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm"
+_ODES = ", neural-ode, latent-ode"
 _FULL = {
     "phantom": ("--subjects", 8, "--volumes", 220),
     "settings": (
@@ -85,6 +96,8 @@ _FULL = {
         "pretrain.epochs=20",
         "pretrain.windows_per_recording=10",
         "finetune.epochs=20",
+        "forecasts.epochs=40",
+        "networks.epochs=40",
     ),
 }
 #: Every stage in about a minute, with 5 subjects (3, 1 and 1) and a window of 40 volumes.
@@ -102,6 +115,8 @@ _SMALL = {
         "pretrain.batch_size=2",
         "pretrain.checkpoint_every=1",
         "finetune.epochs=2",
+        "forecasts.epochs=2",
+        "networks.epochs=2",
         "evaluate.bootstrap=100",
         "keep_intermediates=true",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import shutil
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +12,9 @@ from ._console import progress, say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
     from ..shards.reader import ShardReader
 
 
@@ -25,10 +30,12 @@ def embed(
 
     embeddings/RUN.parquet: recording_id, subject, split, n_windows, and two vectors: cls, and the
     mean over CLS and all tokens. Windows are spread evenly over a recording and shown whole;
-    their vectors are averaged. Recordings shorter than a window are left out and counted. For
-    files outside of a study: `brainlm embed-files`.
+    their vectors are averaged. Recordings shorter than a window are left out and counted. Can be
+    killed at any moment: the same command goes on with what is missing. For files outside of a
+    study: `brainlm embed-files`.
     """
-    from ..evaluate.embeddings import embed_series, write_embeddings
+    from ..evaluate.embedding_stream import EmbeddingStream, batch_of
+    from ..provenance import sha256_json
     from ..train.runtime import describe, set_up
     from ._training import open_model, open_shards
 
@@ -36,14 +43,36 @@ def embed(
     reader = open_shards(run)
     loaded = open_model(run, "model", reader)
     device = set_up(run.params["pretrain"]["device"], threads)
+    machine = describe(device, threads)
     names = _long_enough(reader, loaded.config.timepoints)
     model = loaded.autoencoder.to(device)
-    vectors = [embed_series(model, reader.series(name)) for name in progress(names, "embedding")]
-    rows = reader.table.loc[names]
-    columns = {key: rows[key].astype(str).tolist() for key in ("recording_id", "subject", "split")}
-    with run.output("embeddings", about=describe(device, threads)) as path:
-        write_embeddings(path, columns, vectors)
+    batch = batch_of(model)
+    made_of = sha256_json([run.sources, run.params, run.code, machine, batch])[:16]
+    stream = EmbeddingStream(model, reader, names, _parts_folder(run, made_of), batch)
+    if there := len(stream.parts) - len(stream.missing):
+        say(f"{there} of {len(stream.parts)} parts are there already")
+    told = progress(_each(stream.run()), "windows", total=stream.n_windows)
+    collections.deque(told, maxlen=0)
+    with run.output("embeddings", about=machine) as path:
+        stream.merge(path)
+    stream.forget()
     say(f"{len(names)} recordings: {run.study.relative(run.path('embeddings'))}")
+
+
+def _each(counts: Iterable[int]) -> Iterator[int]:
+    """One by one, for a progress bar."""
+    for count in counts:
+        yield from range(count)
+
+
+def _parts_folder(run: StageRun, made_of: str) -> Path:
+    """Where parts that were made of the very same are kept; those of anything else go."""
+    path = run.path("embeddings")
+    folders = path.parent / f"{path.stem}.parts"
+    for folder in folders.iterdir() if folders.is_dir() else ():
+        if folder.name != made_of:
+            shutil.rmtree(folder)
+    return folders / made_of
 
 
 def _long_enough(reader: ShardReader, window: int) -> list[str]:

@@ -19,7 +19,18 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
-from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
+from .learning import (
+    Evaluate,
+    Mask,
+    Model,
+    Pretrain,
+    Quality,
+    Released,
+    Scale,
+    Shards,
+    Split,
+    Timing,
+)
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -49,6 +60,7 @@ __all__ = [
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Mask",
     "Model",
     "Motion",
     "Networks",

@@ -60,14 +60,14 @@ def _cohort(part: Mapping[str, Any], reference: str) -> dict[str, Any]:
             if found.get("p_holm") is not None
         ],
         "chart": {
-            "uri": steps_chart(methods, reference),
+            "uri": to_svg_uri(steps_figure(methods, reference)),
             "alt": "R², Pearson's r and MSE of each method by step into the future",
         },
     }
 
 
 @rc_context(RC)
-def steps_chart(methods: Mapping[str, Any], reference: str) -> str:
+def steps_figure(methods: Mapping[str, Any], reference: str) -> Figure:
     """Scores by step; the band is the reference's 95% interval.
 
     Squares below the errors mark the steps at which a method's is another than the reference's.
@@ -85,7 +85,7 @@ def steps_chart(methods: Mapping[str, Any], reference: str) -> str:
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=2.4
     )
-    return to_svg_uri(figure)
+    return figure
 
 
 def _draw(axes: Axes, by_step: list[dict[str, Any]], metric: str, name: str, *, band: bool) -> None:

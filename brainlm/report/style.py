@@ -114,7 +114,12 @@ def to_svg(figure: Figure) -> str:
 
 def to_svg_uri(figure: Figure) -> str:
     """The same as a `data:` address."""
-    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(figure).encode()).decode()
+    return svg_uri(to_svg(figure))
+
+
+def svg_uri(content: str) -> str:
+    """A `data:` address of an SVG."""
+    return "data:image/svg+xml;base64," + base64.b64encode(content.encode()).decode()
 
 
 def _own_font(match: re.Match[str]) -> str:

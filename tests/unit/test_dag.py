@@ -42,6 +42,20 @@ def test_memory_follows_the_size_of_the_run(tmp_path: Path) -> None:
     assert fine.brain_mb(RUN, 1) == short.brain_mb(RUN, 8)
 
 
+def test_tasks_are_run_where_the_config_names_them_and_a_model_is_made(tmp_path: Path) -> None:
+    targets = [{"name": "age"}, {"name": "sex", "kind": "binary", "positive": "F"}]
+    every = Dag({"finetune": {"targets": targets, "forecast": True}}, study_of(tmp_path))
+    assert every.wants("forecast")
+    assert not every.wants("scaling")
+    assert sum("/clinical-" in path for path in every.evaluations) >= 2
+    assert not any("{" in path for path in every.evaluations)
+    assert not Dag({"finetune": {"targets": targets}}, tmp_path).wants("forecast")
+    only = Dag({"evaluate": {"tasks": ["reconstruction"]}}, tmp_path)
+    assert only.evaluations == ["evaluation/brainlm/reconstruction/metrics.json"]
+    with pytest.raises(InputError, match="twice"):
+        Dag({"evaluate": {"tasks": ["clinical", "clinical"]}}, tmp_path)
+
+
 def test_a_table_made_by_hand_is_an_input_of_denoising_both_ways(tmp_path: Path) -> None:
     review = f"review/{ID}_desc-aroma_metrics.tsv"
     study, aroma = study_of(tmp_path), {"denoise": {"method": "aroma"}}

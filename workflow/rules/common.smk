@@ -20,9 +20,7 @@ except BrainLMError as error:
     raise WorkflowError(str(error)) from None
 
 AUDIT = "qc/audit.ok"
-EVALUATIONS = [study.pattern("reconstruction"), *study.each_target("clinical")]
-if study.config.finetune.forecast:
-    EVALUATIONS.append(study.pattern("forecast"))
+EVALUATIONS = [*study.evaluations, study.pattern("evaluation_page")]
 if study.has_truth:
     EVALUATIONS.append(study.pattern("phantom_check"))
 

@@ -8,6 +8,7 @@ rule evaluate_reconstruction:
     output:
         metrics=study.pattern("reconstruction"),
         traces=study.pattern("reconstruction_traces"),
+        whole=study.whole_recordings,
     log:
         "logs/evaluate-reconstruction.log",
     benchmark:

@@ -7,17 +7,22 @@ that a number stands in one place only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ...files import read_json
 from ...layout import Study
+from ...shards.reader import PARCELS_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..brain_maps import BrainMap
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,32 @@ class Material:
     study: Study
     fields: Mapping[str, str]  # run, space, res, atlas: what file names are made of
     targets: tuple[str, ...]  # labels to predict
+    seen: set[Path] = field(default_factory=set)  # the files that were read
 
     def json(self, kind: str, **fields: str) -> dict[str, Any] | None:
         """A JSON file's content; None when it is not there."""
-        path = self.study.path(kind, **{**self.fields, **fields})
-        return read_json(path) if path.exists() else None
+        path = self._find(kind, fields)
+        return None if path is None else read_json(path)
 
     def table(self, kind: str, **fields: str) -> pd.DataFrame | None:
         """A Parquet file's content; None when it is not there."""
+        path = self._find(kind, fields)
+        return None if path is None else pd.read_parquet(path)
+
+    def _find(self, kind: str, fields: Mapping[str, str]) -> Path | None:
         path = self.study.path(kind, **{**self.fields, **fields})
-        return pd.read_parquet(path) if path.exists() else None
+        if not path.exists():
+            return None
+        self.seen.add(path)
+        return path
+
+    def brain_map(self) -> BrainMap:
+        """The brain that shows a number of each of the model's parcels."""
+        from ..brain_maps import BrainMap
+
+        parcels = self.study.path("model", **self.fields).parent / PARCELS_NAME
+        self.seen.add(parcels)
+        return BrainMap(pd.read_csv(parcels, sep="\t"), self._find("atlas_image", {}))
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,11 @@ class Row:
     p: float | None = None
     p_corrected: float | None = None
     note: str = ""  # why there is no value or no interval
+
+
+def stem_of(name: str) -> str:
+    """What a part's files are called: names of datasets and labels may hold anything."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.")
 
 
 @dataclass(frozen=True)
@@ -96,3 +122,6 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     #: Words -> path relative to the folder evaluation/RUN, for interactive views.
     links: Mapping[str, str] = field(default_factory=dict)
+    #: Stem -> HTML of an interactive view; the page writes it to views/STEM.html.
+    views: Mapping[str, str] = field(default_factory=dict)
+    headline: str = ""  # the result in one line, for the study's report

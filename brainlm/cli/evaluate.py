@@ -1,0 +1,48 @@
+"""`brainlm evaluate TASK`: the evaluation's stages under one door, in the paper's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from ._help import SpelledGroup
+from .compare_forecasts import compare_forecasts
+from .evaluate_clinical import evaluate_clinical
+from .evaluate_reconstruction import evaluate_reconstruction
+from .evaluation_page import evaluation_page
+
+#: Task -> what the verb of its stage runs, and where the paper has it.
+TASKS: dict[str, tuple[Callable[..., None], str]] = {
+    "reconstruction": (
+        evaluate_reconstruction,
+        "Figures 3 and 4: masked entries guessed (evaluate-reconstruction).",
+    ),
+    "clinical": (
+        evaluate_clinical,
+        "Table 1 and zero-shot: a label, beside every other method (evaluate-clinical).",
+    ),
+    "forecast": (
+        compare_forecasts,
+        "Table 2, Figure 6: what follows, each method that score-forecast has scored "
+        "(compare-forecasts).",
+    ),
+    "page": (evaluation_page, "All of them on one page, and results.tsv (evaluation-page)."),
+}
+
+evaluate_app = typer.Typer(
+    cls=SpelledGroup,
+    help="Run one task of the evaluation by itself; they stand in the paper's order.\n\n"
+    "Each is a stage of the workflow under another name (in brackets), with the same options and "
+    "the same bytes. What a task reads must have been made before: `snakemake evaluate` makes "
+    "that too, for all that evaluate.tasks of the config names.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the command line."""
+    for task, (verb, place) in TASKS.items():
+        evaluate_app.command(task, short_help=place)(verb)
+    app.add_typer(evaluate_app, name="evaluate")

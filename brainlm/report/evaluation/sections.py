@@ -1,0 +1,61 @@
+"""The sections of the page in the paper's order, and what is said of those not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .parts import Material, Section
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A task without results, and how to get them."""
+
+    name: str
+    title: str
+    how: str
+
+
+#: Task -> its title where there is nothing to show; the paper's order.
+TITLES = {
+    "reconstruction": "Masked reconstruction",
+    "scaling": "Scaling",
+    "clinical": "Labels",
+    "latent": "Latent space",
+    "forecast": "Forecasts",
+    "networks": "Functional networks",
+    "attention": "Attention",
+    "perturbation": "Perturbation",
+}
+
+
+def gather_sections(
+    material: Material, tasks: tuple[str, ...], *, forecasts: bool
+) -> list[Section | Missing]:
+    """Each task's section; `forecasts`: whether a model is fine-tuned to forecast."""
+    makers = _makers()
+    return [
+        found
+        if task in makers and (found := makers[task](material)) is not None
+        else Missing(task, title, _how(task, tasks, forecasts=forecasts))
+        for task, title in TITLES.items()
+    ]
+
+
+def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
+    """What to do for a task's results; code is between backticks."""
+    if task not in tasks:
+        return f"not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
+    if task == "forecast" and not forecasts:
+        return "not asked for: set `finetune.forecast: true`, then `snakemake evaluate`"
+    if task == "clinical":
+        return "not run: name labels in `finetune.targets`, then `snakemake evaluate` makes it"
+    return "not run: `snakemake evaluate` makes it"
+
+
+def _makers() -> dict[str, Callable[[Material], Section | None]]:
+    """Imported here, so that a page is all that loads them."""
+    from . import forecasts
+
+    return {"forecast": forecasts.section}
