@@ -70,6 +70,8 @@ include: "workflow/rules/embed.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/forecasts.smk"
+include: "workflow/rules/networks.smk"
+include: "workflow/rules/attention.smk"
 include: "workflow/rules/evaluation_page.smk"
 include: "workflow/rules/report.smk"
 

@@ -11,6 +11,8 @@ DONE: dict[str, tuple[str, ...]] = {
     "reconstruction": ("reconstruction",),
     "clinical": ("clinical",),
     "forecast": ("forecast",),
+    "networks": ("networks",),
+    "attention": ("attention",),
 }
 
 

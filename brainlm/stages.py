@@ -148,6 +148,10 @@ STAGES: dict[str, Stage] = {
             ("forecasts", "finetune", "pretrain", "released", "model"),
             takes_seed=True,
         ),
+        Stage("evaluate-networks", ("parcel_networks", "evaluate", "pretrain"), takes_seed=True),
+        Stage(
+            "evaluate-attention", ("attention", "evaluate", "finetune", "pretrain"), takes_seed=True
+        ),
         Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),

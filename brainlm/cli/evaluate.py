@@ -8,7 +8,9 @@ import typer
 
 from ._help import SpelledGroup
 from .compare_forecasts import compare_forecasts
+from .evaluate_attention import evaluate_attention
 from .evaluate_clinical import evaluate_clinical
+from .evaluate_networks import evaluate_networks
 from .evaluate_reconstruction import evaluate_reconstruction
 from .evaluation_page import evaluation_page
 
@@ -26,6 +28,14 @@ TASKS: dict[str, tuple[Callable[..., None], str]] = {
         compare_forecasts,
         "Table 2, Figure 6: what follows, each method that score-forecast has scored "
         "(compare-forecasts).",
+    ),
+    "networks": (
+        evaluate_networks,
+        "Table 3: the functional network of a parcel, beside other methods (evaluate-networks).",
+    ),
+    "attention": (
+        evaluate_attention,
+        "Figure 8: what CLS attends to, and how groups differ in it (evaluate-attention).",
     ),
     "page": (evaluation_page, "All of them on one page, and results.tsv (evaluation-page)."),
 }

@@ -19,6 +19,7 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .interpretation import Attention, Contrast, ParcelNetworks
 from .learning import (
     Evaluate,
     Mask,
@@ -48,9 +49,11 @@ from .tuning import Finetune, Probe, Target
 __all__ = [
     "FMRIPREP_SPACE",
     "AtlasChoice",
+    "Attention",
     "Config",
     "Confounds",
     "Containers",
+    "Contrast",
     "Denoise",
     "Derivatives",
     "Distortion",
@@ -65,6 +68,7 @@ __all__ = [
     "Motion",
     "Networks",
     "Normalize",
+    "ParcelNetworks",
     "Parcellate",
     "Pretrain",
     "Probe",
