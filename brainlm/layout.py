@@ -77,6 +77,7 @@ TEMPLATES: dict[str, str] = {
     "model": "models/{run}/model.safetensors",
     "model_log": "models/{run}/metrics.jsonl",
     "finetuned": "models/{run}-{target}/model.safetensors",
+    "repeats": "models/{run}-{target}/repeats.parquet",
     "forecaster": "models/{run}-forecast/model.safetensors",
     "forecast_sums": "evaluation/{run}/forecast/{method}.parquet",
     "forecast": "evaluation/{run}/forecast/metrics.json",

@@ -139,7 +139,9 @@ STAGES: dict[str, Stage] = {
             takes_seed=True,
         ),
         Stage(
-            "evaluate-clinical", ("evaluate", "networks", "finetune", "pretrain"), takes_seed=True
+            "evaluate-clinical",
+            ("evaluate", "networks", "probe", "finetune", "pretrain"),
+            takes_seed=True,
         ),
         Stage(
             "score-forecast",

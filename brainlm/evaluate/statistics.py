@@ -87,3 +87,8 @@ def labels_with_ci(
         for name, value in score(truth[rows], predicted[rows]).items():
             draws[name].append(value)
     return {name: metric(value, np.array(draws[name])) for name, value in values.items()}
+
+
+def or_none(value: float) -> float | None:
+    """As JSON has it, which knows no NaN."""
+    return float(value) if np.isfinite(value) else None
