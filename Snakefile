@@ -71,6 +71,8 @@ include: "workflow/rules/probe.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/forecasts.smk"
 include: "workflow/rules/evaluation_page.smk"
+include: "workflow/rules/latent.smk"
+include: "workflow/rules/perturbation.smk"
 include: "workflow/rules/report.smk"
 
 

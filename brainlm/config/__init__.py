@@ -19,6 +19,7 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .latent import Experiment, Latent, Perturbation
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -45,15 +46,18 @@ __all__ = [
     "Distortion",
     "Eligibility",
     "Evaluate",
+    "Experiment",
     "Finetune",
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Latent",
     "Model",
     "Motion",
     "Networks",
     "Normalize",
     "Parcellate",
+    "Perturbation",
     "Pretrain",
     "Probe",
     "Quality",

@@ -77,9 +77,7 @@ def score_label(
     near = nearest(vectors, owner, k, of_others=True)
     score = _scorer(label, kind)
     told = _told(label, near, kind)
-    found = labels_with_ci(
-        score, label, told, subjects, n_draws=judged.bootstrap, seed=judged.seed
-    )
+    found = labels_with_ci(score, label, told, subjects, n_draws=judged.bootstrap, seed=judged.seed)
     true = score(label, told)
     draws: dict[str, list[float]] = {name: [] for name in true}
     deal = _Deal(owner)
