@@ -56,6 +56,10 @@ def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
     """Imported here, so that a page is all that loads them."""
-    from . import forecasts
+    from . import forecasts, latent, perturbation
 
-    return {"forecast": forecasts.section}
+    return {
+        "latent": latent.section,
+        "forecast": forecasts.section,
+        "perturbation": perturbation.section,
+    }
