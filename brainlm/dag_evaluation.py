@@ -9,6 +9,7 @@ from .config import Config
 #: Task of evaluate.tasks -> the kinds of files that it ends with; in the paper's order.
 DONE: dict[str, tuple[str, ...]] = {
     "reconstruction": ("reconstruction",),
+    "scaling": ("scaling",),
     "clinical": ("clinical",),
     "latent": ("latent",),
     "forecast": ("forecast",),

@@ -17,7 +17,7 @@ _GRID = "_space-{space}_res-{res}"
 #: Name of each kind of file -> its path below the study folder. The fields in braces are
 #: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
 #: (space, res, atlas, estimator) and, for models, `run`, `target` and `method`, for fMRIPrep `job`,
-#: for shards `shard`.
+#: for shards `shard`, for scaling curves `point`.
 TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
     "recordings": "onboarding/recordings.parquet",
@@ -87,6 +87,10 @@ TEMPLATES: dict[str, str] = {
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
     "reconstruction_whole": "evaluation/{run}/reconstruction/whole.parquet",
+    "scaled_model": "models/{run}-scale-{point}/model.safetensors",
+    "scaled_log": "models/{run}-scale-{point}/metrics.jsonl",
+    "scaling_sums": "evaluation/{run}/scaling/{point}.parquet",
+    "scaling": "evaluation/{run}/scaling/metrics.json",
     "clinical": "evaluation/{run}/clinical-{target}/metrics.json",
     "label_network": "evaluation/{run}/clinical-{target}/network-{method}.parquet",
     "clinical_predictions": "evaluation/{run}/clinical-{target}/predictions.parquet",

@@ -49,6 +49,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "probe",
         "evaluate",
         "evaluate-reconstruction",
+        "train-scaling",
+        "compare-scaling",
         "predict-label",
         "evaluate-clinical",
         "score-forecast",

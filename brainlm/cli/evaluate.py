@@ -8,6 +8,7 @@ import typer
 
 from ._help import SpelledGroup
 from .compare_forecasts import compare_forecasts
+from .compare_scaling import compare_scaling
 from .evaluate_attention import evaluate_attention
 from .evaluate_clinical import evaluate_clinical
 from .evaluate_latent import evaluate_latent
@@ -21,6 +22,11 @@ TASKS: dict[str, tuple[Callable[..., None], str]] = {
     "reconstruction": (
         evaluate_reconstruction,
         "Figures 3 and 4: masked entries guessed (evaluate-reconstruction).",
+    ),
+    "scaling": (
+        compare_scaling,
+        "Figure 4: model size and train subjects, each point that train-scaling has made "
+        "(compare-scaling).",
     ),
     "clinical": (
         evaluate_clinical,

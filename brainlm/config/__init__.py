@@ -43,6 +43,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .scaling import Scaling, Size, scaling_points
 from .study import FMRIPREP_SPACE, Config
 from .tracking import Tracking
 from .tuning import Finetune, Probe, Target
@@ -80,8 +81,10 @@ __all__ = [
     "Released",
     "Resample",
     "Scale",
+    "Scaling",
     "Section",
     "Shards",
+    "Size",
     "Space",
     "Split",
     "Target",
@@ -93,6 +96,7 @@ __all__ = [
     "load_study_preset",
     "parse_config",
     "read_schema",
+    "scaling_points",
     "study_presets",
     "to_commented_yaml",
 ]

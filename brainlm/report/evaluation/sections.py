@@ -56,10 +56,12 @@ def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
     """Imported here, so that a page is all that loads them."""
-    from . import forecasts, latent, perturbation
+    from . import attention, forecasts, latent, networks, perturbation
 
     return {
         "latent": latent.section,
         "forecast": forecasts.section,
+        "networks": networks.section,
+        "attention": attention.section,
         "perturbation": perturbation.section,
     }
