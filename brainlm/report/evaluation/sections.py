@@ -49,6 +49,8 @@ def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
         return f"not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
     if task == "forecast" and not forecasts:
         return "not asked for: set `finetune.forecast: true`, then `snakemake evaluate`"
+    if task == "scaling":
+        return "not run: name `scaling.sizes`, then `snakemake scaling` trains a model for each"
     if task == "clinical":
         return "not run: name labels in `finetune.targets`, then `snakemake evaluate` makes it"
     return "not run: `snakemake evaluate` makes it"
@@ -56,9 +58,11 @@ def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
     """Imported here, so that a page is all that loads them."""
-    from . import attention, forecasts, latent, networks, perturbation
+    from . import attention, forecasts, latent, networks, perturbation, reconstruction, scaling
 
     return {
+        "reconstruction": reconstruction.section,
+        "scaling": scaling.section,
         "latent": latent.section,
         "forecast": forecasts.section,
         "networks": networks.section,
