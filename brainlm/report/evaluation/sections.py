@@ -56,6 +56,6 @@ def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
     """Imported here, so that a page is all that loads them."""
-    from . import forecasts
+    from . import clinical, forecasts
 
-    return {"forecast": forecasts.section}
+    return {"clinical": clinical.section, "forecast": forecasts.section}
