@@ -36,9 +36,7 @@ def gather_sections(
     """Each task's section; `forecasts`: whether a model is fine-tuned to forecast."""
     makers = _makers()
     return [
-        found
-        if task in makers and (found := makers[task](material)) is not None
-        else Missing(task, title, _how(task, tasks, forecasts=forecasts))
+        makers[task](material) or Missing(task, title, _how(task, tasks, forecasts=forecasts))
         for task, title in TITLES.items()
     ]
 
@@ -58,11 +56,21 @@ def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
     """Imported here, so that a page is all that loads them."""
-    from . import attention, forecasts, latent, networks, perturbation, reconstruction, scaling
+    from . import (
+        attention,
+        clinical,
+        forecasts,
+        latent,
+        networks,
+        perturbation,
+        reconstruction,
+        scaling,
+    )
 
     return {
         "reconstruction": reconstruction.section,
         "scaling": scaling.section,
+        "clinical": clinical.section,
         "latent": latent.section,
         "forecast": forecasts.section,
         "networks": networks.section,
