@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...errors import DataError
 from .parts import Material, Section
 
 
@@ -36,9 +37,22 @@ def gather_sections(
     """Each task's section; `forecasts`: whether a model is fine-tuned to forecast."""
     makers = _makers()
     return [
-        makers[task](material) or Missing(task, title, _how(task, tasks, forecasts=forecasts))
+        _made(task, makers[task], material)
+        or Missing(task, title, _how(task, tasks, forecasts=forecasts))
         for task, title in TITLES.items()
     ]
+
+
+def _made(
+    task: str, make: Callable[[Material], Section | None], material: Material
+) -> Section | None:
+    try:
+        return make(material)
+    except KeyError as error:
+        raise DataError(
+            f"The results of {task} hold no {error}: another version made them",
+            fix="run `snakemake evaluate`, which makes them anew",
+        ) from error
 
 
 def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
