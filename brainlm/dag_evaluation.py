@@ -11,9 +11,11 @@ DONE: dict[str, tuple[str, ...]] = {
     "reconstruction": ("reconstruction",),
     "scaling": ("scaling",),
     "clinical": ("clinical",),
+    "latent": ("latent",),
     "forecast": ("forecast",),
     "networks": ("networks",),
     "attention": ("attention",),
+    "perturbation": ("perturbation",),
 }
 
 
@@ -48,3 +50,8 @@ class Evaluation(ABC):
         if "{target}" not in pattern:
             return [pattern]
         return [pattern.format(target=target) for target in self.targets]
+
+    @property
+    def perturbed_model(self) -> str:
+        """The model whose forecasts are perturbed: that which learned to forecast, if one did."""
+        return self.pattern("forecaster" if self.config.finetune.forecast else "model")

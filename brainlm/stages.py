@@ -155,6 +155,12 @@ STAGES: dict[str, Stage] = {
             "evaluate-attention", ("attention", "evaluate", "finetune", "pretrain"), takes_seed=True
         ),
         Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
+        Stage("evaluate-latent", ("latent", "evaluate", "finetune", "pretrain"), takes_seed=True),
+        Stage(
+            "evaluate-perturbation",
+            ("perturbation", "evaluate", "finetune", "pretrain"),
+            takes_seed=True,
+        ),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
         Stage(

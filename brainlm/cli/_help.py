@@ -55,6 +55,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "evaluate-clinical",
         "score-forecast",
         "compare-forecasts",
+        "evaluate-latent",
+        "evaluate-perturbation",
         "evaluate-networks",
         "evaluate-attention",
         "evaluation-page",

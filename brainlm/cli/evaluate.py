@@ -11,7 +11,9 @@ from .compare_forecasts import compare_forecasts
 from .compare_scaling import compare_scaling
 from .evaluate_attention import evaluate_attention
 from .evaluate_clinical import evaluate_clinical
+from .evaluate_latent import evaluate_latent
 from .evaluate_networks import evaluate_networks
+from .evaluate_perturbation import evaluate_perturbation
 from .evaluate_reconstruction import evaluate_reconstruction
 from .evaluation_page import evaluation_page
 
@@ -30,6 +32,10 @@ TASKS: dict[str, tuple[Callable[..., None], str]] = {
         evaluate_clinical,
         "Table 1 and zero-shot: a label, beside every other method (evaluate-clinical).",
     ),
+    "latent": (
+        evaluate_latent,
+        "Figure 5: maps of the recordings' vectors, and what neighbours share (evaluate-latent).",
+    ),
     "forecast": (
         compare_forecasts,
         "Table 2, Figure 6: what follows, each method that score-forecast has scored "
@@ -42,6 +48,10 @@ TASKS: dict[str, tuple[Callable[..., None], str]] = {
     "attention": (
         evaluate_attention,
         "Figure 8: what CLS attends to, and how groups differ in it (evaluate-attention).",
+    ),
+    "perturbation": (
+        evaluate_perturbation,
+        "Prompting: forecasts after a change of the past (evaluate-perturbation).",
     ),
     "page": (evaluation_page, "All of them on one page, and results.tsv (evaluation-page)."),
 }

@@ -20,6 +20,7 @@ from .files import (
 )
 from .forecasting import Forecasts, Networks
 from .interpretation import Attention, Contrast, ParcelNetworks
+from .latent import Experiment, Latent, Perturbation
 from .learning import (
     Evaluate,
     Mask,
@@ -60,10 +61,12 @@ __all__ = [
     "Distortion",
     "Eligibility",
     "Evaluate",
+    "Experiment",
     "Finetune",
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Latent",
     "Mask",
     "Model",
     "Motion",
@@ -71,6 +74,7 @@ __all__ = [
     "Normalize",
     "ParcelNetworks",
     "Parcellate",
+    "Perturbation",
     "Pretrain",
     "Probe",
     "Quality",

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from ..model.heads import LabelModel
 from ..model.label_unit import HeadCard
 from ..train.finetune import predict
-from ..train.label_scores import SCORERS
 from .label_baselines import BASELINES, Material
-from .label_scores import LabelScores, check_finite, predictions_by, score
+from .label_scores import LabelScores, check_finite, predictions_by, score, scorer_of
 from .leave_site_out import leave_site_out
 from .probe import ON_VECTORS
 from .statistics import or_none
@@ -74,6 +73,7 @@ def evaluate_clinical(
         "mask_ratio": mask_ratio,
         "train_label_mean": data.scale.mean if kind == "regression" else None,
         "train_label_sd": data.scale.sd if kind == "regression" else None,
+        "label_log": data.scale.log,
     }
     return LabelScores(metrics, found.predictions)
 
@@ -88,7 +88,7 @@ def _over_repeats(repeats: Floats | None, head: HeadCard, given: Material) -> di
     truth = given.data.truth(given.test)
     guesses = {f"repeat {n}": head.to_label(one) for n, one in enumerate(repeats, start=1)}
     check_finite(guesses, given.test)
-    each = [SCORERS[given.kind](truth, guess) for guess in guesses.values()]
+    each = [scorer_of(given)(truth, guess) for guess in guesses.values()]
     metrics = {}
     for name in each[0]:
         values = np.array([one[name] for one in each])

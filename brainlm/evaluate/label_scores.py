@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..shards.reader import ShardReader
-from ..train.label_scores import SCORERS
+from ..train.label_scores import SCORERS, Scorer, regression_scores
 from ..train.labelled import LabelledData
 from .cohorts import cohorts_of
 from .cross_validation import TooFewError
@@ -128,11 +128,29 @@ def scores_of(
     bootstrap: int,
 ) -> dict[str, dict[str, Any]]:
     """Method -> metric -> value and interval."""
-    scorer = SCORERS[given.kind]
+    scorer = scorer_of(given)
     return {
         name: labels_with_ci(scorer, truth, guess, subjects, n_draws=bootstrap, seed=given.seed)
         for name, guess in guesses.items()
     }
+
+
+def scorer_of(given: Material) -> Scorer:
+    """What a label is scored by; of numbers also the MSE on the scale that models are trained on.
+
+    That one is told by the paper (z-scores of age, logarithms between 0 and 1). A guess below the
+    smallest train label counts as that label where there would be no logarithm.
+    """
+    if given.kind != "regression":
+        return SCORERS[given.kind]
+    scale = given.data.scale
+    least = -np.inf if scale.log == "none" else float(scale.to_label(np.zeros(1))[0])
+
+    def score(truth: Floats, guess: Floats) -> dict[str, float]:
+        error = scale.to_model(np.maximum(guess, least)) - scale.to_model(np.maximum(truth, least))
+        return {**regression_scores(truth, guess), "mse_scaled": float((error**2).mean())}
+
+    return score
 
 
 def check_finite(guesses: Mapping[str, Floats], names: list[str]) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..train.label_scores import SCORERS
 from .label_baselines import Material, site_names
-from .label_scores import check_finite, predictions_by, scores_of
+from .label_scores import check_finite, predictions_by, scorer_of, scores_of
 from .statistics import or_none
 
 Floats = NDArray[np.float64]
@@ -78,7 +77,7 @@ def _of_site(guesses: Mapping[str, Floats], held: Material) -> dict[str, Any]:
         "n_train_recordings": len(held.train),
         "methods": {
             name: {
-                metric: or_none(value) for metric, value in SCORERS[held.kind](truth, guess).items()
+                metric: or_none(value) for metric, value in scorer_of(held)(truth, guess).items()
             }
             for name, guess in guesses.items()
         },

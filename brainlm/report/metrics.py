@@ -12,6 +12,7 @@ NAMES: dict[str, tuple[str, bool]] = {
     "r2": ("R²", False),
     "pearson": ("Pearson r", False),
     "mse": ("MSE", True),
+    "mse_scaled": ("MSE (scaled)", True),
     "mae": ("MAE", True),
     "rmse": ("RMSE", True),
     "spearman": ("Spearman ρ", False),

@@ -103,7 +103,7 @@ def test_the_command_scores_vectors_that_embed_made(study) -> None:
         for name in ("score", "group")
     )
     assert score["n_subjects"] == group["n_subjects"] == 12
-    assert set(score["metrics"]) == {"mse", "mae", "r2", "pearson"}
+    assert set(score["metrics"]) == {"mse", "mae", "r2", "pearson", "mse_scaled"}
     assert set(group["neighbours"]) == {"accuracy", "balanced_accuracy", "auroc", "auprc"}
     table = pd.read_parquet(study.path("probe_predictions", run="brainlm", target="score"))
     assert list(table.columns[:5]) == ["recording_id", "subject", "true", "linear", "neighbours"]

@@ -49,7 +49,12 @@ def section(material: Material) -> Section | None:
         title="Functional networks",
         text=_text(content),
         rows=tuple(_rows(cohorts)),
-        tables=tuple(_table(cohort, content) for cohort in cohorts),
+        tables=tuple(
+            _table(cohort, scheme)
+            for cohort in cohorts
+            for scheme in _SCHEMES
+            if scheme in cohort["schemes"]
+        ),
         pictures=(
             Picture(
                 "networks-confusion",
@@ -86,7 +91,7 @@ def _text(content: Mapping[str, Any]) -> str:
     chosen, apart = content["attention"], content["spatial_mm"]
     stricter = (
         f"\n\nParcels side by side are alike for reasons of their own. In the stricter test "
-        f"(`distant parcels vote`) only parcels {apart:g} mm away or more, and as far from the "
+        f"(distant parcels vote) only parcels {apart:g} mm away or more, and as far from the "
         "mirror image, have a vote; what is left there is not mere neighbourhood. Position "
         "stands for what coordinates alone tell."
         if apart
@@ -105,50 +110,50 @@ def _text(content: Mapping[str, Any]) -> str:
     )
 
 
-def _table(cohort: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
-    """A row for each method; accuracies of each scheme, and tests beside attention."""
-    schemes = cohort["schemes"]
-    methods = [name for name in METHODS if name in schemes["random"]]
-    rows, notes = [], []
-    for name in methods:
-        row = [METHODS[name]]
-        for found in schemes.values():
-            estimates = [estimate_of(found[name]["metrics"][metric]) for metric in _METRICS]
-            notes += [estimate.reason for estimate in estimates if estimate.reason]
-            row += [printed(estimate) for estimate in estimates]
-            row += [signed(_less(found[name])), p_text(found[name].get("p_holm"))]
-        rows.append(tuple(row))
-    several = len(schemes) > 1
-    columns = [
-        f"{column}, {_SCHEMES[scheme]}" if several else column
-        for scheme in schemes
-        for column in (
+def _table(cohort: Mapping[str, Any], scheme: str) -> Table:
+    """A row for each method; accuracies, and tests beside attention."""
+    found = cohort["schemes"][scheme]
+    methods = [name for name in METHODS if name in found]
+    estimates = {
+        name: [estimate_of(found[name]["metrics"][metric]) for metric in _METRICS]
+        for name in methods
+    }
+    reasons = dict.fromkeys(one.reason for line in estimates.values() for one in line if one.reason)
+    people = f"{cohort['n_recordings']} recordings of {cohort['n_subjects']} subjects"
+    parts = ["table-3-networks", *(["apart"] if scheme == "apart" else [])]
+    parts += [] if cohort["cohort"] == "all" else [cohort["cohort"]]
+    return Table(
+        name="-".join(parts),
+        title=f"Functional networks, {_SCHEMES[scheme]}; {cohort_name(cohort)}",
+        columns=(
+            "Representation",
             *(metric_name(metric) for metric in _METRICS),
+            "SD over recordings",
             "beside attention",
             "p (Holm)",
-        )
-    ]
-    stem = "table-3-networks"
-    people = f"{cohort['n_recordings']} recordings of {cohort['n_subjects']} subjects"
-    return Table(
-        name=stem if cohort["cohort"] == "all" else f"{stem}-{cohort['cohort']}",
-        title=f"Functional networks; {cohort_name(cohort)}",
-        columns=("Representation", *columns),
-        rows=tuple(rows),
-        note="; ".join([f"Means over {people}", *dict.fromkeys(notes)])
-        + ". Beside attention: the accuracy's mean difference of subjects, tested by sign flips. "
-        "Bold: the best of a column.",
+        ),
+        rows=tuple(
+            (
+                METHODS[name],
+                *(printed(estimate) for estimate in line),
+                f"{found[name]['metrics']['accuracy']['sd']:.3f}",
+                signed(_more(found[name])),
+                p_text(found[name].get("p_holm")),
+            )
+            for name, line in estimates.items()
+        ),
+        note="; ".join([f"Means over {people}", *reasons])
+        + ". SD and differences are of the accuracy, differences means over subjects, tested by "
+        "sign flips. Bold: the best of a column.",
         best=frozenset(
-            (best, 1 + 4 * block + place)
-            for block, found in enumerate(schemes.values())
-            for place, metric in enumerate(_METRICS)
-            if (best := _best([found[name]["metrics"][metric]["value"] for name in methods]))
-            is not None
+            (row, place + 1)
+            for place in range(len(_METRICS))
+            if (row := _best([line[place].value for line in estimates.values()])) is not None
         ),
     )
 
 
-def _less(part: Mapping[str, Any]) -> float | None:
+def _more(part: Mapping[str, Any]) -> float | None:
     less = part.get("less_than_reference")
     return None if less is None else -float(less)
 
@@ -160,8 +165,10 @@ def _best(values: Sequence[float | None]) -> int | None:
 
 def _rows(cohorts: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     for cohort in cohorts:
-        for scheme, found in cohort["schemes"].items():
-            for name, part in found.items():
+        for scheme in [name for name in _SCHEMES if name in cohort["schemes"]]:
+            found = cohort["schemes"][scheme]
+            for name in [name for name in METHODS if name in found]:
+                part = found[name]
                 for metric in _METRICS:
                     score, tested = part["metrics"][metric], metric == "accuracy"
                     yield Row(
@@ -206,13 +213,13 @@ def _confusions(content: Mapping[str, Any]) -> Figure:
     """A matrix for each method, shades of one colour."""
     found = content["confusion"]["random"]
     methods = [name for name in _DRAWN if name in found]
-    figure = Figure(figsize=(10.6, 0.75 + 10.6 / len(methods) * 0.83), layout="constrained")
+    figure = Figure(figsize=(10.6, 1.6 + 9.6 / max(len(methods), 3)), layout="constrained")
     panels = figure.subplots(1, len(methods), squeeze=False)[0]
     for axes, name in zip(panels, methods, strict=True):
         counts = np.array(found[name], dtype=np.float64)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         _matrix(axes, share, content["networks"], first=axes is panels[0])
-        axes.set_title(METHODS[name], fontsize=8.5)
+        axes.set_title(METHODS[name].replace(", ", "\n"), fontsize=8, loc="center")
     return figure
 
 
