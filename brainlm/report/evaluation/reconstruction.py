@@ -37,7 +37,7 @@ _WHOLE = "whole recordings"
 def section(material: Material) -> Section | None:
     """Reconstruction's part of the page; None where it was not scored."""
     content = material.json("reconstruction")
-    if content is None or "conditions" not in content:  # of a version that knew one alone
+    if content is None:
         return None
     conditions = sorted(
         content["conditions"], key=lambda one: (list(_KINDS).index(one["kind"]), one["share"])
