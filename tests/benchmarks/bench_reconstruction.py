@@ -1,10 +1,10 @@
-"""Reconstruction of a cohort, beside the network: `python -m tests.benchmarks.bench_reconstruction`.
+"""Reconstruction beside the network: `python -m tests.benchmarks.bench_reconstruction`.
 
 All that `evaluate-reconstruction` does with open shards (424 parcels, float16: windows read,
 hidden under each condition, guessed by the model and by both plain methods, summed up), against
 the network's forward pass over the same masks, held in memory as the network takes them; and the
-same for whole recordings, of which three are guessed again to be looked at. Both take turns in one process, one thread; what is told is the ratio of the
-medians of their CPU time.
+same for whole recordings, of which three are guessed again to be looked at. Both take turns in one
+process, one thread; what is told is the ratio of the medians of their CPU time.
 """
 
 from __future__ import annotations
