@@ -108,6 +108,19 @@ def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> No
     assert "score_forecast" not in counts(snakemake(study, "--cores", "2", "evaluate"))
 
 
+def test_the_evaluation_ends_with_its_page_of_the_tasks_that_are_asked_for(study: Path) -> None:
+    planned = counts(snakemake(study, "--cores", "2", "evaluate"))
+    default = {"evaluate_reconstruction", "evaluate_latent", "evaluate_networks"}
+    default |= {"evaluate_attention", "evaluate_perturbation", "evaluate_clinical"}
+    assert default | {"write_evaluation_page"} <= set(planned)
+    assert not {"train_scaling", "compare_scaling", "score_forecast"} & set(planned)
+    few = ("--config", "evaluate={tasks: [reconstruction]}")
+    planned = counts(snakemake(study, "--cores", "2", "evaluate", *few))
+    assert planned["write_evaluation_page"] == 1
+    assert default & set(planned) == {"evaluate_reconstruction"}
+    assert "finetune_model" not in planned
+
+
 def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
     targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
     planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
