@@ -108,6 +108,15 @@ def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> No
     assert "score_forecast" not in counts(snakemake(study, "--cores", "2", "evaluate"))
 
 
+def test_networks_and_attention_need_the_model_alone(study: Path) -> None:
+    for task in ("networks", "attention"):
+        wanted = ("--config", f"evaluate={{tasks: [{task}]}}")
+        planned = counts(snakemake(study, "--cores", "2", "evaluate", *wanted))
+        assert planned[f"evaluate_{task}"] == planned["pretrain_model"] == 1
+        other = {"networks": "attention", "attention": "networks"}[task]
+        assert not {f"evaluate_{other}", "finetune_model", "evaluate_clinical"} & set(planned)
+
+
 def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
     targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
     planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
