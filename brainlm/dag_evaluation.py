@@ -9,10 +9,13 @@ from .config import Config
 #: Task of evaluate.tasks -> the kinds of files that it ends with; in the paper's order.
 DONE: dict[str, tuple[str, ...]] = {
     "reconstruction": ("reconstruction",),
+    "scaling": ("scaling",),
     "clinical": ("clinical",),
+    "latent": ("latent",),
     "forecast": ("forecast",),
     "networks": ("networks",),
     "attention": ("attention",),
+    "perturbation": ("perturbation",),
 }
 
 
@@ -47,3 +50,8 @@ class Evaluation(ABC):
         if "{target}" not in pattern:
             return [pattern]
         return [pattern.format(target=target) for target in self.targets]
+
+    @property
+    def perturbed_model(self) -> str:
+        """The model whose forecasts are perturbed: that which learned to forecast, if one did."""
+        return self.pattern("forecaster" if self.config.finetune.forecast else "model")

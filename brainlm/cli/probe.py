@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 from ._training import TargetOption
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def register(app: typer.Typer) -> None:
@@ -38,11 +32,13 @@ def probe(
     """
     from ..errors import DataError
     from ..evaluate.cross_validation import TooFewError
-    from ..evaluate.probe import evaluate_probe, mean_of_subjects
+    from ..evaluate.label_baselines import Material
+    from ..evaluate.probe import evaluate_probe
     from ..shards.fingerprint import split_sha256
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune
+    from ._embeddings import open_vectors
     from ._training import headline, open_model, open_shards, write_metrics
 
     run = StageRun(
@@ -56,22 +52,18 @@ def probe(
     machine = describe(set_up("cpu", threads), threads)
     reader = open_shards(run)
     window = open_model(run, "model", reader).config.timepoints
-    vectors = _vectors(run)
-    if run.params["probe"]["average"]:
-        vectors = mean_of_subjects(vectors, reader)
-    data = labelled_data(reader, wanted, window, validates=False)
+    given = Material(
+        reader,
+        labelled_data(reader, wanted, window, validates=False),
+        target,
+        wanted.kind,
+        run.params["evaluate"]["most_recordings"],
+        run.params["seed"],
+        open_vectors(run, reader),
+        threads,
+    )
     try:
-        result = evaluate_probe(
-            vectors,
-            reader,
-            data,
-            target=target,
-            kind=wanted.kind,
-            window=window,
-            bootstrap=run.params["evaluate"]["bootstrap"],
-            most=run.params["evaluate"]["most_recordings"],
-            seed=run.params["seed"],
-        )
+        result = evaluate_probe(given, window=window, bootstrap=run.params["evaluate"]["bootstrap"])
     except TooFewError as error:
         raise DataError(
             f"The label {target} cannot be probed: {error}",
@@ -85,23 +77,3 @@ def probe(
     name = "r2" if wanted.kind == "regression" else "auroc"
     subjects = result.metrics["n_subjects"]
     say(f"{target} in {subjects} test subjects, linear: {headline(result.metrics, name)}")
-
-
-def _vectors(run: StageRun) -> dict[str, NDArray[np.float32]]:
-    """Recording -> vector; refused when they were made by another model or of other shards."""
-    from ..errors import DataError
-    from ..evaluate.embeddings import read_embeddings
-    from ..files import read_json
-    from ..provenance import sidecar_path
-
-    made_of = dict(run.sources)  # shards and model, as they are now
-    path = run.input("embeddings")
-    sources = read_json(sidecar_path(path))["Sources"]
-    if any(sources.get(name) != sha256 for name, sha256 in made_of.items()):
-        raise DataError(
-            "These vectors are of another model or of other shards than the present ones",
-            file=path,
-            fix="run `brainlm embed` again, then this",
-        )
-    names, matrix = read_embeddings(path, run.params["probe"]["pool"])
-    return dict(zip(names, matrix, strict=True))

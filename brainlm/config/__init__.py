@@ -20,6 +20,7 @@ from .files import (
 )
 from .forecasting import Forecasts, Networks
 from .interpretation import Attention, Contrast, ParcelNetworks
+from .latent import Experiment, Latent, Perturbation
 from .learning import (
     Evaluate,
     Mask,
@@ -42,6 +43,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .scaling import Scaling, Size, scaling_points
 from .study import FMRIPREP_SPACE, Config
 from .tracking import Tracking
 from .tuning import Finetune, Probe, Target
@@ -59,10 +61,12 @@ __all__ = [
     "Distortion",
     "Eligibility",
     "Evaluate",
+    "Experiment",
     "Finetune",
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Latent",
     "Mask",
     "Model",
     "Motion",
@@ -70,14 +74,17 @@ __all__ = [
     "Normalize",
     "ParcelNetworks",
     "Parcellate",
+    "Perturbation",
     "Pretrain",
     "Probe",
     "Quality",
     "Released",
     "Resample",
     "Scale",
+    "Scaling",
     "Section",
     "Shards",
+    "Size",
     "Space",
     "Split",
     "Target",
@@ -89,6 +96,7 @@ __all__ = [
     "load_study_preset",
     "parse_config",
     "read_schema",
+    "scaling_points",
     "study_presets",
     "to_commented_yaml",
 ]

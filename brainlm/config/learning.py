@@ -320,6 +320,16 @@ class Evaluate(Section):
         description="train recordings, at most, that the baselines on connectivity are fitted on: "
         "they hold a number for each pair of recordings",
     )
+    leave_site_out: bool = Field(
+        False,
+        description="also predict labels of each site's test subjects by methods fitted on the "
+        "other sites; not by the fine-tuned model and networks, which saw all of them",
+    )
+    permute_within_sites: bool = Field(
+        False,
+        description="p of labels: permute them among people of the same site, so that what sites "
+        "differ by proves nothing",
+    )
 
     @model_validator(mode="after")
     def _each_task_once(self) -> Evaluate:

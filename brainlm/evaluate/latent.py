@@ -74,7 +74,7 @@ def evaluate_latent(
             fix="train the model for longer, or on more recordings",
         ) from None
     spaces: dict[str, NDArray[np.floating]] = {"vectors": vectors[rows], "pca": _flat(plane)}
-    umap = {"neighbours": judged.neighbours}
+    umap: dict[str, Any] = {"neighbours": judged.neighbours}
     try:
         start = _flat(plane)
         spaces["umap"] = umap_plane(vectors[rows], start, judged.neighbours, judged.seed)
@@ -84,13 +84,18 @@ def evaluate_latent(
     subjects = table["subject"].to_numpy(dtype=np.str_)[rows]
     metrics = {
         "task": "latent",
-        "n_recordings": {split: int((splits[rows] == split).sum()) for split in sorted(set(splits))},
+        "n_recordings": {
+            split: int((splits[rows] == split).sum()) for split in sorted(set(splits))
+        },
         "n_subjects": len(set(subjects[test])),
         "pca": {"explained": explained.tolist(), "n_train": int((splits == "train").sum())},
         "umap": umap,
         "trustworthiness": _trust(spaces, judged.neighbours),
         "labels": _labels(
-            labels, rows[test], {name: one[test] for name, one in spaces.items()}, subjects[test],
+            labels,
+            rows[test],
+            {name: one[test] for name, one in spaces.items()},
+            subjects[test],
             judged,
         ),
         "subject": identify_subjects(spaces["vectors"][test], subjects[test], judged)

@@ -12,7 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import Ridge
-from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    r2_score,
+    roc_auc_score,
+)
 
 from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_clinical import evaluate_clinical
@@ -27,8 +32,8 @@ from brainlm.evaluate.baselines.connectivity import (
     span_of_train,
 )
 from brainlm.evaluate.baselines.correlations import connectivity
+from brainlm.evaluate.clinical import METHODS
 from brainlm.evaluate.cross_validation import TooFewError
-from brainlm.evaluate.label_baselines import BASELINES
 from brainlm.evaluate.statistics import labels_with_ci, metric, scores_with_ci
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
@@ -108,6 +113,7 @@ def test_scores_of_labels_are_those_of_scikit_learn() -> None:
     assert found["balanced_accuracy"] == pytest.approx(
         balanced_accuracy_score(classes, chance > 0.5)
     )
+    assert found["auprc"] == pytest.approx(average_precision_score(classes, chance))
     assert math.isnan(binary_scores(np.ones(4), chance[:4])["auroc"])
     constant = regression_scores(truth, np.full(30, 0.1))
     assert math.isnan(constant["pearson"])
@@ -191,6 +197,7 @@ def study(tmp_path_factory):
     pretrain(study.root)
     finetune("score", study.root)
     finetune("group", study.root)
+    embed(study.root)
     return study
 
 
@@ -238,11 +245,11 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
     path = study.path("clinical", run="brainlm", target=target)
     before = path.read_bytes()
     found = _strict(path)
-    assert set(found["baselines"]) == set(BASELINES)
+    assert set(found["baselines"]) == set(METHODS)
     # All are of one site, and nothing is known of anybody's age or sex.
     without = {name for name, block in found["baselines"].items() if set(block) == {"reason"}}
     assert without == {"site", "demographics"}
-    fitted = [name for name in BASELINES if name not in without]
+    fitted = [name for name in METHODS if name not in without]
     assert set(found["tests"]) == set(fitted)
     for block in (found["metrics"], *(found["baselines"][name] for name in fitted)):
         assert score in block
@@ -391,7 +398,12 @@ def test_thresholds_logarithms_and_classes_go_the_whole_way(study, tmp_path) -> 
     assert set(three["brainlm"]) <= {0.0, 1.0, 2.0}
     found = json.loads(copy.path("clinical", run="brainlm", target="three").read_text())
     assert found["classes"] == ["low", "middle", "top"]
-    assert set(found["baselines"]["constant"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    assert set(found["baselines"]["constant"]) == {
+        "accuracy",
+        "balanced_accuracy",
+        "auroc",
+        "auprc",
+    }
     config["finetune"]["targets"][1]["threshold"] = 0.1
     copy.path("config").write_text(json.dumps(config))
     with pytest.raises(DataError, match="fine-tuned on other values of the label score"):

@@ -1,0 +1,2 @@
+def section(material):
+    return None
