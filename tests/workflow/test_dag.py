@@ -121,6 +121,15 @@ def test_the_evaluation_ends_with_its_page_of_the_tasks_that_are_asked_for(study
     assert "finetune_model" not in planned
 
 
+def test_networks_and_attention_need_the_model_alone(study: Path) -> None:
+    for task in ("networks", "attention"):
+        wanted = ("--config", f"evaluate={{tasks: [{task}]}}")
+        planned = counts(snakemake(study, "--cores", "2", "evaluate", *wanted))
+        assert planned[f"evaluate_{task}"] == planned["pretrain_model"] == 1
+        other = {"networks": "attention", "attention": "networks"}[task]
+        assert not {f"evaluate_{other}", "finetune_model", "evaluate_clinical"} & set(planned)
+
+
 def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
     targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
     planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
