@@ -143,9 +143,15 @@ def _sums_of(table: pd.DataFrame, cohort: str, method: str) -> Sums:
 
 
 def _check_same_test(points: Sequence[tuple[Point, pd.DataFrame]]) -> None:
-    """Refuse points that were scored on other people, windows or shares of what is hidden."""
+    """Refuse points scored on other people, windows or shares hidden; or trained for longer."""
     about, table = points[0]
     for other, others in points[1:]:
+        if about.steps != other.steps:
+            raise DataError(
+                f"{about.point} was trained for {about.steps} steps, {other.point} for "
+                f"{other.steps}: they cannot be compared",
+                fix="train both with the present options: `snakemake scaling`",
+            )
         same = (about.timepoints, about.mask_ratio) == (other.timepoints, other.mask_ratio)
         keys = ["cohort", "method", "subject"]
         if not same or not table[keys].equals(others[keys]):

@@ -287,3 +287,6 @@ def test_points_of_other_tests_are_refused() -> None:
     for other in (_point("b", 2, 2, errors[:11]), _point("b", 2, 2, errors, timepoints=200)):
         with pytest.raises(DataError, match="not scored on the same windows"):
             compare_scaling([one, other], bootstrap=100, seed=0)
+    about, table = _point("b", 2, 2, errors)
+    with pytest.raises(DataError, match="a was trained for 1 steps, b for 2"):
+        compare_scaling([one, (replace(about, steps=2), table)], bootstrap=100, seed=0)

@@ -130,6 +130,20 @@ def test_networks_and_attention_need_the_model_alone(study: Path) -> None:
         assert not {f"evaluate_{other}", "finetune_model", "evaluate_clinical"} & set(planned)
 
 
+def test_each_point_of_the_scaling_curves_is_a_job_where_they_are_asked_for(study: Path) -> None:
+    grid = "scaling={sizes: [{name: s}, {name: m, overrides: {hidden: 96}}], shares: [0.1, 1]}"
+    output = snakemake(study, "--cores", "2", "scaling", "--config", grid, "--printshellcmds")
+    planned = counts(output)
+    assert (planned["train_scaling"], planned["compare_scaling"]) == (4, 1)
+    assert not {"pretrain_model", "evaluate_reconstruction"} & set(planned)
+    assert "brainlm train-scaling --point m-0.1 --threads 1" in output
+    assert "train_scaling" not in counts(snakemake(study, "--cores", "2", "evaluate"))
+    none = snakemake(study, "--cores", "2", "scaling")
+    assert "scaling.sizes is empty" in none
+    released = ("--config", grid, "released={source: somewhere}")
+    assert "scaling trains models of several sizes" in snakemake(study, "scaling", *released)
+
+
 def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
     targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
     planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
@@ -299,11 +313,11 @@ def test_options_and_code_are_parameters_of_every_stage(study: Path) -> None:
         assert "log:" in body and "message:" in body, name
         assert "--params {params.options:q}" in body or name == "audit_recordings", name
         if name != "audit_recordings":
-            verb = re.search(r'options=study.options\("([a-z-]+)"\)', body)
+            verb = re.search(r'options=study.options(?:_of_point)?\("([a-z-]+)"\)', body)
             assert verb is not None, name
             assert f'code=study.code("{verb[1]}")' in body, name
             # A training may be torchrun's; with one process its launcher is `brainlm`, too.
-            trains = verb[1] in ("pretrain", "finetune")
+            trains = verb[1] in ("pretrain", "finetune", "train-scaling")
             launcher = "{params.launcher}" if trains else "brainlm"
             assert f'"{launcher} {verb[1]} ' in body, name
             for directive in ("benchmark:", "threads:", "mem_mb", "runtime"):

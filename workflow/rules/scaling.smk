@@ -23,7 +23,7 @@ rule train_scaling:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 1440,
     params:
-        options=study.scaling_options,
+        options=study.options_of_point("train-scaling"),
         code=study.code("train-scaling"),
         launcher=study.pretrain_launcher,
     message:

@@ -140,7 +140,7 @@ def _scores(
             winner = _best([line[column].value for line in found], metric)
             if winner is not None:
                 best.add((len(rows) + winner, column + 2))
-        reasons |= {one.reason: None for line in found for one in line if one.reason}
+        reasons |= {one.reason: None for line in found for one in line if one.value is not None}
         for number, (method, line) in enumerate(zip(methods, found, strict=True)):
             shown = condition if number == 0 else ""
             rows.append((shown, METHODS[method][0], *(printed(one) for one in line)))
@@ -160,7 +160,8 @@ def _scores(
             ),
         ),
         rows=tuple(rows),
-        note="; ".join([subjects, *reasons]) + ". Bold: the best of a condition.",
+        note="; ".join([subjects, *filter(None, reasons)])
+        + ". Bold: the best of a condition. The mean is a constant, which has no r.",
         best=frozenset(best),
     )
 
@@ -272,10 +273,11 @@ def _headline(content: Mapping[str, Any]) -> str:
 
 
 def _best(values: Sequence[float | None], metric: str) -> int | None:
-    known = [(value, row) for row, value in enumerate(values) if value is not None]
+    """Where the best value stands, the first of equal ones; None where there is no other."""
+    known = {row: value for row, value in enumerate(values) if value is not None}
     if len(known) < 2:
         return None
-    return (min if smaller_is_better(metric) else max)(known)[1]
+    return (min if smaller_is_better(metric) else max)(known, key=lambda row: known[row])
 
 
 def _number(value: float | None) -> float:

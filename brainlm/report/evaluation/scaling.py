@@ -42,11 +42,11 @@ def section(material: Material) -> Section | None:
             "smaller shares are parts of greater ones and are gone through more often. All are "
             "scored on the same windows of the test subjects "
             f"({first['mask_ratio']:.0%} hidden at random), by their last weights: where the "
-            "lowest loss of a training's validations is well below its last one, it has learned by "
-            "heart. Scaling to units (median, IQR) came from the whole train split. One training stands "
-            "behind each point: intervals (95%) resample test subjects and say nothing of other "
-            "seeds. A power law, error = a x^−b, describes at least three points of one curve; it "
-            "has no floor and is no forecast."
+            "lowest loss of a training's validations is well below its last one, it has learned "
+            "by heart. The scale of each parcel (median, IQR) came from the whole train split. One "
+            "training stands behind each point: intervals (95%) resample test subjects and say "
+            "nothing of other seeds. A power law, error = a x^−b, describes at least three points "
+            "of one curve; it has no floor and is no forecast."
         ),
         rows=tuple(_rows(points, cohorts)),
         tables=(
@@ -58,7 +58,8 @@ def section(material: Material) -> Section | None:
                 name=f"scaling{'' if cohort is cohorts[0] else '-' + cohort['cohort']}",
                 caption=f"{cohort_name(cohort)}: R² by train subjects and by the model's size, and "
                 "the squared error on logarithmic axes with its power laws (thin). Whiskers: 95% "
-                "intervals. Dashed: linear interpolation, which learns nothing.",
+                "intervals. Dashed, where it comes near: linear interpolation, which learns "
+                "nothing.",
                 figure=_figure(points, cohort),
             )
             for cohort in cohorts
@@ -195,11 +196,12 @@ def _figure(points: Sequence[Point], cohort: Mapping[str, Any]) -> Figure:
             x = np.array(sorted(point["n_train_subjects"] for point in sizes[law["size"]]))
             y = law["factor"] * x ** -float(law["exponent"]["value"])
             loss.plot(x, y, color=_color(sizes, law["size"]), linewidth=0.8)
+    loss.set_yscale("log")
     for axes, metric in ((by_subjects, "r2"), (by_size, "r2"), (loss, "mse")):
-        line = cohort["baselines"].get("interpolation", {}).get(metric, {}).get("value")
+        axes.set_ylim(*axes.get_ylim())  # what is far off would squeeze the curves: it stays out
+        line = cohort["baselines"]["interpolation"][metric]["value"]
         if line is not None:
             axes.axhline(line, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    loss.set_yscale("log")
     loss.yaxis.set_minor_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
     loss.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
     _axis(by_subjects, points, "n_train_subjects", "train subjects", metric_name("r2"))
@@ -231,6 +233,7 @@ def _draw(
         np.array([np.nan if one[key] is None else one[key] for one in found])
         for key in ("value", "ci_low", "ci_high")
     )
+    axes.margins(x=0.12, y=0.15)
     axes.vlines(x, low, high, color=color, linewidth=1.4)
     line = "none" if metric == "mse" else "-"
     axes.plot(x, value, "o", color=color, linestyle=line, markersize=4.5, label=label)
@@ -241,7 +244,6 @@ def _axis(axes: Axes, points: Sequence[Point], over: str, words: str, score: str
     axes.xaxis.set_major_locator(FixedLocator(sorted({point[over] for point in points})))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
-    axes.margins(x=0.12)
     axes.set(xlabel=words, ylabel=score)
     light_grid(axes)
 
