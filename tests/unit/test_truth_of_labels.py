@@ -61,7 +61,7 @@ def _coverage(
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("regression", ("r2", "pearson", "mse")), ("binary", ("auroc", "balanced_accuracy"))],
+    [("regression", ("r2", "pearson", "mse")), ("binary", ("auroc", "auprc"))],
 )
 def test_intervals_cover_the_population(kind, names) -> None:
     found = _coverage(60, 0.3, kind, names, draws=120)
@@ -101,7 +101,7 @@ def test_a_null_trait_has_uniform_p_and_no_r2() -> None:
     """Through a real fit: ridge on connectivity, its penalty chosen among train subjects."""
     p, r2 = [], []
     rng = np.random.default_rng(3)
-    for repeat in range(60):
+    for repeat in range(40):
         truth, guess = _fitted_cohort(rng, 30, 30, planted=0.0)
         people = np.arange(len(truth)).astype(str)
         known = {"fc": guess}
@@ -174,7 +174,10 @@ def test_no_method_is_a_straw_man(kind) -> None:
     label = trait if kind == "regression" else (trait > 0).astype(float)
     series = [_series(one, rng) for one in trait]
     given = _cohort(label, kind, series, table, 80, vectors.astype(np.float32))
-    guesses, reasons = predictions_by({**ON_VECTORS, **BASELINES}, given)
+    methods = {**ON_VECTORS, **BASELINES}
+    if kind == "binary":  # perceptrons of classes: test_label_baselines
+        del methods["mlp"], methods["frozen-mlp"]
+    guesses, reasons = predictions_by(methods, given)
     assert set(reasons) == {"site"}
     truth = given.data.truth(given.test)
     metric, least = ("r2", 0.35) if kind == "regression" else ("auroc", 0.8)
@@ -191,9 +194,10 @@ def test_shuffled_labels_give_chance() -> None:
     vectors = np.outer(trait, np.ones(4)).astype(np.float32)
     table = pd.DataFrame({"dataset": ["one"] * 120, "mean_fd": trait, "label_age": trait})
     given = _cohort(shuffled, "regression", series, table, 70, vectors)
-    guesses, reasons = predictions_by({**ON_VECTORS, **BASELINES}, given)
+    asked = {name: one for name, one in {**ON_VECTORS, **BASELINES}.items() if "mlp" not in name}
+    guesses, reasons = predictions_by(asked, given)
     found = score(guesses, reasons, given, bootstrap=100).metrics
-    methods = {"frozen-mlp": found["metrics"], **found["baselines"]}
+    methods = {"first": found["metrics"], **found["baselines"]}
     r2 = [one["r2"]["value"] for one in methods.values() if "r2" in one]
     assert max(r2) < 0.1
     p = [one["p_holm"] for one in found["permutation"]["methods"].values()]
