@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
 from ..model.mae import MaskedAutoencoder
 from ..shards.reader import ShardReader
 from ..train.masking import NETWORK_COLUMN
@@ -41,6 +40,10 @@ REFERENCE = "attention"
 METRICS = ("accuracy", "balanced_accuracy")
 
 
+class NoNetworksError(Exception):
+    """Nothing is known of the parcels' networks."""
+
+
 @dataclass(frozen=True)
 class Networks:
     """The parcels' known networks."""
@@ -56,10 +59,9 @@ class Networks:
         codes = known.astype("category")
         of_parcel = np.array(codes.cat.codes, dtype=np.int64)
         if known.nunique() < 2 or not asked_parcels(of_parcel, "any").any():
-            raise InputError(
-                "The atlas says of too few parcels to which network they belong "
-                f"(column {NETWORK_COLUMN} of its parcels.tsv)",
-                fix="add that column, or take `networks` out of evaluate.tasks",
+            raise NoNetworksError(
+                "the atlas says of too few parcels to which network they belong "
+                f"(column {NETWORK_COLUMN} of its table)"
             )
         return cls(
             tuple(str(name) for name in codes.cat.categories),

@@ -205,3 +205,13 @@ def test_an_autoencoder_that_was_killed_goes_on_to_the_same(study, tmp_path: Pat
     again, same = fit(tmp_path / "cut")
     assert same == chosen
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_an_atlas_without_networks_stops_nothing(tmp_path: Path) -> None:
+    made = write_study(tmp_path / "study", {"train": 3, "val": 1, "test": 2}, options=OPTIONS)
+    make_shards(made)
+    pretrain(made.root)
+    evaluate_networks(made.root)
+    assert not len(pd.read_parquet(made.path("networks_predictions", run="brainlm")))
+    found = networks.section(Material(made, {**FIELDS, "run": "brainlm"}, ()))
+    assert found is not None and "too few parcels" in found.text and not found.tables
