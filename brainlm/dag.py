@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .atlas.registry import find_atlas
-from .config import Config, parse_config
+from .config import Config, parse_config, scaling_points
 from .dag_cohort import Cohort
 from .dag_evaluation import Evaluation
 from .dag_memory import Memory
@@ -120,6 +120,7 @@ class Dag(Cohort, Evaluation, Memory):
             "batch",
             "shard",
             "method",
+            "point",
         )
         fields = {name: f"{{{name}}}" for name in wildcards}
         return TEMPLATES[kind].format(**fields, **self.config.labels, run=self.config.pretrain.run)
@@ -161,6 +162,29 @@ class Dag(Cohort, Evaluation, Memory):
         """What each method's forecasts were worth."""
         pattern = self.pattern("forecast_sums")
         return [pattern.format(method=method) for method in self.config.forecasts.methods]
+
+    @property
+    def whole_recordings(self) -> list[str]:
+        """Where recordings that were guessed whole are kept: nowhere where none are."""
+        return [self.pattern("reconstruction_whole")] if self.config.evaluate.whole_masks else []
+
+    def scaling_sums(self, wildcards: Any) -> list[str]:
+        """What each model of the scaling curves was worth."""
+        points = scaling_points(stage_params("compare-scaling", self.config)["scaling"])
+        if not points:
+            raise InputError(
+                "There are no scaling curves to make: scaling.sizes is empty"
+                + (", and a released model has none" if self.config.released.source else ""),
+                file=self.study / TEMPLATES["config"],
+                fix="name sizes there, e.g. scaling: {sizes: [{name: tiny, preset: tiny}]}",
+            )
+        return [self.pattern("scaling_sums").format(point=point) for point in points]
+
+    def scaling_options(self, wildcards: Any) -> str:
+        """The options of one point of the scaling curves: others may come and go."""
+        params = stage_params("train-scaling", self.config)
+        points = scaling_points(params["scaling"])
+        return params_to_json({**params, "scaling": points[wildcards.point]})
 
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""

@@ -9,9 +9,12 @@ from .config import Config
 #: Task of evaluate.tasks -> the kinds of files that it ends with; in the paper's order.
 DONE: dict[str, tuple[str, ...]] = {
     "reconstruction": ("reconstruction",),
+    "scaling": ("scaling",),
     "clinical": ("clinical",),
     "latent": ("latent",),
     "forecast": ("forecast",),
+    "networks": ("networks",),
+    "attention": ("attention",),
     "perturbation": ("perturbation",),
 }
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ._console import say
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
     from ..train.repeats import Repeated
@@ -72,6 +74,9 @@ def write_model(
     about = {**machine, "Repeats": summary}
     about |= {"Head": card} if card else {}
     about |= {"ValidationScores": scores} if scores else {}
+    if done.told[0] is not None:
+        with run.output("repeats", about=machine) as temporary:
+            _of_repeats(done).to_parquet(temporary, index=False)
     with run.output(lesson.kind, about=about) as temporary:
         save_weights(temporary, done.model)
     if summary["repeats"] > 1:
@@ -80,3 +85,15 @@ def write_model(
             f"(SD {summary['val_loss_sd']:.4f}); the best is kept"
         )
     say(f"{lesson.told}: {run.study.relative(path)}")
+
+
+def _of_repeats(done: Repeated[Any]) -> pd.DataFrame:
+    """What each repeat's head made of the test recordings: repeat, recording_id, output_0, ..."""
+    import pandas as pd
+
+    tables = []
+    for number, (names, outputs) in enumerate(done.told, start=1):
+        columns = outputs.reshape(len(names), -1).T
+        made = {f"output_{place}": column for place, column in enumerate(columns)}
+        tables.append(pd.DataFrame({"repeat": number, "recording_id": names, **made}))
+    return pd.concat(tables, ignore_index=True)

@@ -16,13 +16,14 @@ def register(app: typer.Typer) -> None:
 def compare_forecasts(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     """Score all of forecasts.methods at each step into the future; test the first against the rest.
 
-    MSE, R2 and Pearson's r with 95% intervals (bootstrap over subjects), of all test subjects and
-    of each dataset by itself where there are several. The first method is tested against each other
-    one by sign flips of the subjects' differences in MSE, corrected by Holm. Writes metrics.json
-    and the tidy scores.tsv to evaluation/RUN/forecast.
+    MSE, R2 and Pearson's r with 95% intervals (bootstrap over subjects), of all test subjects and,
+    where there are several, of each dataset (external: nobody of it was trained on). The first
+    method is tested against each other one by sign flips of the subjects' differences in MSE,
+    corrected by Holm. Writes metrics.json and the tidy scores.tsv to evaluation/RUN/forecast.
     """
     import pandas as pd
 
+    from ..evaluate.cohorts import datasets_trained_on
     from ..evaluate.forecast_scores import compare_forecasts as compare
     from ..files import read_json
     from ..provenance import sidecar_path
@@ -35,6 +36,7 @@ def compare_forecasts(study: StudyOption = HERE, params: ParamsOption = None) ->
     result = compare(
         tables,
         reference=methods[0],
+        trained_on=datasets_trained_on(pd.read_parquet(run.input("shards_index"))),
         bootstrap=run.params["evaluate"]["bootstrap"],
         seed=run.params["seed"],
     )

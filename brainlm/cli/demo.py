@@ -25,7 +25,8 @@ def demo(
     """Make a phantom BIDS dataset and run the whole workflow on it, up to the HTML report.
 
     Eight synthetic subjects with known truth go through every stage: onboarding, motion,
-    normalisation, denoising, parcellation, shards, pretraining, fine-tuning, evaluation.
+    normalisation, denoising, parcellation, shards, pretraining, fine-tuning, evaluation by every
+    task of the paper with every method beside the model.
     Killed at any moment, the same command goes on where it was and ends with the same bytes.
     Called again when done, it does nothing.
     """
@@ -49,7 +50,7 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     _call("phantom", bids, *size["phantom"], "--atlas", atlas, "--threads", cores)
     say(f"[2/3] Onboarding into {study}")
     space, drawn_in = available_space(find_atlas(atlas), BUNDLED), find_atlas(atlas).space
-    settings = [f"atlas.name={atlas}", f"space.template={space}", *_COMMON, *size["settings"]]
+    settings = demo_settings(atlas, space, small=small)
     if drawn_in not in (None, space):
         settings.append("atlas.space_ok=true")
         say(
@@ -61,6 +62,22 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     say("[3/3] The workflow, by Snakemake")
     _snakemake(study, cores)
     say(f"\nDone. The report: {study / 'reports' / 'report.html'}")
+    say(f"The paper's tables and figures: {study / 'evaluation' / 'tiny' / 'index.html'}")
+
+
+def demo_settings(atlas: str, space: str, *, small: bool = False) -> list[str]:
+    """The options of the demo's study, as `brainlm onboard --set` takes them."""
+    from importlib.util import find_spec
+
+    size = _SMALL if small else _FULL
+    methods = _FORECASTS + (_ODES if find_spec("torchdiffeq") else "")
+    return [
+        f"atlas.name={atlas}",
+        f"space.template={space}",
+        f"forecasts.methods=[{methods}]",
+        *_COMMON,
+        *map(str, size["settings"]),
+    ]
 
 
 _COMMON = (
@@ -74,8 +91,14 @@ _COMMON = (
     "pretrain.device=cpu",
     "quality.max_mean_fd_mm=1.0",
     "finetune.targets=[{name: age, kind: regression}]",
-    "networks.methods=[]",  # each would be trained on four recordings
+    "finetune.forecast=true",
+    "forecasts.search=false",  # one setting of each network: a handful of recordings to learn from
+    "networks.search=false",
+    "perturbation.shams=2",  # each takes as long as the experiment
 )
+#: Who forecasts beside the model; the last two where their solver is installed.
+_FORECASTS = "brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm"
+_ODES = ", neural-ode, latent-ode"
 _FULL = {
     "phantom": ("--subjects", 8, "--volumes", 220),
     "settings": (
@@ -85,6 +108,8 @@ _FULL = {
         "pretrain.epochs=20",
         "pretrain.windows_per_recording=10",
         "finetune.epochs=20",
+        "forecasts.epochs=40",
+        "networks.epochs=40",
     ),
 }
 #: Every stage in about a minute, with 5 subjects (3, 1 and 1) and a window of 40 volumes.
@@ -102,6 +127,8 @@ _SMALL = {
         "pretrain.batch_size=2",
         "pretrain.checkpoint_every=1",
         "finetune.epochs=2",
+        "forecasts.epochs=2",
+        "networks.epochs=2",
         "evaluate.bootstrap=100",
         "keep_intermediates=true",
     ),

@@ -8,8 +8,11 @@ import typer
 
 from ._help import SpelledGroup
 from .compare_forecasts import compare_forecasts
+from .compare_scaling import compare_scaling
+from .evaluate_attention import evaluate_attention
 from .evaluate_clinical import evaluate_clinical
 from .evaluate_latent import evaluate_latent
+from .evaluate_networks import evaluate_networks
 from .evaluate_perturbation import evaluate_perturbation
 from .evaluate_reconstruction import evaluate_reconstruction
 from .evaluation_page import evaluation_page
@@ -19,6 +22,11 @@ TASKS: dict[str, tuple[Callable[..., None], str]] = {
     "reconstruction": (
         evaluate_reconstruction,
         "Figures 3 and 4: masked entries guessed (evaluate-reconstruction).",
+    ),
+    "scaling": (
+        compare_scaling,
+        "Figure 4: model size and train subjects, each point that train-scaling has made "
+        "(compare-scaling).",
     ),
     "clinical": (
         evaluate_clinical,
@@ -32,6 +40,14 @@ TASKS: dict[str, tuple[Callable[..., None], str]] = {
         compare_forecasts,
         "Table 2, Figure 6: what follows, each method that score-forecast has scored "
         "(compare-forecasts).",
+    ),
+    "networks": (
+        evaluate_networks,
+        "Table 3: the functional network of a parcel, beside other methods (evaluate-networks).",
+    ),
+    "attention": (
+        evaluate_attention,
+        "Figure 8: what CLS attends to, and how groups differ in it (evaluate-attention).",
     ),
     "perturbation": (
         evaluate_perturbation,

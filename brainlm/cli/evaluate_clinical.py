@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,14 +11,8 @@ from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 from ._training import TargetOption
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
-
-    from ..model.label_unit import HeadCard
-    from ..train.labelled import LabelledData
-    from ..train.settings import TargetSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -33,24 +26,32 @@ def evaluate_clinical(
     params: ParamsOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
-    """Score the fine-tuned model on the test split, beside plain baselines.
+    """Score the fine-tuned model on the test split, beside all that it is compared with.
 
-    Baselines, fitted on the same train subjects with what is to be chosen by cross-validation
-    among them: the mean label (constant); ridge or logistic regression on functional connectivity
+    Methods, fitted on the same train subjects with what is to be chosen by cross-validation among
+    them: the mean label (constant); ridge or logistic regression on functional connectivity
     (connectivity) and in its tangent space (tangent), on mean FD alone (motion), on dataset and
-    site (site), on age and sex (demographics); support vectors on connectivity (svm). MSE, MAE, R2
-    and r, or balanced accuracy and AUROC, with 95% intervals (bootstrap over subjects), and a test
-    of each method against the model. Scores that the test set is too small for are null, with the
-    reason. Files: evaluation/RUN/clinical-TARGET.
+    site (site), on age and sex (demographics); support vectors (svm) and perceptrons (mlp) on
+    connectivity; the same perceptrons, ridge and nearest neighbours on the frozen model's vectors
+    (frozen-mlp, frozen-linear, frozen-neighbours); the networks of `predict-label`. MSE, MAE, R2
+    and r, or balanced accuracy, AUROC and AUPRC, with 95% intervals (bootstrap over subjects); p of
+    each method against permuted labels, and against the model; mean and SD over the repeats of the
+    fine-tuning; each dataset by itself; with evaluate.leave_site_out each site left out. Scores
+    that the test set is too small for are null, with the reason. Files:
+    evaluation/RUN/clinical-TARGET.
     """
     from ..errors import DataError
     from ..evaluate.clinical import evaluate_clinical as evaluate
+    from ..evaluate.label_baselines import Material
+    from ..evaluate.label_scores import recordings_to_score
     from ..model.heads import LabelModel
     from ..model.label_unit import HeadCard
     from ..shards.fingerprint import split_sha256
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune
+    from ._embeddings import open_vectors
+    from ._heads import check_released, check_same_label, warn_of_far_labels
     from ._training import headline, open_model, open_shards, write_metrics
 
     run = StageRun(
@@ -75,27 +76,38 @@ def evaluate_clinical(
     head = HeadCard.from_dict(loaded.card.head or {})
     ours = loaded.card.split_sha256 is not None  # else the head was not trained here
     if ours:
-        _check_same_label(head, wanted, data, run.path("finetuned"))
+        check_same_label(head, wanted, data, run.path("finetuned"))
     else:
-        _check_released(head, wanted, run.path("finetuned"))
+        check_released(head, wanted, data, run.path("finetuned"))
+    warn_of_far_labels(data, wanted)
+    options = run.params["evaluate"]
+    test = recordings_to_score(reader, data, target, loaded.config.timepoints)
     balanced = settings.class_weights == "balanced"
-    result = evaluate(
-        loaded.model.to(device),
+    given = Material(
         reader,
         data,
-        target=target,
-        kind=wanted.kind,
+        target,
+        wanted.kind,
+        options["most_recordings"],
+        run.params["seed"],
+        open_vectors(run, reader),
+        threads,
+    )
+    result = evaluate(
+        loaded.model.to(device),
+        given,
         head=head,
-        networks=_by_networks(run, sorted(data.lengths["test"])),
+        networks=_by_networks(run, test),
+        repeats=_by_repeats(run, test) if ours and settings.repeats > 1 else None,
         as_frequent=[
             *([] if ours and balanced else ["brainlm"]),
             *([] if balanced else run.params["networks"]["methods"]),
         ],
         mask_ratio=loaded.card.head_mask_ratio,
         batch_size=settings.batch_size,
-        bootstrap=run.params["evaluate"]["bootstrap"],
-        most=run.params["evaluate"]["most_recordings"],
-        seed=run.params["seed"],
+        bootstrap=options["bootstrap"],
+        within_sites=options["permute_within_sites"],
+        without_sites=options["leave_site_out"],
     )
     machine = describe(device, threads)
     with run.output("clinical_predictions", about=machine) as path:
@@ -128,51 +140,30 @@ def _by_networks(run: StageRun, test: list[str]) -> dict[str, NDArray[np.float64
     return found
 
 
-def _check_same_label(
-    head: HeadCard, wanted: TargetSettings, data: LabelledData, path: Path
-) -> None:
-    """Refuse a head that learned another label, or the same on another scale."""
-    from ..errors import DataError
+def _by_repeats(run: StageRun, test: list[str]) -> NDArray[np.float64]:
+    """Outputs of the heads of all repeats, (repeats, recordings), of classes one more axis."""
+    import numpy as np
+    import pandas as pd
 
-    near = 1e-9 * data.scale.sd  # the last digits of a sum may differ between machines
+    from ..errors import DataError
+    from ..files import read_json
+    from ..provenance import sidecar_path
+
+    path = run.input("repeats")
+    of_model = read_json(sidecar_path(run.path("finetuned")))
+    table = pd.read_parquet(path)
+    names = [sorted(own) for _, own in table.groupby("repeat")["recording_id"]]
     if (
-        not _is_of(head, wanted)
-        or (head.log, head.classes) != (data.scale.log, data.classes)
-        or any(
-            not math.isclose(
-                getattr(head, key), getattr(data.scale, key), rel_tol=1e-9, abs_tol=near
-            )
-            for key in ("mean", "sd")
-        )
+        read_json(sidecar_path(path))["Sources"] != of_model["Sources"]
+        or any(own != test for own in names)
+        or len(names) != of_model["Repeats"]["repeats"]
     ):
         raise DataError(
-            f"The model was fine-tuned on other values of the label {wanted.name} than the "
-            "config and the shards have now",
+            "These predictions are of other test recordings or of another fine-tuning than the "
+            "present ones",
             file=path,
-            fix=f"run `brainlm finetune --target {wanted.name}` again, then this",
+            fix=f"run `brainlm finetune --target {run.fields['target']}` again, then this",
         )
-
-
-def _check_released(head: HeadCard, wanted: TargetSettings, path: Path) -> None:
-    """Refuse a head of BrainLM's authors of another label, or in nobody knows which unit."""
-    from ..errors import DataError
-
-    if head.unit == "as released" or not _is_of(head, wanted):
-        raise DataError(
-            f"This released model's head is not known to predict {wanted.name} ({wanted.kind}"
-            + (f", 1 is {wanted.positive})" if wanted.positive else ")"),
-            file=path,
-            fix=f"`brainlm import-checkpoint --target {wanted.name}` with how the label was scaled "
-            "(--mean and --sd, --min and --max, --log; --kind binary, --positive)",
-        )
-
-
-def _is_of(head: HeadCard, wanted: TargetSettings) -> bool:
-    return all(
-        getattr(head, key) == told
-        for key, told in (
-            ("name", wanted.name),
-            ("kind", wanted.kind),
-            ("positive", wanted.counts_as_one),
-        )
-    )
+    ordered = table.sort_values(["repeat", "recording_id"]).drop(columns=["repeat", "recording_id"])
+    outputs = ordered.to_numpy(dtype=np.float64).reshape(len(names), len(test), -1)
+    return outputs[..., 0] if outputs.shape[2] == 1 else outputs

@@ -57,7 +57,8 @@ def evaluation_page(study: StudyOption = HERE, params: ParamsOption = None) -> N
     rows = results_table(row for section in sections for row in section.rows)
     with run.output("results") as path:
         path.write_text(to_tsv(rows), encoding="utf-8")
-    with run.output("evaluation_page") as path:
+    headlines = [[part.title, part.headline] for part in sections if part.headline]
+    with run.output("evaluation_page", about={"Headlines": headlines}) as path:
         path.write_text(render_page(heading, parts, drawn, beside), encoding="utf-8")
     say(f"{len(sections)} of {len(parts)} tasks: {run.path('evaluation_page')}")
 

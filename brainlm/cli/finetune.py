@@ -13,7 +13,9 @@ from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from ..model.checkpoint import LoadedModel
     from ..model.heads import LabelModel
@@ -54,7 +56,8 @@ def finetune(
 
     A head reads the encoder's output; what else learns says finetune.mode. Labels are brought to
     the scale of the train split, and recordings without the label are left out and counted. The
-    epoch with the lowest validation loss is kept, and of several repeats the best. Writes
+    epoch with the lowest validation loss is kept, and of several repeats the best; of each repeat
+    its predictions of the test recordings, which evaluate-clinical scores. Writes
     models/RUN-TARGET. With --task forecast the network learns to guess the last
     finetune.forecast_timepoints of a window: models/RUN-forecast; forecast-untrained is the same
     from random weights, all of which learn whatever finetune.mode and finetune.layer_decay say, to
@@ -103,7 +106,7 @@ def finetune(
         around = _circumstances(run, task, target, machine, ranks)
         around = around._replace(stop=stop, precision=precision, intact=intact)
         lesson = (
-            _label_lesson(target, reader, pretrained, settings, ranks)
+            _label_lesson(target, reader, pretrained, settings, ranks, run.params["seed"])
             if target
             else _forecast_lesson(task, reader, pretrained, settings, device)
         )
@@ -115,7 +118,7 @@ def finetune(
             with watched_lesson(run, reader, settings, around, lesson) as watched:
                 return model, lesson.learn(model, seed, watched)
 
-        done = repeat(once, settings.repeats, run.params["seed"], around)
+        done = repeat(once, settings.repeats, run.params["seed"], around, lesson.ask)
     if not ranks.first:
         return
     with autocast(precision, device):
@@ -131,6 +134,7 @@ class Lesson(NamedTuple):
     head: HeadCard | None
     counts: dict[str, int]  # split -> recordings
     learn: Callable[[Any, int, Circumstances], dict[str, Any]]  # a network, by a seed
+    ask: Callable[[Any], Any]  # what is kept of each repeat's network: test recordings' outputs
     compare: Callable[[Any], dict[str, float]]  # it with others, on the validation split
 
 
@@ -140,9 +144,11 @@ def _label_lesson(
     pretrained: LoadedModel,
     settings: FinetuneSettings,
     ranks: Ranks,
+    seed: int,
 ) -> Lesson:
     """One label, which some recordings may lack."""
     from ..train.finetune import finetune as train
+    from ..train.finetune import predict_together
     from ..train.labelled import head_card, labelled_data
 
     wanted = settings.target(target)
@@ -162,12 +168,27 @@ def _label_lesson(
             around=around,
         )
 
+    def ask(model: LabelModel) -> tuple[list[str], NDArray[np.float64]] | None:
+        if settings.repeats == 1:
+            return None
+        return predict_together(
+            model,
+            reader,
+            data.lengths["test"],
+            mask_ratio=settings.mask_ratio,
+            seed=seed,
+            batch_size=settings.batch_size,
+            columns=len(data.classes) or 1,
+            ranks=ranks,
+        )
+
     return Lesson(
         "finetuned",
         f"fine-tuned on {target}",
         head_card(wanted, settings, data),
         {split: len(data.lengths[split]) for split in ("train", "val")},
         learn,
+        ask,
         lambda model: {},
     )
 
@@ -195,6 +216,7 @@ def _forecast_lesson(
         None,
         {split: len(reader.recordings(split)) for split in ("train", "val")},
         learn,
+        lambda model: None,
         compare,
     )
 

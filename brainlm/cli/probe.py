@@ -32,12 +32,13 @@ def probe(
     """
     from ..errors import DataError
     from ..evaluate.cross_validation import TooFewError
-    from ..evaluate.probe import evaluate_probe, mean_of_subjects
+    from ..evaluate.label_baselines import Material
+    from ..evaluate.probe import evaluate_probe
     from ..shards.fingerprint import split_sha256
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune
-    from ._embeddings import present_vectors
+    from ._embeddings import open_vectors
     from ._training import headline, open_model, open_shards, write_metrics
 
     run = StageRun(
@@ -51,22 +52,18 @@ def probe(
     machine = describe(set_up("cpu", threads), threads)
     reader = open_shards(run)
     window = open_model(run, "model", reader).config.timepoints
-    vectors = dict(zip(*present_vectors(run, run.params["probe"]["pool"]), strict=True))
-    if run.params["probe"]["average"]:
-        vectors = mean_of_subjects(vectors, reader)
-    data = labelled_data(reader, wanted, window, validates=False)
+    given = Material(
+        reader,
+        labelled_data(reader, wanted, window, validates=False),
+        target,
+        wanted.kind,
+        run.params["evaluate"]["most_recordings"],
+        run.params["seed"],
+        open_vectors(run, reader),
+        threads,
+    )
     try:
-        result = evaluate_probe(
-            vectors,
-            reader,
-            data,
-            target=target,
-            kind=wanted.kind,
-            window=window,
-            bootstrap=run.params["evaluate"]["bootstrap"],
-            most=run.params["evaluate"]["most_recordings"],
-            seed=run.params["seed"],
-        )
+        result = evaluate_probe(given, window=window, bootstrap=run.params["evaluate"]["bootstrap"])
     except TooFewError as error:
         raise DataError(
             f"The label {target} cannot be probed: {error}",

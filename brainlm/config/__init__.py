@@ -19,8 +19,20 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .interpretation import Attention, Contrast, ParcelNetworks
 from .latent import Experiment, Latent, Perturbation
-from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
+from .learning import (
+    Evaluate,
+    Mask,
+    Model,
+    Pretrain,
+    Quality,
+    Released,
+    Scale,
+    Shards,
+    Split,
+    Timing,
+)
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -31,6 +43,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .scaling import Scaling, Size, scaling_points
 from .study import FMRIPREP_SPACE, Config
 from .tracking import Tracking
 from .tuning import Finetune, Probe, Target
@@ -38,9 +51,11 @@ from .tuning import Finetune, Probe, Target
 __all__ = [
     "FMRIPREP_SPACE",
     "AtlasChoice",
+    "Attention",
     "Config",
     "Confounds",
     "Containers",
+    "Contrast",
     "Denoise",
     "Derivatives",
     "Distortion",
@@ -52,10 +67,12 @@ __all__ = [
     "Forecasts",
     "Ica",
     "Latent",
+    "Mask",
     "Model",
     "Motion",
     "Networks",
     "Normalize",
+    "ParcelNetworks",
     "Parcellate",
     "Perturbation",
     "Pretrain",
@@ -64,8 +81,10 @@ __all__ = [
     "Released",
     "Resample",
     "Scale",
+    "Scaling",
     "Section",
     "Shards",
+    "Size",
     "Space",
     "Split",
     "Target",
@@ -77,6 +96,7 @@ __all__ = [
     "load_study_preset",
     "parse_config",
     "read_schema",
+    "scaling_points",
     "study_presets",
     "to_commented_yaml",
 ]

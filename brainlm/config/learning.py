@@ -263,6 +263,18 @@ EvaluationTask = Literal[
 ]
 
 
+class Mask(Section):
+    """What is hidden of a window."""
+
+    kind: Literal["random", "future", "parcels", "networks"] = Field(
+        "random",
+        description="any tokens; the last time points; whole parcels; all parcels of some networks",
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.75, description="of the tokens; of future: of the time points"
+    )
+
+
 class Evaluate(Section):
     """Evaluation on the held-out subjects."""
 
@@ -280,7 +292,25 @@ class Evaluate(Section):
         "where finetune.forecast is true; scaling, not a default, pretrains a grid of models",
     )
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.75, description="share of tokens to reconstruct"
+        0.75, description="share of tokens to reconstruct, hidden at random: the main condition"
+    )
+    masks: tuple[Mask, ...] = Field(
+        (
+            Mask(share=0.2),
+            Mask(share=0.75),
+            Mask(share=0.9),
+            Mask(kind="future", share=0.1),
+        ),
+        description="what else to hide (kind: random, future, parcels or networks; share), each in "
+        "its own; those of Ortega Caro et al. 2024",
+    )
+    whole_masks: Annotated[int, Field(ge=0)] = Field(
+        5,
+        description="whole recordings are guessed too, in so many turns, each of which hides "
+        "another part of their tokens; 0: not",
+    )
+    whole_recordings: Annotated[int, Field(ge=1)] = Field(
+        1000, description="test recordings, at most, that are guessed whole, drawn by the seed"
     )
     bootstrap: Annotated[int, Field(ge=100)] = Field(
         1000, description="resamplings of subjects for the 95% confidence intervals"
@@ -290,9 +320,25 @@ class Evaluate(Section):
         description="train recordings, at most, that the baselines on connectivity are fitted on: "
         "they hold a number for each pair of recordings",
     )
+    leave_site_out: bool = Field(
+        False,
+        description="also predict labels of each site's test subjects by methods fitted on the "
+        "other sites; not by the fine-tuned model and networks, which saw all of them",
+    )
+    permute_within_sites: bool = Field(
+        False,
+        description="p of labels: permute them among people of the same site, so that what sites "
+        "differ by proves nothing",
+    )
 
     @model_validator(mode="after")
     def _each_task_once(self) -> Evaluate:
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError("tasks must not name one twice")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_left_to_guess_from(self) -> Evaluate:
+        if self.whole_masks == 1:
+            raise ValueError("whole_masks must be 2 or more, or 0: one mask would hide everything")
         return self

@@ -6,7 +6,7 @@ and two methods are compared by each subject's mean squared error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,18 @@ class Comparison:
 
 
 def compare_forecasts(
-    tables: Mapping[str, pd.DataFrame], *, reference: str, bootstrap: int, seed: int
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    reference: str,
+    trained_on: Collection[str],
+    bootstrap: int,
+    seed: int,
 ) -> Comparison:
     """Score the tables of `forecast_table`, in their order; test `reference` against the others.
 
     One p for each other method (all steps together) and one for each of its steps, corrected by
     Holm over the methods, and over methods and steps. Cohorts (datasets) are told apart where
-    there are several; tests are made on all.
+    there are several, and those that nobody of was `trained_on` are called external.
     """
     _check_same_entries(tables)
     cohorts = sorted(set(next(iter(tables.values()))["cohort"]))
@@ -59,7 +64,12 @@ def compare_forecasts(
             rows.append(_tidy(group or ALL, name, methods[name]))
         subjects = next(iter(chosen.values()))[0]
         metrics["cohorts"].append(
-            {"cohort": group or ALL, "n_subjects": len(subjects), "methods": methods}
+            {
+                "cohort": group or ALL,
+                "external": set(cohorts if group is None else [group]).isdisjoint(trained_on),
+                "n_subjects": len(subjects),
+                "methods": methods,
+            }
         )
     metrics |= {"bootstrap": bootstrap, "seed": seed}
     return Comparison(metrics, pd.concat(rows, ignore_index=True))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,8 +41,11 @@ class Material:
     data: LabelledData
     target: str
     kind: str
-    most: int  # train recordings that methods on connectivity take
+    most: int  # train recordings that methods on connectivity, and perceptrons, take
     seed: int
+    #: Of all recordings that `data` counts, by the frozen model; none: methods on them say so.
+    vectors: Mapping[str, Singles] | None = None
+    threads: int = 1
 
     @cached_property
     def train(self) -> list[str]:
@@ -70,12 +73,43 @@ class Material:
     @cached_property
     def span(self) -> Span:
         """Connectivity of the drawn and the test recordings, among the drawn ones."""
-        return span_of(connectivity_of(self.drawn, self.reader), in_blocks(self.test, self.reader))
+        return span_of(
+            connectivity_of(self.drawn, self.reader, self.threads),
+            in_blocks(self.test, self.reader, self.threads),
+        )
+
+    @cached_property
+    def vector_span(self) -> Span:
+        """Vectors of the train and the test recordings, among the train ones."""
+        if self.vectors is None:
+            raise TooFewError("there are no vectors of the pretrained model")
+        own, other = (
+            np.stack([self.vectors[name] for name in names]) for names in (self.train, self.test)
+        )
+        return span_of(own, [other])
+
+    def between(self, train: Sequence[str], test: Sequence[str]) -> Material:
+        """The same of fewer recordings."""
+        lengths = {
+            split: {name: self.data.lengths[split][name] for name in names}
+            for split, names in (("train", train), ("test", test))
+        }
+        return replace(self, data=replace(self.data, lengths={**self.data.lengths, **lengths}))
 
 
 def groups_of(reader: ShardReader, names: Sequence[str]) -> list[str]:
     """Whose recordings these are: cross-validation keeps a subject together."""
     return [str(subject) for subject in reader.table.loc[list(names), "subject"]]
+
+
+def site_names(table: pd.DataFrame, names: Sequence[str]) -> NDArray[np.str_]:
+    """Where these recordings were made: dataset and site, as far as they are known."""
+    rows = table.loc[list(names)]
+    columns = [name for name in ("dataset", "site") if name in rows]
+    parts = [
+        rows[name].astype(object).where(rows[name].notna(), "").astype(str) for name in columns
+    ]
+    return np.array(["/".join(one) for one in zip(*parts, strict=True)], dtype=np.str_)
 
 
 def constant(given: Material) -> Floats:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
+
+from .statistics import or_none
 
 Floats = NDArray[np.float64]
 
@@ -45,3 +49,39 @@ def holm(p: Floats) -> Floats:
     left = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(flat[order] * left), 1.0)
     return adjusted.reshape(np.shape(p))
+
+
+def compare_errors(
+    guesses: Mapping[str, Floats], truth: Floats, subjects: NDArray[np.str_], kind: str, seed: int
+) -> dict[str, dict[str, float | None]]:
+    """Method -> by how much it is worse than the first one, and p of being as good.
+
+    The error of a recording is the squared one, of classes that of their chances (Brier's score);
+    a subject's is the mean over its recordings. Sign flips over subjects, Holm over the methods.
+    """
+    names, owner = np.unique(subjects, return_inverse=True)
+    counts = np.bincount(owner)
+
+    def errors_of(guess: Floats) -> Floats:
+        if kind == "classes":
+            true = np.eye(guess.shape[1])[truth.astype(int)]
+            wrong = ((guess - true) ** 2).sum(axis=1)
+        else:
+            wrong = (guess - truth) ** 2
+        return np.bincount(owner, weights=wrong, minlength=len(names)) / counts
+
+    first, *others = guesses
+    if not others:
+        return {}
+    reference = errors_of(guesses[first])
+    more = np.stack([errors_of(guesses[name]) - reference for name in others], axis=1)
+    p = sign_flip_p(more, seed)
+    corrected = holm(p)
+    return {
+        name: {
+            "error_more": or_none(more[:, place].mean()),
+            "p": or_none(p[place]),
+            "p_holm": or_none(corrected[place]),
+        }
+        for place, name in enumerate(others)
+    }

@@ -6,49 +6,58 @@ train recordings, what is to be chosen by cross-validation among train subjects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from ..shards.reader import ShardReader
-from ..train.labelled import LabelledData
-from .baselines.connectivity import predict_from_features, span_of_train
+from .baselines.connectivity import predict_from_features
+from .baselines.perceptron import predict_by_perceptron
 from .cross_validation import fit_chosen
-from .label_baselines import Material, groups_of
-from .label_scores import LabelScores, baselines, recordings_to_score, score
+from .label_baselines import BASELINES, Material, groups_of
+from .label_scores import LabelScores, predictions_by, recordings_to_score, score
 
 Floats = NDArray[np.float64]
 
 _NEIGHBOURS = (1, 2, 5, 10, 20, 50)
 
 
-def evaluate_probe(
-    vectors: Mapping[str, NDArray[np.float32]],
-    reader: ShardReader,
-    data: LabelledData,
-    *,
-    target: str,
-    kind: str,
-    window: int,
-    bootstrap: int,
-    most: int,
-    seed: int,
-) -> LabelScores:
-    """Score both on the test recordings; `vectors` are of all recordings that `data` counts."""
-    test = recordings_to_score(reader, data, target, window)
-    train = sorted(data.lengths["train"])
-    features, test_features = span_of_train(
-        np.stack([vectors[name] for name in train]), np.stack([vectors[name] for name in test])
+def linear_on_vectors(given: Material) -> Floats:
+    """Ridge or logistic regression."""
+    span, (truth, owners) = given.vector_span, given.fitted_on(given.train)
+    return predict_from_features(span.train, truth, owners, span.test, kind=given.kind)
+
+
+def neighbours_of_vectors(given: Material) -> Floats:
+    """The labels of the nearest train recordings."""
+    span, (truth, owners) = given.vector_span, given.fitted_on(given.train)
+    return predict_from_neighbours(span.train, truth, owners, span.test, kind=given.kind)
+
+
+def perceptron_on_vectors(given: Material) -> Floats:
+    """Perceptrons, as on connectivity: BrainLM frozen, under a small network that learns."""
+    span, (truth, owners) = given.vector_span, given.fitted_on(given.drawn)
+    drawn = np.isin(given.train, given.drawn)
+    return predict_by_perceptron(
+        span.train[drawn], truth, owners, span.test, kind=given.kind, seed=given.seed
     )
-    truth, groups = data.truth(train), groups_of(reader, train)
-    guesses = {
-        "linear": predict_from_features(features, truth, groups, test_features, kind=kind),
-        "neighbours": predict_from_neighbours(features, truth, groups, test_features, kind=kind),
-    }
-    given = Material(reader, data, target, kind, most, seed)
-    others, reasons = baselines(given)
+
+
+#: Methods on the frozen model's vectors, in the table beside the fine-tuned one.
+ON_VECTORS: dict[str, Callable[[Material], Floats]] = {
+    "frozen-mlp": perceptron_on_vectors,
+    "frozen-linear": linear_on_vectors,
+    "frozen-neighbours": neighbours_of_vectors,
+}
+
+
+def evaluate_probe(given: Material, *, window: int, bootstrap: int) -> LabelScores:
+    """Score the linear fit and the neighbours on the test recordings, beside all baselines."""
+    recordings_to_score(given.reader, given.data, given.target, window)
+    guesses = {"linear": linear_on_vectors(given), "neighbours": neighbours_of_vectors(given)}
+    others, reasons = predictions_by(BASELINES, given)
     found = score({**guesses, **others}, reasons, given, bootstrap=bootstrap)
     below = dict(found.metrics["baselines"])
     neighbours = below.pop("neighbours")

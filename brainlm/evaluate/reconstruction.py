@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..model.config import ModelConfig
 from ..model.mae import MaskedAutoencoder
-from ..model.mask import count_visible, generator, random_mask
 from ..shards.reader import ShardReader
 from ..shards.sampler import Window, check_any_window, even_windows
-from ..train.data import fewest_parcels, load_batch
-from ..train.validation import N_SUMS, Sums, masked_sums, reconstruct, scores
-from .baselines.interpolation import interpolate_hidden
-from .statistics import scores_with_ci
+from ..train.data import fewest_parcels
+from .hiding import MODEL, Condition, Guessed, Hider, Read, Tick, read_alike
+from .tally import Tally, listed
 
-#: The model, and the two guesses that need none: the recording's own mean (0 after scaling),
-#: and a line in time between the visible patches of the same parcel.
-GUESSERS = ("brainlm", "zero", "interpolation")
+Floats = NDArray[np.float32]
 
 _TRACE_RECORDINGS = 3
 _TRACE_QUANTILES = (0.9, 0.5, 0.1)
@@ -37,119 +32,126 @@ class ReconstructionResult:
     traces: pd.DataFrame  # recording_id, parcel, t, true, predicted, masked
 
 
+#: Is told of a batch what was hidden of it, and how it was guessed.
+Look = Callable[[Read, Condition, Guessed], None]
+
+
 def evaluate_reconstruction(
     model: MaskedAutoencoder,
     reader: ShardReader,
     *,
-    mask_ratio: float,
+    main: Condition,
+    others: Sequence[Condition],
     bootstrap: int,
     seed: int,
+    batch_size: int,
+    tick: Tick,
 ) -> ReconstructionResult:
-    """Score the test split on fixed windows with fixed masks, one per (seed, recording)."""
-    config = model.config
-    lengths = reader.lengths("test")
-    check_any_window(lengths, config.timepoints, "test")
-    windows = even_windows(lengths, config.timepoints)
-    fewest_parcels(reader, ("test",))  # refuses a recording without data, by its name
-    subject_of = reader.table["subject"].astype(str).to_dict()
-    subjects = sorted({subject_of[window.recording_id] for window in windows})
-    row = {subject: number for number, subject in enumerate(subjects)}
-    sums: dict[str, Sums] = {
-        name: np.zeros((len(subjects), config.parcels, N_SUMS)) for name in GUESSERS
-    }
-    shown: dict[str, _Seen] = {}
-    for window in windows:
-        seen = _look(model, reader, window, mask_ratio, seed)
-        for name in GUESSERS:
-            subject = row[subject_of[window.recording_id]]
-            sums[name][subject] += seen.sums(name)
-        if len(shown) < _TRACE_RECORDINGS:
-            shown.setdefault(window.recording_id, seen)
+    """Score the test split on fixed windows with fixed masks, one per (seed, recording, start).
 
-    table = {name: scores_with_ci(sums[name].sum(axis=1), bootstrap, seed) for name in GUESSERS}
-    per_parcel = scores(sums["brainlm"].sum(axis=0))["r2"]
-    finite = per_parcel[np.isfinite(per_parcel)]
+    `metrics` and `baselines` are those of the `main` condition over all test subjects.
+    """
+    conditions = list(dict.fromkeys([main, *others]))
+    windows = scored_windows(reader, model.config.timepoints)
+    kept = _Kept(windows, main)
+    tallies = tally_conditions(
+        model, reader, windows, conditions, seed=seed, batch_size=batch_size, tick=tick, look=kept
+    )
+    told = {name: tally.told(bootstrap, seed) for name, tally in tallies.items()}
+    everybody = tallies[main].cohorts[0]
+    per_parcel = tallies[main].parcel_r2(everybody)
+    whole = told[main][0]
+    own, *plain = main.methods
     metrics = {
         "task": "reconstruction",
-        "metrics": table.pop("brainlm"),
-        "baselines": table,
-        "per_parcel_r2": [float(v) if np.isfinite(v) else None for v in per_parcel],
-        "median_parcel_r2": float(np.median(finite)) if len(finite) else None,
-        "n_subjects": len(subjects),
-        "n_recordings": len({window.recording_id for window in windows}),
+        "metrics": whole["methods"][own],
+        "baselines": {name: whole["methods"][name] for name in plain},
+        "per_parcel_r2": listed(per_parcel),
+        "median_parcel_r2": whole["median_parcel_r2"],
+        "n_subjects": whole["n_subjects"],
+        "n_recordings": whole["n_recordings"],
         "n_windows": len(windows),
-        "mask_ratio": mask_ratio,
+        "mask_ratio": main.share,
+        "conditions": [
+            {**asdict(condition), "cohorts": cohorts} for condition, cohorts in told.items()
+        ],
         "bootstrap": bootstrap,
         "seed": seed,
     }
-    return ReconstructionResult(metrics, _traces(shown, per_parcel, config))
+    return ReconstructionResult(metrics, kept.traces(per_parcel))
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """One window, what was hidden of it, and what each guesser makes of that."""
-
-    signal: NDArray[np.float32]  # (parcels, time)
-    truth: torch.Tensor  # (1, parcels, time), NaN where nothing was to be guessed
-    guesses: Mapping[str, torch.Tensor]  # (1, parcels, time)
-
-    def sums(self, name: str) -> Sums:
-        """(parcels, 6) of one guesser."""
-        return masked_sums(self.truth, self.guesses[name])[0]
+def scored_windows(reader: ShardReader, timepoints: int) -> list[Window]:
+    """The windows that every model of such windows is scored on; refuses what cannot be scored."""
+    lengths = reader.lengths("test")
+    check_any_window(lengths, timepoints, "test")
+    fewest_parcels(reader, ("test",))  # refuses a recording without data, by its name
+    return even_windows(lengths, timepoints)
 
 
-def _look(
-    model: MaskedAutoencoder, reader: ShardReader, window: Window, mask_ratio: float, seed: int
-) -> _Seen:
-    """Hide `mask_ratio` of this very recording's tokens, however many parcels it covers."""
-    config, tokenizer = model.config, model.tokenizer
-    device = next(model.parameters()).device
-    batch = load_batch(reader, [window], config.timepoints, device)
-    source = generator(seed, "test", window.recording_id, window.start)
-    available = tokenizer.available(batch.covered)
-    n_visible = count_visible(mask_ratio, int(available.sum()))
-    mask = random_mask(available, n_visible, source)
-    result = reconstruct(model, batch.signal, mask)
-    truth, predicted = (
-        tokenizer.paste(part, mask.hidden).cpu() for part in (result.truth, result.predicted)
-    )
-    signal = batch.signal[0].cpu().numpy()
-    known = truth[0].isnan().numpy() & ~np.isnan(signal)
-    interpolated = torch.from_numpy(interpolate_hidden(signal, known))[None]
-    return _Seen(
-        signal=signal,
-        truth=truth,
-        guesses={
-            "brainlm": predicted,
-            "zero": torch.zeros_like(truth),
-            "interpolation": interpolated,
-        },
-    )
+def tally_conditions(
+    model: MaskedAutoencoder,
+    reader: ShardReader,
+    windows: Sequence[Window],
+    conditions: Sequence[Condition],
+    *,
+    seed: int,
+    batch_size: int,
+    tick: Tick,
+    look: Look | None = None,
+) -> dict[Condition, Tally]:
+    """Read each window once and hide it as each of the conditions says."""
+    recordings = sorted({window.recording_id for window in windows})
+    tallies = {each: Tally(reader, recordings, each.methods) for each in conditions}
+    hider = Hider(model, reader, seed)
+    for read in read_alike(reader, windows, model, batch_size, tick):
+        part, batch = read
+        for condition in conditions:
+            guessed = hider.guess(part, batch.signal, condition)
+            tallies[condition].add(batch.recording_ids, guessed)
+            if look is not None:
+                look(read, condition, guessed)
+    return tallies
 
 
-def _traces(
-    shown: Mapping[str, _Seen], per_parcel: NDArray[np.float64], config: ModelConfig
-) -> pd.DataFrame:
-    """Whole windows of a well, a middling and a badly reconstructed parcel."""
-    order = np.argsort(np.where(np.isfinite(per_parcel), per_parcel, -np.inf), kind="stable")
-    order = order[np.isfinite(per_parcel[order])]
-    if not len(order):
-        order = np.arange(config.parcels)
-    chosen = [int(order[round(q * (len(order) - 1))]) for q in _TRACE_QUANTILES]
-    parts = []
-    for recording_id, seen in shown.items():
-        predicted = seen.guesses["brainlm"][0].numpy()
-        for parcel in dict.fromkeys(chosen):
-            parts.append(
+class _Kept:
+    """Keeps the first window of the first few recordings, under one condition."""
+
+    def __init__(self, windows: Sequence[Window], condition: Condition):
+        names = sorted({window.recording_id for window in windows})[:_TRACE_RECORDINGS]
+        self.condition = condition
+        self.wanted = {min(w for w in windows if w.recording_id == name) for name in names}
+        self.seen: dict[Window, tuple[Floats, Floats]] = {}  # true, predicted: (parcels, time)
+
+    def __call__(self, read: Read, condition: Condition, guessed: Guessed) -> None:
+        part, batch = read
+        for row, window in enumerate(part if condition == self.condition else ()):
+            if window in self.wanted:
+                hidden = ~guessed.truth[row].isnan()
+                predicted = guessed.guesses[MODEL][row].where(hidden, torch.nan)
+                self.seen[window] = (batch.signal[row].cpu().numpy(), predicted.cpu().numpy())
+
+    def traces(self, parcel_r2: NDArray[np.float64]) -> pd.DataFrame:
+        """Whole windows of a well, a middling and a badly reconstructed parcel."""
+        known = np.flatnonzero(np.isfinite(parcel_r2))
+        order = known[np.argsort(parcel_r2[known], kind="stable")]
+        if not len(order):
+            order = np.arange(len(parcel_r2))
+        chosen = [int(order[round(q * (len(order) - 1))]) for q in _TRACE_QUANTILES]
+        return pd.concat(
+            [
                 pd.DataFrame(
                     {
-                        "recording_id": recording_id,
+                        "recording_id": window.recording_id,
                         "parcel": parcel,
-                        "t": np.arange(config.timepoints),
-                        "true": seen.signal[parcel].astype(float),
+                        "t": np.arange(true.shape[1]),
+                        "true": true[parcel].astype(float),
                         "predicted": predicted[parcel],
                         "masked": ~np.isnan(predicted[parcel]),
                     }
                 )
-            )
-    return pd.concat(parts, ignore_index=True)
+                for window, (true, predicted) in sorted(self.seen.items())
+                for parcel in dict.fromkeys(chosen)
+            ],
+            ignore_index=True,
+        )

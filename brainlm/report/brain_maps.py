@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 CATEGORIES = (PURPLE, BLUE, GREEN, VERMILION, AMBER, SKY, INK, GREY)
 #: How far a vertex may be from the nearest voxel, or from the nearest centre, of what it shows, mm.
 _REACH = {"image": 8.0, "centres": 25.0}
+#: Of many parcels the largest share one colour, or a single one would leave the others without.
+_MANY, _LARGEST = 50, 98.0
 _VIEWS = (("left", -1), ("left", 1), ("right", -1), ("right", 1))  # looked at from that side
 
 
@@ -69,7 +71,7 @@ class BrainMap:
             self._fill_glass(figure, axes, values, shades)
         else:
             self._mark_glass(figure, axes, values, shades)
-        _legend(figure, shades, label, (0.875, 0.18, 0.012, 0.64))
+        _legend(figure, shades, values, label, (0.875, 0.18, 0.012, 0.64))
         return figure
 
     @rc_context(RC)
@@ -88,7 +90,7 @@ class BrainMap:
                 color=MUTED,
                 loc="center",
             )
-        _legend(figure, shades, label, (0.875, 0.14, 0.012, 0.7))
+        _legend(figure, shades, values, label, (0.875, 0.14, 0.012, 0.7))
         return figure
 
     def interactive(self, values: Floats, label: str) -> str:
@@ -207,7 +209,8 @@ def _shades(values: Floats, names: Sequence[str]) -> Shades:
         colors = [CATEGORIES[number % len(CATEGORIES)] for number in range(len(names))]
         return Shades(ListedColormap(colors), Normalize(-0.5, len(names) - 0.5), tuple(names))
     known = values[np.isfinite(values)]
-    largest = float(np.abs(known).max()) if len(known) else 0.0
+    rank = _LARGEST if len(known) > _MANY else 100.0
+    largest = float(np.percentile(np.abs(known), rank)) if len(known) else 0.0
     largest = largest or 1.0
     if len(known) and known.min() < 0:
         return Shades(colormaps["RdBu_r"], Normalize(-largest, largest))
@@ -220,8 +223,24 @@ def _spread(values: Floats, rows: NDArray[np.int64]) -> Floats:
     return np.append(values.astype(np.float64), np.nan)[rows]
 
 
+def _beyond(values: Floats, shades: Shades) -> str:
+    """Whether numbers go on beyond the colours, as a bar of colours shows it."""
+    low, high = shades.limits.vmin, shades.limits.vmax
+    assert low is not None and high is not None, "limits are known"
+    return {
+        (False, False): "neither",
+        (True, False): "min",
+        (False, True): "max",
+        (True, True): "both",
+    }[bool(np.nanmin(values, initial=high) < low), bool(np.nanmax(values, initial=low) > high)]
+
+
 def _legend(
-    figure: Figure, shades: Shades, label: str, place: tuple[float, float, float, float]
+    figure: Figure,
+    shades: Shades,
+    values: Floats,
+    label: str,
+    place: tuple[float, float, float, float],
 ) -> None:
     """A bar of colours, or the categories by name."""
     if shades.names:
@@ -234,6 +253,8 @@ def _legend(
         )
         return
     axes = figure.add_axes(place)
-    figure.colorbar(ScalarMappable(shades.limits, shades.colors), cax=axes)
+    figure.colorbar(
+        ScalarMappable(shades.limits, shades.colors), cax=axes, extend=_beyond(values, shades)
+    )
     axes.set_ylabel(label)
     axes.tick_params(labelsize=7)

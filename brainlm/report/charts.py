@@ -68,8 +68,13 @@ def parcel_histogram(values: NDArray[np.floating], label: str) -> str:
     return to_svg_uri(figure)
 
 
-@rc_context(RC)
 def dots(table: MetricTable) -> str:
+    """`dots_figure` as an address."""
+    return to_svg_uri(dots_figure(table))
+
+
+@rc_context(RC)
+def dots_figure(table: MetricTable) -> Figure:
     """Dot and whisker of every method, one panel for each metric, sharing the names."""
     count = len(table.methods)
     figure = Figure(figsize=(_WIDE, 0.95 + 0.32 * count), layout="constrained")
@@ -91,7 +96,7 @@ def dots(table: MetricTable) -> str:
         light_grid(axes, "x")
     panels[0].set_yticks(range(count), [method.name for method in table.methods])
     panels[0].tick_params(axis="y", labelsize=9, labelcolor=INK)
-    return to_svg_uri(figure)
+    return figure
 
 
 def _draw_dot(axes: Axes, estimate: Estimate, place: int, color: str, low: float) -> None:
@@ -151,10 +156,17 @@ def reconstruction_traces(traces: pd.DataFrame, most: int = 3) -> str:
     return to_svg_uri(figure)
 
 
-@rc_context(RC)
 def prediction_scatter(
     true: NDArray[np.floating], predicted: NDArray[np.floating], target: str, binary: bool
 ) -> str:
+    """`scatter_figure` as an address."""
+    return to_svg_uri(scatter_figure(true, predicted, target, binary))
+
+
+@rc_context(RC)
+def scatter_figure(
+    true: NDArray[np.floating], predicted: NDArray[np.floating], target: str, binary: bool
+) -> Figure:
     """Predicted against true values of the test subjects."""
     figure, axes = _one_axes(_HALF, 3.0)
     style: dict[str, Any] = {
@@ -179,7 +191,7 @@ def prediction_scatter(
         axes.plot(true, predicted, rasterized=many, **style)
         axes.set(xlabel=f"true {target}", ylabel=f"predicted {target}")
     light_grid(axes)
-    return to_svg_uri(figure)
+    return figure
 
 
 @rc_context(RC)

@@ -87,6 +87,7 @@ class Findings:
     traces: pd.DataFrame | None
     clinical: dict[str, Clinical]
     forecast: dict[str, Any] | None
+    evaluation: dict[str, Any] | None  # what is noted beside the evaluation's page
     phantom: dict[str, Any] | None
     doubtful: list[str]  # T1w images (anat_id) that may not lie where the template does
     unsettled: list[str]  # recordings whose ICA did not settle, denoised otherwise
@@ -150,6 +151,7 @@ def gather(study: Study, fields: Mapping[str, str], targets: Sequence[str], name
         reconstruction=reader.read(reader.path("reconstruction"), _json_object),
         traces=reader.read(reader.path("reconstruction_traces"), pd.read_parquet),
         forecast=reader.read(reader.path("forecast"), _json_object),
+        evaluation=reader.read(sidecar_path(reader.path("evaluation_page")), _json_object),
         clinical=clinical,
         phantom=reader.read(reader.path("phantom_check"), _json_object),
         doubtful=_doubtful_anatomies(reader, recordings),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..layout import TEMPLATES
 from . import charts
 from .gather import Clinical, Findings
 from .learning_curve import learning_curve
@@ -96,6 +98,18 @@ def reconstruction(findings: Findings) -> dict[str, Any] | None:
         "subjects": content.get("n_subjects"),
         "recordings": content.get("n_recordings"),
         "masked": content.get("mask_ratio"),
+    }
+
+
+def evaluation(findings: Findings) -> dict[str, Any] | None:
+    """Where the evaluation's own page stands, and each task's result in a line."""
+    if findings.evaluation is None:
+        return None
+    page = TEMPLATES["evaluation_page"].format(run=findings.run)
+    report = Path(TEMPLATES["report"])
+    return {
+        "link": "../" * (len(report.parts) - 1) + page,
+        "headlines": findings.evaluation.get("Headlines") or [],
     }
 
 

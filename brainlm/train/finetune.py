@@ -118,19 +118,16 @@ class LabelTask(PretrainedTask):
 
     def validate(self, ranks: Ranks = ALONE) -> Measured:
         """The loss of the recordings' predictions, and how good they are in the label's unit."""
-        lengths = self.data.lengths["val"]
-        names, columns = sorted(lengths), len(self.data.classes) or 1
-        rows = share_out(len(names), ranks.rank, ranks.world, passes=1)[0]
-        guessed = predict(
+        names, outputs = predict_together(
             self.model,
             self.reader,
-            {name: lengths[name] for name in names[rows.start : rows.stop]},
+            self.data.lengths["val"],
             mask_ratio=self.masking.ratio,
             seed=self.seed,
             batch_size=self.settings.batch_size,
+            columns=len(self.data.classes) or 1,
+            ranks=ranks,
         )
-        part = np.array(list(guessed.values()), np.float64).reshape(len(rows), columns)
-        outputs = gathered(part, rows, len(names), ranks).squeeze(axis=1 if columns == 1 else ())
         return measured_labels(
             self.kind,
             float(self.loss_of(torch.from_numpy(outputs).float(), names).mean),
@@ -197,6 +194,36 @@ def finetune(
     assert isinstance(first, Standardized)
     model.head[0] = first.merged()
     return best
+
+
+def predict_together(
+    model: LabelModel,
+    reader: ShardReader,
+    lengths: Mapping[str, int],
+    *,
+    mask_ratio: float,
+    seed: int,
+    batch_size: int,
+    columns: int,
+    ranks: Ranks = ALONE,
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Recordings in the order of their names, and `predict` of them all, shared by the processes.
+
+    (recordings,), or of `columns` classes (recordings, columns).
+    """
+    names = sorted(lengths)
+    rows = share_out(len(names), ranks.rank, ranks.world, passes=1)[0]
+    guessed = predict(
+        model,
+        reader,
+        {name: lengths[name] for name in names[rows.start : rows.stop]},
+        mask_ratio=mask_ratio,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    part = np.array(list(guessed.values()), np.float64).reshape(len(rows), columns)
+    outputs = gathered(part, rows, len(names), ranks)
+    return names, outputs.squeeze(axis=1 if columns == 1 else ())
 
 
 @torch.no_grad()

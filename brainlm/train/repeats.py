@@ -21,6 +21,7 @@ class Repeated(Generic[Model]):
     model: Model
     best: int  # number of that repeat, from 0
     rows: Sequence[dict[str, Any]]  # of the log: each repeat's best epoch
+    told: Sequence[Any]  # what each repeat's model was asked, see `repeat`
 
     def summary(self) -> dict[str, Any]:
         """For provenance and the model card: validation loss over repeats, SD with n - 1."""
@@ -41,12 +42,16 @@ def repeat(
     count: int,
     seed: int,
     around: Circumstances,
+    ask: Callable[[Model], Any] = lambda model: None,
 ) -> Repeated[Model]:
     """`once` of `count` seeds; the model of the lowest validation loss is kept.
+
+    What `ask` hears of each model is kept of all: predictions need less room than weights.
 
     Each has checkpoints of its own, so that one that is done is not done again after a stop.
     """
     rows: list[dict[str, Any]] = []
+    told: list[Any] = []
     best: tuple[float, int, Model] | None = None
     for number in range(count):
         own = around.checkpoints.folder / f"repeat-{number + 1}"
@@ -56,10 +61,11 @@ def repeat(
                 seed_of_repeat(seed, number), around._replace(checkpoints=checkpoints)
             )
         rows.append(row)
+        told.append(ask(model))
         if best is None or row["val_loss"] < best[0]:
             best = (row["val_loss"], number, model)
     assert best is not None
-    return Repeated(best[2], best[1], rows)
+    return Repeated(best[2], best[1], rows, told)
 
 
 def seed_of_repeat(seed: int, number: int) -> int:

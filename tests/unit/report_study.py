@@ -209,6 +209,7 @@ class FinishedStudy:
         pd.DataFrame(
             {
                 "recording_id": self.included,
+                "dataset": "ukb",
                 "split": splits,
                 "shard": [f"{s}-00000-of-00001.safetensors" for s in splits],
                 "n_timepoints": VOLUMES,

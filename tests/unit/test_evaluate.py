@@ -12,7 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import Ridge
-from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    r2_score,
+    roc_auc_score,
+)
 
 from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_clinical import evaluate_clinical
@@ -22,25 +27,21 @@ from brainlm.cli.pretrain import pretrain
 from brainlm.cli.probe import probe
 from brainlm.config import load_config
 from brainlm.errors import DataError
-from brainlm.evaluate import reconstruction
 from brainlm.evaluate.baselines.connectivity import (
     predict_from_features,
     span_of_train,
 )
 from brainlm.evaluate.baselines.correlations import connectivity
-from brainlm.evaluate.baselines.interpolation import interpolate_hidden
+from brainlm.evaluate.clinical import METHODS
 from brainlm.evaluate.cross_validation import TooFewError
-from brainlm.evaluate.label_baselines import BASELINES
 from brainlm.evaluate.statistics import labels_with_ci, metric, scores_with_ci
 from brainlm.model.checkpoint import load_model
 from brainlm.model.heads import LabelModel
-from brainlm.model.mask import generator, random_mask
+from brainlm.model.mask import generator
 from brainlm.provenance import sha256_file
 from brainlm.shards.reader import ShardReader
-from brainlm.shards.sampler import Window
 from brainlm.shards.scaler import load_scaler, save_scaler
 from brainlm.shards.tensorfile import load_tensors, save_tensors
-from brainlm.train.data import load_batch
 from brainlm.train.finetune import predict
 from brainlm.train.label_scores import binary_scores, regression_scores
 from brainlm.train.validation import masked_sums, scores
@@ -112,6 +113,7 @@ def test_scores_of_labels_are_those_of_scikit_learn() -> None:
     assert found["balanced_accuracy"] == pytest.approx(
         balanced_accuracy_score(classes, chance > 0.5)
     )
+    assert found["auprc"] == pytest.approx(average_precision_score(classes, chance))
     assert math.isnan(binary_scores(np.ones(4), chance[:4])["auroc"])
     constant = regression_scores(truth, np.full(30, 0.1))
     assert math.isnan(constant["pearson"])
@@ -137,17 +139,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         )["mse"]
         covered += found["ci_low"] <= 1.0 <= found["ci_high"]
     assert 0.86 <= covered / 200 <= 0.98
-
-
-def test_interpolation_draws_lines_between_what_is_seen() -> None:
-    ramp = np.arange(12.0)
-    signal = np.stack([ramp, ramp, ramp])
-    known = np.zeros((3, 12), bool)
-    known[0, :3] = known[0, 6:9] = known[1, 3:6] = True
-    filled = interpolate_hidden(signal, known)
-    np.testing.assert_allclose(filled[0], [*ramp[:9], 8, 8, 8])
-    np.testing.assert_allclose(filled[1], [3, 3, 3, 3, 4, 5, 5, 5, 5, 5, 5, 5])
-    np.testing.assert_allclose(filled[2], 0)
 
 
 def test_connectivity_is_fisher_z_of_the_correlations() -> None:
@@ -206,6 +197,7 @@ def study(tmp_path_factory):
     pretrain(study.root)
     finetune("score", study.root)
     finetune("group", study.root)
+    embed(study.root)
     return study
 
 
@@ -253,11 +245,11 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
     path = study.path("clinical", run="brainlm", target=target)
     before = path.read_bytes()
     found = _strict(path)
-    assert set(found["baselines"]) == set(BASELINES)
+    assert set(found["baselines"]) == set(METHODS)
     # All are of one site, and nothing is known of anybody's age or sex.
     without = {name for name, block in found["baselines"].items() if set(block) == {"reason"}}
     assert without == {"site", "demographics"}
-    fitted = [name for name in BASELINES if name not in without]
+    fitted = [name for name in METHODS if name not in without]
     assert set(found["tests"]) == set(fitted)
     for block in (found["metrics"], *(found["baselines"][name] for name in fitted)):
         assert score in block
@@ -286,27 +278,6 @@ def test_labels_of_test_subjects_beside_the_baselines(study, target, score) -> N
     np.testing.assert_allclose(table["constant"], train.astype(float).mean())
     evaluate_clinical(target, study.root)
     assert path.read_bytes() == before
-
-
-def test_no_guesser_is_shown_what_it_is_to_guess(study) -> None:
-    """What was hidden may be anything: no guess of it changes."""
-    reader = ShardReader(study.path("shards_index"))
-    model = load_model(study.path("model", run="brainlm").parent).model
-    window = Window(next(iter(reader.lengths("test"))), 0)
-    seen = reconstruction._look(model, reader, window, 0.75, 0)
-    hidden = ~seen.truth.isnan()[0]
-
-    def changed(*arguments):
-        batch = load_batch(*arguments)
-        batch.signal[:, hidden] += 50.0
-        return batch
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconstruction, "load_batch", changed)
-        again = reconstruction._look(model, reader, window, 0.75, 0)
-    torch.testing.assert_close(again.truth, seen.truth + 50.0, equal_nan=True)
-    for name in reconstruction.GUESSERS:
-        torch.testing.assert_close(again.guesses[name], seen.guesses[name], equal_nan=True)
 
 
 def test_a_model_of_other_splits_is_refused(study, tmp_path) -> None:
@@ -399,31 +370,6 @@ def test_test_recordings_that_are_all_too_short_are_refused(study, tmp_path) -> 
         evaluate_clinical("score", copy.root)
 
 
-def test_a_poor_recording_does_not_change_what_is_hidden_of_others(study, monkeypatch) -> None:
-    reader = ShardReader(study.path("shards_index"))
-    poor = sorted(reader.lengths("test"))[0]
-    hidden_share: dict[str, float] = {}
-
-    def load_without_half(*arguments):
-        batch = load_batch(*arguments)
-        (name,) = batch.recording_ids
-        if name == poor:
-            batch.covered[:, ::2] = False
-        hidden_share[name] = float("nan")
-        return batch
-
-    def note_share(available, n_visible, source):
-        hidden_share[list(hidden_share)[-1]] = 1 - n_visible / int(available.sum())
-        return random_mask(available, n_visible, source)
-
-    monkeypatch.setattr(reconstruction, "load_batch", load_without_half)
-    monkeypatch.setattr(reconstruction, "random_mask", note_share)
-    model = load_model(study.path("model", run="brainlm").parent).model
-    reconstruction.evaluate_reconstruction(model, reader, mask_ratio=0.75, bootstrap=1, seed=0)
-    assert len(hidden_share) == 12
-    assert set(hidden_share.values()) == {0.75}
-
-
 def test_thresholds_logarithms_and_classes_go_the_whole_way(study, tmp_path) -> None:
     copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
     table = pd.read_parquet(copy.path("shards_index"))
@@ -452,7 +398,12 @@ def test_thresholds_logarithms_and_classes_go_the_whole_way(study, tmp_path) -> 
     assert set(three["brainlm"]) <= {0.0, 1.0, 2.0}
     found = json.loads(copy.path("clinical", run="brainlm", target="three").read_text())
     assert found["classes"] == ["low", "middle", "top"]
-    assert set(found["baselines"]["constant"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    assert set(found["baselines"]["constant"]) == {
+        "accuracy",
+        "balanced_accuracy",
+        "auroc",
+        "auprc",
+    }
     config["finetune"]["targets"][1]["threshold"] = 0.1
     copy.path("config").write_text(json.dumps(config))
     with pytest.raises(DataError, match="fine-tuned on other values of the label score"):

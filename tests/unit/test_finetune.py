@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.finetune import finetune as command
 from brainlm.cli.pretrain import pretrain as pretrain_command
@@ -105,6 +106,7 @@ def test_a_prediction_does_not_depend_on_who_else_is_predicted(study, reader, mo
 def test_the_command_predicts_what_the_python_interface_does(study, tmp_path) -> None:
     own = type(study)(shutil.copytree(study.root, tmp_path / "study"))
     command("score", own.root)
+    embed(own.root)
     evaluate_clinical("score", own.root)
     table = pd.read_parquet(own.path("clinical_predictions", run="brainlm", target="score"))
     model = BrainLM.from_pretrained(own.path("finetuned", run="brainlm", target="score").parent)
@@ -240,6 +242,7 @@ def test_a_loss_may_be_put_together_from_parts(reader, monkeypatch, kind, weight
 
 def test_the_command_repeats_itself_and_says_what_its_output_means(study) -> None:
     command("score", study.root)
+    embed(study.root)
     folder = study.path("finetuned", run="brainlm", target="score").parent
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     shutil.rmtree(folder / "checkpoints")
@@ -344,6 +347,7 @@ def test_whole_windows_are_shown_whole_and_in_order(reader, monkeypatch) -> None
 def test_a_head_is_shown_what_it_was_trained_on(study, tmp_path, monkeypatch) -> None:
     """Also where the network was pretrained on less; an older folder's head: what that was."""
     command("score", study.root)
+    embed(study.root)
     folder = study.path("finetuned", run="brainlm", target="score").parent
     card = load_model(folder).card
     assert (card.mask_ratio, card.head_mask_ratio) == (0.75, 0.0)

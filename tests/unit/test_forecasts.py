@@ -130,7 +130,7 @@ def test_an_exploding_forecast_is_infinitely_wrong(reader, windows) -> None:
 def test_the_better_method_is_found_better_step_by_step(reader, windows) -> None:
     tables = {name: _noisy(sd)(reader, windows) for name, sd in (("good", 0.3), ("bad", 0.9))}
     tables["mean"] = forecast_table(mean, reader, windows, **HOW)
-    found = compare_forecasts(tables, reference="good", bootstrap=200, seed=0)
+    found = compare_forecasts(tables, reference="good", trained_on={"ukb"}, bootstrap=200, seed=0)
     [whole] = found.metrics["cohorts"]
     assert (whole["cohort"], whole["n_subjects"]) == (ALL, 12)
     good, bad = whole["methods"]["good"], whole["methods"]["bad"]
@@ -156,7 +156,9 @@ def test_a_method_that_exploded_has_no_scores_and_no_p(reader, windows) -> None:
         "mean": forecast_table(mean, reader, windows, **HOW),
         "worse": forecast_table(exploding, reader, windows, **HOW),
     }
-    found = compare_forecasts(tables, reference="mean", bootstrap=20, seed=0).metrics
+    found = compare_forecasts(
+        tables, reference="mean", trained_on={"ukb"}, bootstrap=20, seed=0
+    ).metrics
     worse = found["cohorts"][0]["methods"]["worse"]
     assert worse["metrics"]["mse"]["value"] is None
     assert (worse["mse_more_than_reference"], worse["p"], worse["p_holm"]) == (None, None, None)
@@ -169,16 +171,22 @@ def test_methods_alike_are_not_told_apart(reader, windows) -> None:
     other = table.copy()
     sign = np.where(other["subject"].astype(int) % 2 == 0, 1, -1)
     other["guess2"] += 0.1 * sign * other["n"]
-    found = compare_forecasts({"a": table, "b": other}, reference="a", bootstrap=100, seed=0)
+    found = compare_forecasts(
+        {"a": table, "b": other}, reference="a", trained_on={"ukb"}, bootstrap=100, seed=0
+    )
     assert found.metrics["cohorts"][0]["methods"]["b"]["p_holm"] > 0.5
 
 
 def test_cohorts_are_told_apart(reader, windows) -> None:
     table = forecast_table(mean, reader, windows, **HOW)
     table["cohort"] = np.where(table["subject"].astype(int) % 3 == 0, "hcp", "ukb")
-    found = compare_forecasts({"a": table}, reference="a", bootstrap=100, seed=0)
+    found = compare_forecasts(
+        {"a": table}, reference="a", trained_on={"ukb"}, bootstrap=100, seed=0
+    )
     told = {one["cohort"]: one["n_subjects"] for one in found.metrics["cohorts"]}
     assert told == {"all": 12, "hcp": 4, "ukb": 8}
+    external = {one["cohort"]: one["external"] for one in found.metrics["cohorts"]}
+    assert external == {"all": False, "hcp": True, "ukb": False}
     reasons = found.metrics["cohorts"][1]["methods"]["a"]["metrics"]["r2"]["reason"]
     assert "bootstrap needs 10" in reasons
 
@@ -198,7 +206,9 @@ def test_forecasts_of_other_data_are_not_compared(reader, windows) -> None:
     other = table.assign(truth2=table["truth2"] * 1.01)
     for wrong in (fewer, other):
         with pytest.raises(DataError, match="different test data"):
-            compare_forecasts({"a": table, "b": wrong}, reference="a", bootstrap=100, seed=0)
+            compare_forecasts(
+                {"a": table, "b": wrong}, reference="a", trained_on={"ukb"}, bootstrap=100, seed=0
+            )
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.evaluate_reconstruction import evaluate_reconstruction
 from brainlm.cli.finetune import finetune
@@ -237,9 +238,13 @@ def test_a_head_comes_along_in_the_labels_unit(study: Study, finetuned: Path, ca
 
 def test_a_released_head_is_scored_in_the_labels_unit(study: Study, finetuned: Path) -> None:
     import_checkpoint(str(finetuned), None, study.root, target="score")
+    embed(study.root)
     with pytest.raises(DataError, match="is not known to predict score") as told:
         evaluate_clinical("score", study.root)
     assert "--mean and --sd" in str(told.value)
+    import_checkpoint(str(finetuned), None, study.root, target="score", mean=36.0, sd=4.0)
+    with pytest.raises(DataError, match="9 SD away: another unit"):  # years, say, for decades
+        evaluate_clinical("score", study.root)
     import_checkpoint(str(finetuned), None, study.root, target="score", mean=3.0, sd=0.5)
     evaluate_clinical("score", study.root)
     table = pd.read_parquet(study.path("clinical_predictions", run="released", target="score"))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_clinical import evaluate_clinical
 from brainlm.cli.finetune import finetune
 from brainlm.cli.predict_label import predict_label
@@ -114,6 +115,7 @@ def study(tmp_path_factory):
     make_shards(study)
     pretrain(study.root)
     finetune("score", study.root)
+    embed(study.root)
     return study
 
 
@@ -142,7 +144,7 @@ def test_predictions_of_other_recordings_are_refused(study, tmp_path) -> None:
     predict_label("score", "lstm", copy.root)
     path = copy.path("label_network", run="brainlm", target="score", method="lstm")
     pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="of other test recordings"):
         evaluate_clinical("score", copy.root)
 
 

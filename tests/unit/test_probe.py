@@ -21,7 +21,7 @@ from brainlm.evaluate.baselines.connectivity import predict_from_features
 from brainlm.evaluate.baselines.simple import predict_constant
 from brainlm.evaluate.cross_validation import TooFewError
 from brainlm.evaluate.embeddings import read_embeddings
-from brainlm.evaluate.label_baselines import BASELINES
+from brainlm.evaluate.label_baselines import BASELINES, Material
 from brainlm.evaluate.probe import evaluate_probe, mean_of_subjects, predict_from_neighbours
 from brainlm.shards.reader import ShardReader
 from brainlm.train.label_scores import class_scores
@@ -65,17 +65,8 @@ def _vectors(reader, rng) -> dict[str, np.ndarray]:
 
 
 def _evaluate(vectors, reader, data):
-    return evaluate_probe(
-        vectors,
-        reader,
-        data,
-        target="score",
-        kind="regression",
-        window=40,
-        bootstrap=100,
-        most=1000,
-        seed=0,
-    )
+    given = Material(reader, data, "score", "regression", 1000, 0, vectors)
+    return evaluate_probe(given, window=40, bootstrap=100)
 
 
 def test_a_planted_score_is_read_from_the_vectors(reader) -> None:
@@ -112,8 +103,8 @@ def test_the_command_scores_vectors_that_embed_made(study) -> None:
         for name in ("score", "group")
     )
     assert score["n_subjects"] == group["n_subjects"] == 12
-    assert set(score["metrics"]) == {"mse", "mae", "r2", "pearson"}
-    assert set(group["neighbours"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    assert set(score["metrics"]) == {"mse", "mae", "r2", "pearson", "mse_scaled"}
+    assert set(group["neighbours"]) == {"accuracy", "balanced_accuracy", "auroc", "auprc"}
     table = pd.read_parquet(study.path("probe_predictions", run="brainlm", target="score"))
     assert list(table.columns[:5]) == ["recording_id", "subject", "true", "linear", "neighbours"]
     mse = float(((table["linear"] - table["true"]) ** 2).mean())

@@ -8,6 +8,7 @@ rule evaluate_reconstruction:
     output:
         metrics=study.pattern("reconstruction"),
         traces=study.pattern("reconstruction_traces"),
+        whole=study.whole_recordings,
     log:
         "logs/evaluate-reconstruction.log",
     benchmark:
@@ -61,7 +62,9 @@ rule predict_label:
 rule evaluate_clinical:
     input:
         index=study.pattern("shards_index"),
+        pretrained=study.pattern("model"),
         model=study.pattern("finetuned"),
+        embeddings=study.pattern("embeddings"),
         networks=study.label_networks,
     output:
         metrics=study.pattern("clinical"),

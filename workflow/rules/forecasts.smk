@@ -31,7 +31,8 @@ rule score_forecast:
 
 rule compare_forecasts:
     input:
-        study.forecast_sums,
+        sums=study.forecast_sums,
+        index=study.pattern("shards_index"),
     output:
         metrics=study.pattern("forecast"),
         scores=study.pattern("forecast_scores"),
