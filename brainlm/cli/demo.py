@@ -95,6 +95,7 @@ _COMMON = (
     "forecasts.search=false",  # one setting of each network: a handful of recordings to learn from
     "networks.search=false",
     "parcel_networks.search=false",
+    "perturbation.shams=2",  # each takes as long as the experiment
 )
 #: Who forecasts beside the model; the last two where their solver is installed.
 _FORECASTS = "brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm"
