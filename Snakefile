@@ -73,9 +73,9 @@ include: "workflow/rules/forecasts.smk"
 include: "workflow/rules/scaling.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/attention.smk"
-include: "workflow/rules/evaluation_page.smk"
 include: "workflow/rules/latent.smk"
 include: "workflow/rules/perturbation.smk"
+include: "workflow/rules/evaluation_page.smk"
 include: "workflow/rules/report.smk"
 
 

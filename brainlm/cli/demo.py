@@ -94,6 +94,8 @@ _COMMON = (
     "finetune.forecast=true",
     "forecasts.search=false",  # one setting of each network: a handful of recordings to learn from
     "networks.search=false",
+    "parcel_networks.search=false",
+    "perturbation.shams=2",  # each takes as long as the experiment
 )
 #: Who forecasts beside the model; the last two where their solver is installed.
 _FORECASTS = "brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm"
@@ -109,6 +111,7 @@ _FULL = {
         "finetune.epochs=20",
         "forecasts.epochs=40",
         "networks.epochs=40",
+        "parcel_networks.epochs=20",
     ),
 }
 #: Every stage in about a minute, with 5 subjects (3, 1 and 1) and a window of 40 volumes.
@@ -128,6 +131,7 @@ _SMALL = {
         "finetune.epochs=2",
         "forecasts.epochs=2",
         "networks.epochs=2",
+        "parcel_networks.epochs=2",
         "evaluate.bootstrap=100",
         "keep_intermediates=true",
     ),

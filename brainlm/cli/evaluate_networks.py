@@ -35,7 +35,7 @@ def evaluate_networks(
     on. Files: evaluation/RUN/networks.
     """
     from ..evaluate.attention_recordings import drawn_recordings
-    from ..evaluate.parcel_networks import Networks
+    from ..evaluate.parcel_networks import Networks, NoNetworksError
     from ..evaluate.parcel_networks import evaluate_networks as evaluate
     from ..evaluate.parcel_networks_features import choose_attention
     from ..shards.fingerprint import split_sha256
@@ -50,7 +50,11 @@ def evaluate_networks(
     )
     options, seed = run.params["parcel_networks"], run.params["seed"]
     reader = open_shards(run)
-    networks = Networks.of(reader.parcels)
+    try:
+        networks = Networks.of(reader.parcels)
+    except NoNetworksError as reason:
+        _write_nothing(run, str(reason), split_sha256(reader.table))
+        return
     model = open_model(run, "model", reader).autoencoder
     device = set_up(run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
@@ -86,6 +90,19 @@ def evaluate_networks(
     found = result.metrics["cohorts"][0]["schemes"]["random"]
     for method in found:
         say(f"{method}: {headline(found[method], 'accuracy')}")
+
+
+def _write_nothing(run: StageRun, reason: str, split: str) -> None:
+    """Both files, with the reason: an atlas without networks must not stop what follows."""
+    import pandas as pd
+
+    from ._training import write_metrics
+
+    columns = ("recording_id", "subject", "scheme", "method", "parcel", "true", "told")
+    with run.output("networks_predictions") as path:
+        pd.DataFrame(columns=list(columns)).to_parquet(path, index=False)
+    write_metrics(run, "networks", {"task": "networks", "reason": reason, "split_sha256": split})
+    say(f"networks: not told, {reason}")
 
 
 def _autoencoders(

@@ -39,6 +39,7 @@ def probe(
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune
     from ._embeddings import open_vectors
+    from ._heads import warn_of_far_labels
     from ._training import headline, open_model, open_shards, write_metrics
 
     run = StageRun(
@@ -52,9 +53,11 @@ def probe(
     machine = describe(set_up("cpu", threads), threads)
     reader = open_shards(run)
     window = open_model(run, "model", reader).config.timepoints
+    data = labelled_data(reader, wanted, window, validates=False)
+    warn_of_far_labels(data, wanted)
     given = Material(
         reader,
-        labelled_data(reader, wanted, window, validates=False),
+        data,
         target,
         wanted.kind,
         run.params["evaluate"]["most_recordings"],

@@ -49,7 +49,9 @@ class Contrast(Section):
     """Two groups of recordings whose attention is compared."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9-]+$", description="of its figures' files")
-    column: str | None = Field(None, description="column of the shards' index, e.g. task")
+    column: str | None = Field(
+        None, description="column of the shards' index (site, dataset), or task, session or run"
+    )
     label: str | None = Field(None, description="or a label")
     high: tuple[str, ...] = Field((), description="values of the first group")
     low: tuple[str, ...] = Field((), description="of the second; []: all other values")

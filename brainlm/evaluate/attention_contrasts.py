@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..layout import entities_of
 from ..shards.labels import LABEL_PREFIX, read_label
 from .attention_tests import Tested, permutation_test
 
@@ -26,6 +27,8 @@ _FEWEST = {"paired": 6, "groups": 4}
 #: Parcels that more subjects lack are not tested; in the others a missing value speaks for no
 #: difference.
 _MISSING = 0.1
+#: What names of recordings tell.
+_ENTITIES = {"task": "task", "session": "ses", "run": "run", "acquisition": "acq"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Contrast:
             low = ", ".join(self.low) or "all others"
             return f"{what}: {', '.join(self.high)} against {low}"
         if self.above is not None:
-            return f"{what}: above {self.above:g} against below {self.below:g}"
+            low = "the rest" if self.below == self.above else f"below {self.below:g}"
+            return f"{what}: above {self.above:g} against {low}"
         if self.share == 0.5:
             return f"{what}: above the median against below"
         return f"{what}: highest {self.share:.0%} of subjects against lowest"
@@ -81,20 +85,14 @@ def usual_contrasts(targets: Sequence[Mapping[str, Any]]) -> list[Contrast]:
 
 def sides_of(contrast: Contrast, table: pd.DataFrame) -> pd.Series:
     """Of each recording of `table` 1 (high), -1 (low) or 0 (neither)."""
-    column = contrast.column or f"{LABEL_PREFIX}{contrast.label}"
-    if column not in table:
-        raise InputError(
-            f"attention.contrasts: {contrast.name}: the shards' index has no column {column}",
-            fix="correct its name in config/config.yaml: column is one of the index's, label one "
-            "of participants.tsv",
-        )
+    found = _values_of(contrast, table)
     if contrast.high:
-        values = _words(table[column])
+        values = _words(found)
         low = values.isin(contrast.low) if contrast.low else values.notna()
         high = values.isin(contrast.high)
         return high.astype(int) - (low & ~high).astype(int)
     if contrast.label is None:
-        values = pd.to_numeric(table[column], errors="coerce")
+        values = pd.to_numeric(found, errors="coerce")
     else:
         values = read_label(table, contrast.label, "regression", None)
     values = values.set_axis(table.index)
@@ -193,6 +191,22 @@ def _model(
     values = np.where(lacking, 0.0 if paired else mean, values)  # what speaks for no difference
     values[:, lacking.mean(axis=0) > _MISSING] = 0.0  # without variation: not tested
     return values, of, np.hstack([level, nuisances]), known
+
+
+def _values_of(contrast: Contrast, table: pd.DataFrame) -> pd.Series:
+    """What tells the recordings apart: a column of the index, or a part of their BIDS names."""
+    column = contrast.column or f"{LABEL_PREFIX}{contrast.label}"
+    if column in table:
+        return table[column]
+    entity = _ENTITIES.get(column)
+    values = table.index.to_series().map(lambda name: entities_of(name).get(entity or ""))
+    if entity is None or values.isna().all():
+        raise InputError(
+            f"attention.contrasts: {contrast.name}: the shards' index has no column {column}",
+            fix="correct its name in config/config.yaml: column is one of the index's or "
+            f"{', '.join(_ENTITIES)}, label one of participants.tsv",
+        )
+    return values
 
 
 def _words(values: pd.Series) -> pd.Series:

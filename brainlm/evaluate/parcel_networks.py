@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
 from ..model.mae import MaskedAutoencoder
 from ..shards.reader import ShardReader
 from ..train.masking import NETWORK_COLUMN
@@ -39,7 +38,10 @@ Ints = NDArray[np.int64]
 
 REFERENCE = "attention"
 METRICS = ("accuracy", "balanced_accuracy")
-_FEWEST_PARCELS = 10  # of which a fifth can be asked for
+
+
+class NoNetworksError(Exception):
+    """Nothing is known of the parcels' networks."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Networks:
     def of(cls, parcels: pd.DataFrame) -> Networks:
         """From a table of parcels; refuses one that says nothing of networks."""
         known = parcels[NETWORK_COLUMN] if NETWORK_COLUMN in parcels else pd.Series(dtype=str)
-        if known.nunique() < 2 or known.notna().sum() < _FEWEST_PARCELS:
-            raise InputError(
-                "The atlas says of too few parcels to which network they belong "
-                f"(column {NETWORK_COLUMN} of its parcels.tsv)",
-                fix="add that column, or take `networks` out of evaluate.tasks",
-            )
         codes = known.astype("category")
+        of_parcel = np.array(codes.cat.codes, dtype=np.int64)
+        if known.nunique() < 2 or not asked_parcels(of_parcel, "any").any():
+            raise NoNetworksError(
+                "the atlas says of too few parcels to which network they belong "
+                f"(column {NETWORK_COLUMN} of its table)"
+            )
         return cls(
             tuple(str(name) for name in codes.cat.categories),
-            np.array(codes.cat.codes, dtype=np.int64),
+            of_parcel,
             parcels[["x", "y", "z"]].to_numpy(dtype=np.float64),
         )
 

@@ -98,6 +98,7 @@ class Laboratory:
 
     def __post_init__(self) -> None:
         """Look up who has which parcels."""
+        self._before: dict[Window, Tensor] = {}
         table = self.reader.table["subject"].astype(str)
         self.subjects = sorted({table[one.recording_id] for one in self.windows})
         place = {subject: number for number, subject in enumerate(self.subjects)}
@@ -111,11 +112,11 @@ class Laboratory:
 
     @torch.no_grad()
     def run(self, experiments: Sequence[Experiment]) -> list[Effects]:
-        """The effects of each experiment; each batch is read once, and forecast once as it is."""
+        """The effects of each experiment; each batch is read once for all of them."""
         totals = [_Totals(self.counts, self.horizon.future) for _ in experiments]
         for windows, past, other in self._pasts(any(one.other for one in experiments)):
             rows = np.array([self._owner[window] for window in windows])
-            before = self.forecaster(past, self.horizon.future).double()
+            before = self._as_it_was(windows[0], past).double()
             spread = spread_of(past.double())
             covered = ~past[:, :, :1].isnan()
             for experiment, total in zip(experiments, totals, strict=True):
@@ -123,6 +124,12 @@ class Laboratory:
                 after = self.forecaster(changed, self.horizon.future).double()
                 total.add(rows, torch.where(covered, after - before, 0.0), spread)
         return [total.effects() for total in totals]
+
+    def _as_it_was(self, first: Window, past: Tensor) -> Tensor:
+        """The forecast of a batch, told by its first window; made once for all experiments."""
+        if first not in self._before:
+            self._before[first] = self.forecaster(past, self.horizon.future).cpu()
+        return self._before[first].to(past.device)
 
     @torch.no_grad()
     def null(self) -> float:

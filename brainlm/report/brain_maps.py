@@ -59,13 +59,16 @@ class BrainMap:
     image: Path | None = None  # voxels hold the numbers in `index`
 
     @rc_context(RC)
-    def glass(self, values: Floats, label: str, names: Sequence[str] = ()) -> Figure:
+    def glass(
+        self, values: Floats, label: str, names: Sequence[str] = (), *, signed: bool = False
+    ) -> Figure:
         """Seen from four sides, the largest number along each line of sight.
 
         `values` (parcels,), NaN: not shown. With `names` they are numbers of categories.
+        `signed`: 0 stands in the middle of the colours, also where no number is below it.
         """
         figure = Figure(figsize=(10.6, 3.0))
-        shades = _shades(values, names)
+        shades = _shades(values, names, signed=signed)
         axes = figure.add_axes((0.0, 0.0, 0.84, 1.0))
         if self.image is not None and not names and np.nan_to_num(values).any():
             self._fill_glass(figure, axes, values, shades)
@@ -75,10 +78,12 @@ class BrainMap:
         return figure
 
     @rc_context(RC)
-    def surface(self, values: Floats, label: str, names: Sequence[str] = ()) -> Figure:
+    def surface(
+        self, values: Floats, label: str, names: Sequence[str] = (), *, signed: bool = False
+    ) -> Figure:
         """Both hemispheres of the cortex from without and within, inflated."""
         figure = Figure(figsize=(10.6, 2.3))
-        shades = _shades(values, names)
+        shades = _shades(values, names, signed=signed)
         for place, (hemisphere, side) in enumerate(_VIEWS):
             axes = figure.add_axes((0.21 * place, 0.0, 0.205, 0.9))
             of_vertex = _spread(values, self.vertices[hemisphere])
@@ -93,11 +98,11 @@ class BrainMap:
         _legend(figure, shades, values, label, (0.875, 0.14, 0.012, 0.7))
         return figure
 
-    def interactive(self, values: Floats, label: str) -> str:
+    def interactive(self, values: Floats, label: str, *, signed: bool = False) -> str:
         """A page of its own with a brain to turn, all that it needs within: no network."""
         from nilearn.plotting import view_markers, view_surf
 
-        shown, shades = np.isfinite(values), _shades(values, ())
+        shown, shades = np.isfinite(values), _shades(values, (), signed=signed)
         title = f"{label} ({int(shown.sum())} parcels)"
         on_surface = {side: _spread(values, of) for side, of in self.vertices.items()}
         if not any(np.isfinite(part).any() for part in on_surface.values()):
@@ -203,7 +208,7 @@ class BrainMap:
             display.add_markers(self.centres[shown], marker_color=colors, marker_size=22, alpha=0.9)
 
 
-def _shades(values: Floats, names: Sequence[str]) -> Shades:
+def _shades(values: Floats, names: Sequence[str], *, signed: bool) -> Shades:
     """Categories by their colours; numbers from 0 up, or on both sides of 0 as far as they go."""
     if names:
         colors = [CATEGORIES[number % len(CATEGORIES)] for number in range(len(names))]
@@ -212,7 +217,7 @@ def _shades(values: Floats, names: Sequence[str]) -> Shades:
     rank = _LARGEST if len(known) > _MANY else 100.0
     largest = float(np.percentile(np.abs(known), rank)) if len(known) else 0.0
     largest = largest or 1.0
-    if len(known) and known.min() < 0:
+    if signed or (len(known) and known.min() < 0):
         return Shades(colormaps["RdBu_r"], Normalize(-largest, largest))
     least = float(known.min()) if len(known) else 0.0
     return Shades(colormaps["viridis"], Normalize(least if least < largest else 0.0, largest))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from .validation import Measured, defined, group_rows
 
@@ -19,15 +18,19 @@ Scorer = Callable[[Floats, Floats], dict[str, float]]
 
 def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     """MSE, MAE, R2 (about the mean of the test labels) and Pearson's r; NaN where undefined."""
-    error = predicted - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    varied = len(truth) > 2 and float(np.ptp(truth)) > 0
-    related = varied and float(predicted.std()) > 1e-12 * max(1.0, float(np.abs(predicted).max()))
+    error, around = predicted - truth, truth - truth.mean()
+    squared, spread = float(error @ error), float(around @ around)
+    varied = len(truth) > 2 and truth.max() > truth.min()
+    told = predicted - predicted.mean()
+    size = float(told @ told)
+    flat = len(truth) * (1e-12 * max(1.0, float(np.abs(predicted).max()))) ** 2
     return {
-        "mse": float((error**2).mean()),
+        "mse": squared / len(truth),
         "mae": float(np.abs(error).mean()),
-        "r2": 1 - float((error**2).sum()) / spread if varied else np.nan,
-        "pearson": float(np.corrcoef(truth, predicted)[0, 1]) if related else np.nan,
+        "r2": 1 - squared / spread if varied else np.nan,
+        "pearson": float(told @ around) / (size * spread) ** 0.5
+        if varied and size > flat
+        else np.nan,
     }
 
 
@@ -40,29 +43,35 @@ def binary_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     if not n_pos or not n_neg:
         return {**result, "balanced_accuracy": np.nan, "auroc": np.nan, "auprc": np.nan}
     hits, passes = float(called[positive].mean()), float((~called[~positive]).mean())
-    # Mann-Whitney: the share of pairs in which the positive one ranks higher, ties by half.
-    ranks = rankdata(predicted)[positive].sum()
-    area = (ranks - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    area, precision = areas(positive, predicted)
     return {
         **result,
         "balanced_accuracy": (hits + passes) / 2,
-        "auroc": float(area),
-        "auprc": average_precision(positive, predicted),
+        "auroc": area,
+        "auprc": precision,
     }
 
 
-def average_precision(positive: NDArray[np.bool_], predicted: Floats) -> float:
-    """Area below precision over recall, in steps: each positive's precision at its threshold.
+def areas(positive: NDArray[np.bool_], predicted: Floats) -> tuple[float, float]:
+    """AUROC and AUPRC, of all thresholds in one sorting.
 
-    Guessing at random scores the share of positives (Davis & Goadrich 2006 on why no straight lines
-    are drawn between the steps).
+    The first is the share of pairs in which the positive one ranks higher, ties by half. The second
+    lies below precision over recall, in steps: each positive counts with its threshold's precision
+    (Davis & Goadrich 2006 on why no straight lines are drawn between steps); guessing at random
+    scores the share of positives.
     """
     order = np.argsort(-predicted, kind="stable")
-    found = np.cumsum(positive[order])
+    sorted_guesses, found = predicted[order], np.cumsum(positive[order])
     # Of equal guesses only the last place is a threshold.
-    ends = np.flatnonzero(np.r_[np.diff(predicted[order]) != 0, True])
-    gained = np.diff(found[ends], prepend=0)
-    return float((gained * found[ends] / (ends + 1)).sum() / found[-1])
+    last = np.ones(len(order), bool)
+    np.not_equal(sorted_guesses[1:], sorted_guesses[:-1], out=last[:-1])
+    ends = np.flatnonzero(last)
+    hits, called = found[ends], ends + 1
+    gained = np.diff(hits, prepend=0)
+    wrong = np.diff(called - hits, prepend=0)
+    n_pos, n_neg = int(found[-1]), len(order) - int(found[-1])
+    area = (wrong * (hits - gained / 2)).sum() / (n_pos * n_neg)
+    return float(area), float((gained * hits / called).sum() / n_pos)
 
 
 def class_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
@@ -77,14 +86,14 @@ def class_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     if not all(own.any() for own in of_each):
         return {**result, "balanced_accuracy": np.nan, "auroc": np.nan, "auprc": np.nan}
     recall = [float((called[own] == number).mean()) for number, own in enumerate(of_each)]
-    areas = [
+    of_classes = [
         binary_scores(own.astype(float), predicted[:, number]) for number, own in enumerate(of_each)
     ]
     return {
         **result,
         "balanced_accuracy": float(np.mean(recall)),
-        "auroc": float(np.mean([one["auroc"] for one in areas])),
-        "auprc": float(np.mean([one["auprc"] for one in areas])),
+        "auroc": float(np.mean([one["auroc"] for one in of_classes])),
+        "auprc": float(np.mean([one["auprc"] for one in of_classes])),
     }
 
 

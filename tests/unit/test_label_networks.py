@@ -23,7 +23,7 @@ from brainlm.shards.reader import ShardReader
 from brainlm.train.label_scores import binary_scores, regression_scores
 from brainlm.train.labelled import labelled_data
 
-from .synthetic_cohort import make_shards, write_study
+from .synthetic_cohort import make_shards, write_recording, write_study
 from .tuning_study import GROUP, SCORE, around_of, make_study
 
 
@@ -62,6 +62,21 @@ def test_a_planted_score_is_found(reader, tmp_path, method) -> None:
     assert names == sorted(data.lengths["test"])
     assert regression_scores(data.truth(names), guess)["r2"] > 0.3
     assert set(chosen) == {"rate", "epoch", "tried"}
+
+
+def test_a_planted_course_is_found_by_the_perceptron(tmp_path) -> None:
+    """It reads entries at their places: a course that all people share, the larger the score."""
+    study = write_study(tmp_path / "study", {"train": 24, "val": 8, "test": 8}, volumes=40)
+    rng = np.random.default_rng(0)
+    course = np.outer(np.sin(np.arange(40) / 3), np.linspace(-1, 1, 8))
+    table = pd.read_parquet(study.path("recordings"))
+    for row in table.itertuples():
+        series = 100 + row.label_score * course + rng.standard_normal((40, 8))
+        write_recording(study, row.recording_id, series.astype(np.float32))
+    reader = ShardReader(make_shards(study))
+    data = labelled_data(reader, SCORE, 40)
+    names, guess, _ = _predict("mlp-raw", reader, data, tmp_path)
+    assert regression_scores(data.truth(names), guess)["r2"] > 0.5
 
 
 def test_a_class_is_told_by_its_chance(reader, tmp_path) -> None:

@@ -108,6 +108,28 @@ def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> No
     assert "score_forecast" not in counts(snakemake(study, "--cores", "2", "evaluate"))
 
 
+def test_the_evaluation_ends_with_its_page_of_the_tasks_that_are_asked_for(study: Path) -> None:
+    planned = counts(snakemake(study, "--cores", "2", "evaluate"))
+    default = {"evaluate_reconstruction", "evaluate_latent", "evaluate_networks"}
+    default |= {"evaluate_attention", "evaluate_perturbation", "evaluate_clinical"}
+    assert default | {"write_evaluation_page"} <= set(planned)
+    assert not {"train_scaling", "compare_scaling", "score_forecast"} & set(planned)
+    few = ("--config", "evaluate={tasks: [reconstruction]}")
+    planned = counts(snakemake(study, "--cores", "2", "evaluate", *few))
+    assert planned["write_evaluation_page"] == 1
+    assert default & set(planned) == {"evaluate_reconstruction"}
+    assert "finetune_model" not in planned
+
+
+def test_networks_and_attention_need_the_model_alone(study: Path) -> None:
+    for task in ("networks", "attention"):
+        wanted = ("--config", f"evaluate={{tasks: [{task}]}}")
+        planned = counts(snakemake(study, "--cores", "2", "evaluate", *wanted))
+        assert planned[f"evaluate_{task}"] == planned["pretrain_model"] == 1
+        other = {"networks": "attention", "attention": "networks"}[task]
+        assert not {f"evaluate_{other}", "finetune_model", "evaluate_clinical"} & set(planned)
+
+
 def test_each_point_of_the_scaling_curves_is_a_job_where_they_are_asked_for(study: Path) -> None:
     grid = "scaling={sizes: [{name: s}, {name: m, overrides: {hidden: 96}}], shares: [0.1, 1]}"
     output = snakemake(study, "--cores", "2", "scaling", "--config", grid, "--printshellcmds")

@@ -16,6 +16,7 @@ from .parts import Material, Picture, Row, Section, Table
 from .wording import cohort_name, estimate_of, p_text, printed, signed
 
 _LEVEL = 0.05
+_EFFECT = "effect, SDs of subjects"
 #: Parcels that a table of a contrast lists.
 _LISTED = 15
 
@@ -30,7 +31,7 @@ def section(material: Material) -> Section | None:
     mean = _array(content["cohorts"][0]["mean"])
     views = {"attention": maps.interactive(mean, "attention, 1: an even look")} | {
         f"attention-{contrast['name']}": maps.interactive(
-            _array(contrast["parcels"]["difference"]), contrast["contrast"]
+            _array(contrast["parcels"]["effect"]), contrast["contrast"], signed=True
         )
         for contrast in compared
     }
@@ -95,19 +96,20 @@ def _pictures(
         )
     for contrast in compared:
         found, name = contrast["parcels"], contrast["name"]
-        difference, fdr = _array(found["difference"]), _array(found["p_fdr"])
+        effect, fdr = _array(found["effect"]), _array(found["p_fdr"])
         yield Picture(
-            f"attention-{name}-difference",
-            f"{contrast['contrast']}: difference of all parcels, whatever its p.",
-            maps.surface(difference, "difference"),
+            f"attention-{name}-effect",
+            f"{contrast['contrast']}: effect of all parcels of the cortex, whatever its p.",
+            maps.surface(effect, _EFFECT, signed=True),
             raster=True,
         )
-        passed = np.where(fdr < _LEVEL, difference, np.nan)
+        passed = np.where(fdr < _LEVEL, effect, np.nan)
         if np.isfinite(passed).any():
             yield Picture(
                 f"attention-{name}-fdr",
-                f"{contrast['contrast']}: the {contrast['n_fdr']} parcels with FDR below {_LEVEL}.",
-                maps.glass(passed, "difference"),
+                f"{contrast['contrast']}: effect of the {contrast['n_fdr']} parcels with FDR below "
+                f"{_LEVEL}.",
+                maps.glass(passed, _EFFECT, signed=True),
                 raster=True,
             )
 

@@ -28,14 +28,15 @@ def methods_of(content: Content) -> list[str]:
 
 def metrics_of(content: Content) -> list[str]:
     """In the order of the tables."""
-    known = list(NAMES)
-    return sorted(content["metrics"], key=known.index)
+    known = {name: place for place, name in enumerate(NAMES)}
+    return sorted(content["metrics"], key=lambda name: known.get(name, len(known)))
 
 
 def rows_of(target: str, content: Content) -> Iterator[Row]:
     """Each score; p goes with the score that labels were permuted for."""
-    statistic, p = content["permutation"]["statistic"], content["permutation"]["methods"]
-    own = {"target": target, "cohort": "all", "n_subjects": content["n_subjects"]}
+    permuted = content.get("permutation") or {}
+    statistic, p = permuted.get("statistic"), permuted.get("methods", {})
+    own = {"target": target, "cohort": "all", "n_subjects": content.get("n_subjects")}
     for method in methods_of(content):
         for metric in metrics_of(content):
             repeats = over_repeats(content, metric)
@@ -49,15 +50,15 @@ def rows_of(target: str, content: Content) -> Iterator[Row]:
                 p_corrected=tested.get("p_holm"),
                 **own,
             )
-        if (test := content["tests"].get(method)) is not None:
+        if (test := content.get("tests", {}).get(method)) is not None:
             more = Estimate(test["error_more"])
             beside = {"condition": "beside brainlm", "p_corrected": test["p_holm"]}
             yield _row(method, "error_more", more, **beside, **own)
-    for cohort in content["cohorts"]:
+    for cohort in content.get("cohorts", []):
         own |= {"cohort": cohort["cohort"], "n_subjects": cohort["n_subjects"]}
         yield from _of_methods(cohort["methods"], **own)
     left = content.get("leave_site_out") or {}
-    own |= {"cohort": "all", "n_subjects": content["n_subjects"]}
+    own |= {"cohort": "all", "n_subjects": content.get("n_subjects")}
     yield from _of_methods(left.get("methods", {}), condition="sites left out", **own)
 
 

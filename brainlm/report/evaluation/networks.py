@@ -39,6 +39,9 @@ def section(material: Material) -> Section | None:
     predictions = material.table("networks_predictions")
     if content is None or predictions is None:
         return None
+    if "reason" in content:
+        text = f"Not told: {content['reason']}."
+        return Section(name="networks", title="Functional networks", text=text)
     cohorts = content["cohorts"]
     maps = material.brain_map()
     accuracy, told = _of_parcels(predictions, content["reference"], len(maps.parcels))
@@ -106,7 +109,8 @@ def _text(content: Mapping[str, Any]) -> str:
         "correlation with) parcels that are asked for, too, which have no label there.\n\n"
         f"Attention: {chosen['chosen']}, the best of {len(chosen['tried'])} in "
         f"{chosen['n_val_recordings']} validation recordings. VAE and GCN were trained on train "
-        "recordings to tell whole windows from parts of them." + stricter
+        "recordings to tell whole windows from parts of them; the GCN's graph is the mean "
+        "connectivity of those, so that it brings the group's networks with it." + stricter
     )
 
 

@@ -58,14 +58,14 @@ def _made(
 def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
     """What to do for a task's results; code is between backticks."""
     if task not in tasks:
-        return f"not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
+        return f"Not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
     if task == "forecast" and not forecasts:
-        return "not asked for: set `finetune.forecast: true`, then `snakemake evaluate`"
+        return "Not asked for: set `finetune.forecast: true`, then `snakemake evaluate`"
     if task == "scaling":
-        return "not run: name `scaling.sizes`, then `snakemake scaling` trains a model for each"
+        return "Not run: name `scaling.sizes`, then `snakemake scaling` trains a model for each"
     if task == "clinical":
-        return "not run: name labels in `finetune.targets`, then `snakemake evaluate` makes it"
-    return "not run: `snakemake evaluate` makes it"
+        return "Not run: name labels in `finetune.targets`, then `snakemake evaluate` makes it"
+    return "Not run: `snakemake evaluate` makes it"
 
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
