@@ -181,11 +181,12 @@ def _pictures(material: Material, target: str, content: Content) -> Iterator[Pic
         },
         method_name("brainlm"),
     )
-    yield Picture(
-        name=f"{stem}-methods",
-        caption=f"{target}: all methods, the best first; lines are 95% intervals over subjects.",
-        figure=charts.dots_figure(table),
-    )
+    if table.metrics:
+        yield Picture(
+            name=f"{stem}-methods",
+            caption=f"{target}: all methods, the best first; lines: 95% intervals over subjects.",
+            figure=charts.dots_figure(table),
+        )
     told = material.table("clinical_predictions", target=target)
     if told is None or kind == "classes":
         return
