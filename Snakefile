@@ -3,8 +3,8 @@
 #   snakemake --profile slurm                        everything, on a cluster
 #   snakemake --profile config/profiles/local        everything, on this machine
 #   snakemake --profile ... parcellations            up to one stage: parcellations, shards,
-#                                                    pretrain, finetune, embed, probe, evaluate,
-#                                                    report
+#                                                    pretrain, finetune, embed, probe, scaling,
+#                                                    evaluate, report
 #
 # Run it in a study folder made by `brainlm onboard` (or add --directory STUDY).
 from snakemake.utils import min_version
@@ -70,6 +70,11 @@ include: "workflow/rules/embed.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/forecasts.smk"
+include: "workflow/rules/scaling.smk"
+include: "workflow/rules/networks.smk"
+include: "workflow/rules/attention.smk"
+include: "workflow/rules/latent.smk"
+include: "workflow/rules/perturbation.smk"
 include: "workflow/rules/evaluation_page.smk"
 include: "workflow/rules/report.smk"
 
@@ -82,6 +87,7 @@ localrules:
     finetune,
     embed,
     probe,
+    scaling,
     evaluate,
     report,
     audit_recordings,
@@ -137,6 +143,12 @@ rule embed:
 rule probe:
     input:
         study.each_target("probe"),
+        AUDIT,
+
+
+rule scaling:
+    input:
+        study.pattern("scaling"),
         AUDIT,
 
 

@@ -120,6 +120,7 @@ class Dag(Cohort, Evaluation, Memory):
             "batch",
             "shard",
             "method",
+            "point",
         )
         fields = {name: f"{{{name}}}" for name in wildcards}
         return TEMPLATES[kind].format(**fields, **self.config.labels, run=self.config.pretrain.run)
@@ -161,11 +162,6 @@ class Dag(Cohort, Evaluation, Memory):
         """What each method's forecasts were worth."""
         pattern = self.pattern("forecast_sums")
         return [pattern.format(method=method) for method in self.config.forecasts.methods]
-
-    @property
-    def whole_recordings(self) -> list[str]:
-        """Where recordings that were guessed whole are kept: nowhere where none are."""
-        return [self.pattern("reconstruction_whole")] if self.config.evaluate.whole_masks else []
 
     def batches(self) -> list[str]:
         """Numbers of the batches in which quality figures are drawn."""

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
-from .config import Config
+from .config import Config, scaling_points
+from .errors import InputError
+from .stages import params_to_json, stage_params
 
 #: Task of evaluate.tasks -> the kinds of files that it ends with; in the paper's order.
 DONE: dict[str, tuple[str, ...]] = {
     "reconstruction": ("reconstruction",),
+    "scaling": ("scaling",),
     "clinical": ("clinical",),
+    "latent": ("latent",),
     "forecast": ("forecast",),
+    "networks": ("networks",),
+    "attention": ("attention",),
+    "perturbation": ("perturbation",),
 }
 
 
@@ -45,3 +54,39 @@ class Evaluation(ABC):
         if "{target}" not in pattern:
             return [pattern]
         return [pattern.format(target=target) for target in self.targets]
+
+    @property
+    def perturbed_model(self) -> str:
+        """The model whose forecasts are perturbed: that which learned to forecast, if one did."""
+        return self.pattern("forecaster" if self.config.finetune.forecast else "model")
+
+    @property
+    def whole_recordings(self) -> list[str]:
+        """Where recordings that were guessed whole are kept: nowhere where none are."""
+        return [self.pattern("reconstruction_whole")] if self.config.evaluate.whole_masks else []
+
+    def scaling_sums(self, wildcards: Any) -> list[str]:
+        """What each model of the scaling curves was worth."""
+        points = scaling_points(stage_params("compare-scaling", self.config)["scaling"])
+        if not points:
+            raise InputError(
+                "There are no scaling curves to make: scaling.sizes is empty"
+                + (", and a released model has none" if self.config.released.source else ""),
+                fix="name sizes in the config, e.g. scaling: {sizes: [{name: tiny, preset: tiny}]}",
+            )
+        return [self.pattern("scaling_sums").format(point=point) for point in points]
+
+    def options_of_point(self, stage: str) -> Callable[[Any], str]:
+        """A stage's options for one point of the scaling curves: others may come and go."""
+
+        def options(wildcards: Any) -> str:
+            params = stage_params(stage, self.config)
+            own = scaling_points(params["scaling"]).get(wildcards.point)
+            if own is None:
+                raise InputError(
+                    f"There is no point {wildcards.point} in the scaling curves",
+                    fix="name it as SIZE-SHARE, of scaling.sizes and scaling.shares in the config",
+                )
+            return params_to_json({**params, "scaling": own})
+
+        return options

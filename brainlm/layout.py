@@ -17,7 +17,7 @@ _GRID = "_space-{space}_res-{res}"
 #: Name of each kind of file -> its path below the study folder. The fields in braces are
 #: those of `Recording.wildcards` (folder, recording, anat, anat_folder), of `Config.labels`
 #: (space, res, atlas, estimator) and, for models, `run`, `target` and `method`, for fMRIPrep `job`,
-#: for shards `shard`.
+#: for shards `shard`, for scaling curves `point`.
 TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
     "recordings": "onboarding/recordings.parquet",
@@ -87,11 +87,23 @@ TEMPLATES: dict[str, str] = {
     "reconstruction": "evaluation/{run}/reconstruction/metrics.json",
     "reconstruction_traces": "evaluation/{run}/reconstruction/predictions.parquet",
     "reconstruction_whole": "evaluation/{run}/reconstruction/whole.parquet",
+    "scaled_model": "models/{run}-scale-{point}/model.safetensors",
+    "scaled_log": "models/{run}-scale-{point}/metrics.jsonl",
+    "scaling_sums": "evaluation/{run}/scaling/{point}.parquet",
+    "scaling": "evaluation/{run}/scaling/metrics.json",
     "clinical": "evaluation/{run}/clinical-{target}/metrics.json",
     "label_network": "evaluation/{run}/clinical-{target}/network-{method}.parquet",
     "clinical_predictions": "evaluation/{run}/clinical-{target}/predictions.parquet",
     "probe": "evaluation/{run}/probe-{target}/metrics.json",
     "probe_predictions": "evaluation/{run}/probe-{target}/predictions.parquet",
+    "networks": "evaluation/{run}/networks/metrics.json",
+    "networks_predictions": "evaluation/{run}/networks/predictions.parquet",
+    "attention": "evaluation/{run}/attention/metrics.json",
+    "attention_maps": "evaluation/{run}/attention/maps.parquet",
+    "latent": "evaluation/{run}/latent/metrics.json",
+    "latent_coordinates": "evaluation/{run}/latent/coordinates.parquet",
+    "perturbation": "evaluation/{run}/perturbation/metrics.json",
+    "perturbation_effects": "evaluation/{run}/perturbation/effects.parquet",
     "evaluation_page": "evaluation/{run}/index.html",
     "results": "evaluation/{run}/results.tsv",
     "report": "reports/report.html",

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .config import Config, load_preset
+from .config import Config, Model, load_preset
 from .errors import InputError
 from .resources import package_dir
 
@@ -148,7 +148,19 @@ STAGES: dict[str, Stage] = {
             ("forecasts", "finetune", "pretrain", "released", "model"),
             takes_seed=True,
         ),
+        Stage("train-scaling", ("scaling", "evaluate", "pretrain"), takes_seed=True),
+        Stage("compare-scaling", ("scaling", "evaluate", "pretrain"), takes_seed=True),
+        Stage("evaluate-networks", ("parcel_networks", "evaluate", "pretrain"), takes_seed=True),
+        Stage(
+            "evaluate-attention", ("attention", "evaluate", "finetune", "pretrain"), takes_seed=True
+        ),
         Stage("compare-forecasts", ("forecasts", "evaluate", "pretrain"), takes_seed=True),
+        Stage("evaluate-latent", ("latent", "evaluate", "finetune", "pretrain"), takes_seed=True),
+        Stage(
+            "evaluate-perturbation",
+            ("perturbation", "evaluate", "finetune", "pretrain"),
+            takes_seed=True,
+        ),
         Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
         Stage(
@@ -168,6 +180,15 @@ def stage_params(name: str, config: Config) -> dict[str, Any]:
         del content["evaluate"]["tasks"]  # what else is run changes no other result
     if "model" in content:
         content["model"] = load_preset(config.model)
+    if "scaling" in content:
+        content["scaling"]["sizes"] = [
+            {
+                "name": size.name,
+                "model": load_preset(Model(preset=size.preset, overrides=size.overrides)),
+                "learning_rate": size.learning_rate,
+            }
+            for size in config.scaling.sizes
+        ]
     if stage.takes_seed:
         content["seed"] = config.seed
     return content

@@ -38,8 +38,6 @@ def demo(
 
 
 def _run(directory: Path, cores: int, small: bool) -> None:
-    from importlib.util import find_spec
-
     from ..atlas import available_atlas
     from ..atlas.fetch import available_space
     from ..atlas.registry import find_atlas
@@ -52,9 +50,7 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     _call("phantom", bids, *size["phantom"], "--atlas", atlas, "--threads", cores)
     say(f"[2/3] Onboarding into {study}")
     space, drawn_in = available_space(find_atlas(atlas), BUNDLED), find_atlas(atlas).space
-    settings = [f"atlas.name={atlas}", f"space.template={space}", *_COMMON, *size["settings"]]
-    odes = _ODES if find_spec("torchdiffeq") else ""
-    settings.append(f"forecasts.methods=[{_FORECASTS}{odes}]")
+    settings = demo_settings(atlas, space, small=small)
     if drawn_in not in (None, space):
         settings.append("atlas.space_ok=true")
         say(
@@ -67,6 +63,21 @@ def _run(directory: Path, cores: int, small: bool) -> None:
     _snakemake(study, cores)
     say(f"\nDone. The report: {study / 'reports' / 'report.html'}")
     say(f"The paper's tables and figures: {study / 'evaluation' / 'tiny' / 'index.html'}")
+
+
+def demo_settings(atlas: str, space: str, *, small: bool = False) -> list[str]:
+    """The options of the demo's study, as `brainlm onboard --set` takes them."""
+    from importlib.util import find_spec
+
+    size = _SMALL if small else _FULL
+    methods = _FORECASTS + (_ODES if find_spec("torchdiffeq") else "")
+    return [
+        f"atlas.name={atlas}",
+        f"space.template={space}",
+        f"forecasts.methods=[{methods}]",
+        *_COMMON,
+        *map(str, size["settings"]),
+    ]
 
 
 _COMMON = (
@@ -83,6 +94,8 @@ _COMMON = (
     "finetune.forecast=true",
     "forecasts.search=false",  # one setting of each network: a handful of recordings to learn from
     "networks.search=false",
+    "parcel_networks.search=false",
+    "perturbation.shams=2",  # each takes as long as the experiment
 )
 #: Who forecasts beside the model; the last two where their solver is installed.
 _FORECASTS = "brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm"
@@ -98,6 +111,7 @@ _FULL = {
         "finetune.epochs=20",
         "forecasts.epochs=40",
         "networks.epochs=40",
+        "parcel_networks.epochs=20",
     ),
 }
 #: Every stage in about a minute, with 5 subjects (3, 1 and 1) and a window of 40 volumes.
@@ -117,6 +131,7 @@ _SMALL = {
         "finetune.epochs=2",
         "forecasts.epochs=2",
         "networks.epochs=2",
+        "parcel_networks.epochs=2",
         "evaluate.bootstrap=100",
         "keep_intermediates=true",
     ),

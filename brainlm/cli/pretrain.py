@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,7 @@ from ._console import say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..model.mae import MaskedAutoencoder
     from ..shards.reader import ShardReader
-    from ..train.checkpointing import TrainingLog
-    from ..train.settings import PretrainSettings
 
 #: Share of the first weights in the running mean that is more than a training should end with.
 _UNTRAINED = 0.01
@@ -57,6 +54,7 @@ def pretrain(
     from ..train.lineage import inherit, inherited, note_made_of
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import PretrainSettings, read_settings
+    from ._pretraining import made_of_all, save_around
     from ._progress import tell_steps
     from ._training import keep_quiet, open_shards
     from ._watching import watched
@@ -67,7 +65,7 @@ def pretrain(
     settings = read_settings(PretrainSettings, "pretrain", run.params["pretrain"])
     device = set_up(settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
-    made_of = _made_of(run, reader, machine)
+    made_of = made_of_all(reader, run.params, run.code, machine)
     with stop_signals(settings.stop_before_end_s) as stop, joined() as ranks:
         checkpoints = Checkpoints.below(
             run.path("model").parent / "checkpoints",
@@ -103,7 +101,7 @@ def pretrain(
     if not ranks.first:
         return
     run.path("model").unlink(missing_ok=True)  # no older weights beside the new config.json
-    _save_surroundings(run, reader, model, settings, checkpoints.log)
+    save_around(run, reader, model, settings, checkpoints.log)
     with run.output("model_log", about=machine) as path:
         shutil.copyfile(checkpoints.log.path, path)
     lineage = inherited(checkpoints.folder)
@@ -111,23 +109,6 @@ def pretrain(
     with run.output("model", about=about) as path:
         save_weights(path, model)
     say(f"trained {settings.run}: {run.study.relative(run.path('model'))}")
-
-
-def _made_of(run: StageRun, reader: ShardReader, machine: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the result; not how the work is shared out, nor how often it is saved."""
-    from ..provenance import sha256_file
-    from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
-    from ..train.settings import deciding
-
-    what = deciding(run.params["pretrain"])
-    # The network also reads the parcels' places, of which the index knows nothing.
-    names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
-    return {
-        "options": {**run.params, "pretrain": what},
-        "data": {name: sha256_file(reader.folder / name) for name in names},
-        "code": run.code,
-        "machine": machine,
-    }
 
 
 def _warn_of_short_recordings(reader: ShardReader, window: int) -> None:
@@ -150,33 +131,3 @@ def _warn_of_an_untrained_mean(decay: float, steps: int) -> None:
             f"ends with, {untrained:.0%} are still the untrained ones after its {steps} steps; "
             f"{most:g} at most suits so few"
         )
-
-
-def _save_surroundings(
-    run: StageRun,
-    reader: ShardReader,
-    model: MaskedAutoencoder,
-    settings: PretrainSettings,
-    log: TrainingLog,
-) -> None:
-    from ..model.card import model_card
-    from ..model.checkpoint import ModelCard, save_surroundings
-    from ..shards.fingerprint import split_sha256
-
-    last = [row for row in log.rows() if "val_loss" in row][-1]
-    measured = {name: value for name, value in last.items() if value is not None}
-    readme = model_card(
-        settings.run,
-        model.config,
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        counts={split: len(reader.recordings(split)) for split in ("train", "val")},
-        training={**run.params["pretrain"], "seed": run.params["seed"]},
-        results=measured,
-    )
-    save_surroundings(
-        run.path("model").parent,
-        config=model.config,
-        card=ModelCard(settings.mask_ratio, split_sha256(reader.table), head=None),
-        data_folder=reader.folder,
-        readme=readme,
-    )

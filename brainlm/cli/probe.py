@@ -38,9 +38,9 @@ def probe(
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up
     from ..train.settings import read_finetune
+    from ._embeddings import open_vectors
     from ._heads import warn_of_far_labels
     from ._training import headline, open_model, open_shards, write_metrics
-    from ._vectors import open_vectors
 
     run = StageRun(
         "probe",

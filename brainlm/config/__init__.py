@@ -19,6 +19,8 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .interpretation import Attention, Contrast, ParcelNetworks
+from .latent import Experiment, Latent, Perturbation
 from .learning import (
     Evaluate,
     Mask,
@@ -41,6 +43,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .scaling import Scaling, Size, scaling_points
 from .study import FMRIPREP_SPACE, Config
 from .tracking import Tracking
 from .tuning import Finetune, Probe, Target
@@ -48,32 +51,40 @@ from .tuning import Finetune, Probe, Target
 __all__ = [
     "FMRIPREP_SPACE",
     "AtlasChoice",
+    "Attention",
     "Config",
     "Confounds",
     "Containers",
+    "Contrast",
     "Denoise",
     "Derivatives",
     "Distortion",
     "Eligibility",
     "Evaluate",
+    "Experiment",
     "Finetune",
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Latent",
     "Mask",
     "Model",
     "Motion",
     "Networks",
     "Normalize",
+    "ParcelNetworks",
     "Parcellate",
+    "Perturbation",
     "Pretrain",
     "Probe",
     "Quality",
     "Released",
     "Resample",
     "Scale",
+    "Scaling",
     "Section",
     "Shards",
+    "Size",
     "Space",
     "Split",
     "Target",
@@ -85,6 +96,7 @@ __all__ = [
     "load_study_preset",
     "parse_config",
     "read_schema",
+    "scaling_points",
     "study_presets",
     "to_commented_yaml",
 ]

@@ -12,6 +12,8 @@ from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
 from .forecasting import Forecasts, Networks
+from .interpretation import Attention, ParcelNetworks
+from .latent import Latent, Perturbation
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -23,6 +25,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .scaling import Scaling
 from .tracking import Tracking
 from .tuning import Finetune, Probe
 
@@ -71,6 +74,11 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     forecasts: Forecasts = Forecasts()
     networks: Networks = Networks()
+    scaling: Scaling = Scaling()
+    parcel_networks: ParcelNetworks = ParcelNetworks()
+    attention: Attention = Attention()
+    latent: Latent = Latent()
+    perturbation: Perturbation = Perturbation()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"
     )
@@ -93,6 +101,15 @@ class Config(Section):
         if self.engine != "derivatives" and self.space.template == "fsLR":
             raise ValueError(
                 "space.template fsLR is for dense series, which engine derivatives reads"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_is_trained_here_scales(self) -> Config:
+        if self.scaling.sizes and self.released.source:
+            raise ValueError(
+                "scaling trains models of several sizes, but released.source takes one that is "
+                "trained already: leave one of them out"
             )
         return self
 

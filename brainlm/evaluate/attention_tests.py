@@ -32,7 +32,7 @@ class Tested:
 def permutation_test(
     values: Floats, of: Floats, nuisances: Floats, *, flip: bool, draws: int, seed: int
 ) -> Tested:
-    """Whether `values` (subjects, parcels) go with `of` (subjects,), `nuisances` (subjects, n) held.
+    """Whether `values` (subjects, parcels) go with `of` (subjects,), `nuisances` (.., n) held.
 
     `flip`: random signs in place of permutations: `of` is then constant, and what is tested is that
     the values (differences within subjects) are not around 0. Draws at least as extreme as what was

@@ -120,7 +120,7 @@ def predict_by_network(
 
     `around` tells the circumstances of the setting of a name (its folder of checkpoints).
     """
-    graph = _graph(reader, sorted(data.lengths["train"]))
+    graph = train_graph(reader, sorted(data.lengths["train"]))
     loss_of = loss_function(kind, data, class_weights)
     chosen: dict[str, dict[str, Any]] = {}
 
@@ -141,7 +141,7 @@ def predict_by_network(
     return names, data.to_label(kind, outputs), {**chosen[best], "tried": tried}
 
 
-def _graph(reader: ShardReader, train: Sequence[str]) -> Tensor:
+def train_graph(reader: ShardReader, train: Sequence[str]) -> Tensor:
     """By the mean correlation over train recordings, (parcels, parcels) float32."""
     every = max(1, len(train) // _FOR_GRAPH)
     total = np.zeros((reader.n_parcels, reader.n_parcels))

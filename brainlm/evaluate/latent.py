@@ -74,7 +74,7 @@ def evaluate_latent(
             fix="train the model for longer, or on more recordings",
         ) from None
     spaces: dict[str, NDArray[np.floating]] = {"vectors": vectors[rows], "pca": _flat(plane)}
-    umap = {"neighbours": judged.neighbours}
+    umap: dict[str, Any] = {"neighbours": judged.neighbours}
     try:
         start = _flat(plane)
         spaces["umap"] = umap_plane(vectors[rows], start, judged.neighbours, judged.seed)

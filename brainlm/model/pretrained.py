@@ -33,6 +33,7 @@ from .inference import Look
 from .label_unit import HeadCard
 from .mae import MaskedAutoencoder
 from .opening import open_model
+from .perturbation import Change, Perturbed, parcel_rows, spread_of
 from .repository import upload_model
 
 Array = NDArray[np.float32]
@@ -238,16 +239,44 @@ class BrainLM:
         From the last window less `timepoints` of it (180 for 20 more of 200). Nothing of the future
         is used, so that the series' mean is that of what is given.
         """
-        window = self.config.timepoints
-        if not 0 < timepoints < window:
-            raise InputError(
-                f"timepoints must be between 1 and {window - 1}, not {timepoints}: the model sees "
-                f"windows of {window}"
-            )
-        values, taken = self._take(series, fewest=window - timepoints, **about)
-        past = values[:, values.shape[1] - (window - timepoints) :]
+        past, taken = self._past(series, timepoints, **about)
         guessed = inference.forecast(self.autoencoder, past, timepoints)
         return taken.give_back(guessed.cpu().numpy())
+
+    def perturb(
+        self,
+        series: Given,
+        timepoints: int,
+        parcels: int | str | Sequence[int | str],
+        *,
+        factor: float | None = None,
+        value: float | None = None,
+        other: Given | None = None,
+        last: int | None = None,
+        **about: Unpack[About],
+    ) -> Perturbed:
+        """`forecast`, as it is and after a change of the activity of some `parcels` before.
+
+        Parcels by number (`index`), name or network. Their deviation from their own mean is
+        multiplied by `factor` (0 silences), held at `value` (in SD of the parcel's past), or
+        is that of an `other` series; in the `last` time points, or all the time. What the network
+        answers is what it expects, not what such a change would cause in a brain.
+        """
+        past, taken = self._past(series, timepoints, **about)
+        change = Change(parcel_rows(self.parcels, parcels), factor, value, last)
+        theirs = None if other is None else self._past(other, timepoints, **about)[0][None]
+        changed = change(past[None], theirs)[0]
+        before, after = (
+            inference.forecast(self.autoencoder, one, timepoints) for one in (past, changed)
+        )
+        effect = after - before
+        return Perturbed(
+            before=taken.give_back(before.cpu().numpy()),
+            after=taken.give_back(after.cpu().numpy()),
+            effect=effect.T.float().cpu().numpy(),
+            effect_sd=(effect / spread_of(past)).T.float().cpu().numpy(),
+            changed=np.isin(np.arange(len(past)), change.rows),
+        )
 
     def attention(
         self,
@@ -328,6 +357,19 @@ class BrainLM:
             fewest=fewest or self.config.timepoints,
             **about,
         )
+
+    def _past(
+        self, series: Given, timepoints: int, **about: Unpack[About]
+    ) -> tuple[Tensor, TakenSeries]:
+        """The last window less `timepoints` of it, (parcels, time) scaled."""
+        window = self.config.timepoints
+        if not 0 < timepoints < window:
+            raise InputError(
+                f"timepoints must be between 1 and {window - 1}, not {timepoints}: the model sees "
+                f"windows of {window}"
+            )
+        values, taken = self._take(series, fewest=window - timepoints, **about)
+        return values[:, values.shape[1] - (window - timepoints) :], taken
 
     def _take(
         self, series: Given, *, fewest: int | None = None, **about: Unpack[About]

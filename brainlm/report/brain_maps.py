@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 CATEGORIES = (PURPLE, BLUE, GREEN, VERMILION, AMBER, SKY, INK, GREY)
 #: How far a vertex may be from the nearest voxel, or from the nearest centre, of what it shows, mm.
 _REACH = {"image": 8.0, "centres": 25.0}
+#: Of many parcels the largest share one colour, or a single one would leave the others without.
+_MANY, _LARGEST = 50, 98.0
 _VIEWS = (("left", -1), ("left", 1), ("right", -1), ("right", 1))  # looked at from that side
 
 
@@ -57,26 +59,31 @@ class BrainMap:
     image: Path | None = None  # voxels hold the numbers in `index`
 
     @rc_context(RC)
-    def glass(self, values: Floats, label: str, names: Sequence[str] = ()) -> Figure:
+    def glass(
+        self, values: Floats, label: str, names: Sequence[str] = (), *, signed: bool = False
+    ) -> Figure:
         """Seen from four sides, the largest number along each line of sight.
 
         `values` (parcels,), NaN: not shown. With `names` they are numbers of categories.
+        `signed`: 0 stands in the middle of the colours, also where no number is below it.
         """
         figure = Figure(figsize=(10.6, 3.0))
-        shades = _shades(values, names)
+        shades = _shades(values, names, signed=signed)
         axes = figure.add_axes((0.0, 0.0, 0.84, 1.0))
         if self.image is not None and not names and np.nan_to_num(values).any():
             self._fill_glass(figure, axes, values, shades)
         else:
             self._mark_glass(figure, axes, values, shades)
-        _legend(figure, shades, label, (0.875, 0.18, 0.012, 0.64))
+        _legend(figure, shades, values, label, (0.875, 0.18, 0.012, 0.64))
         return figure
 
     @rc_context(RC)
-    def surface(self, values: Floats, label: str, names: Sequence[str] = ()) -> Figure:
+    def surface(
+        self, values: Floats, label: str, names: Sequence[str] = (), *, signed: bool = False
+    ) -> Figure:
         """Both hemispheres of the cortex from without and within, inflated."""
         figure = Figure(figsize=(10.6, 2.3))
-        shades = _shades(values, names)
+        shades = _shades(values, names, signed=signed)
         for place, (hemisphere, side) in enumerate(_VIEWS):
             axes = figure.add_axes((0.21 * place, 0.0, 0.205, 0.9))
             of_vertex = _spread(values, self.vertices[hemisphere])
@@ -88,14 +95,14 @@ class BrainMap:
                 color=MUTED,
                 loc="center",
             )
-        _legend(figure, shades, label, (0.875, 0.14, 0.012, 0.7))
+        _legend(figure, shades, values, label, (0.875, 0.14, 0.012, 0.7))
         return figure
 
-    def interactive(self, values: Floats, label: str) -> str:
+    def interactive(self, values: Floats, label: str, *, signed: bool = False) -> str:
         """A page of its own with a brain to turn, all that it needs within: no network."""
         from nilearn.plotting import view_markers, view_surf
 
-        shown, shades = np.isfinite(values), _shades(values, ())
+        shown, shades = np.isfinite(values), _shades(values, (), signed=signed)
         title = f"{label} ({int(shown.sum())} parcels)"
         on_surface = {side: _spread(values, of) for side, of in self.vertices.items()}
         if not any(np.isfinite(part).any() for part in on_surface.values()):
@@ -201,15 +208,16 @@ class BrainMap:
             display.add_markers(self.centres[shown], marker_color=colors, marker_size=22, alpha=0.9)
 
 
-def _shades(values: Floats, names: Sequence[str]) -> Shades:
+def _shades(values: Floats, names: Sequence[str], *, signed: bool) -> Shades:
     """Categories by their colours; numbers from 0 up, or on both sides of 0 as far as they go."""
     if names:
         colors = [CATEGORIES[number % len(CATEGORIES)] for number in range(len(names))]
         return Shades(ListedColormap(colors), Normalize(-0.5, len(names) - 0.5), tuple(names))
     known = values[np.isfinite(values)]
-    largest = float(np.abs(known).max()) if len(known) else 0.0
+    rank = _LARGEST if len(known) > _MANY else 100.0
+    largest = float(np.percentile(np.abs(known), rank)) if len(known) else 0.0
     largest = largest or 1.0
-    if len(known) and known.min() < 0:
+    if signed or (len(known) and known.min() < 0):
         return Shades(colormaps["RdBu_r"], Normalize(-largest, largest))
     least = float(known.min()) if len(known) else 0.0
     return Shades(colormaps["viridis"], Normalize(least if least < largest else 0.0, largest))
@@ -220,8 +228,24 @@ def _spread(values: Floats, rows: NDArray[np.int64]) -> Floats:
     return np.append(values.astype(np.float64), np.nan)[rows]
 
 
+def _beyond(values: Floats, shades: Shades) -> str:
+    """Whether numbers go on beyond the colours, as a bar of colours shows it."""
+    low, high = shades.limits.vmin, shades.limits.vmax
+    assert low is not None and high is not None, "limits are known"
+    return {
+        (False, False): "neither",
+        (True, False): "min",
+        (False, True): "max",
+        (True, True): "both",
+    }[bool(np.nanmin(values, initial=high) < low), bool(np.nanmax(values, initial=low) > high)]
+
+
 def _legend(
-    figure: Figure, shades: Shades, label: str, place: tuple[float, float, float, float]
+    figure: Figure,
+    shades: Shades,
+    values: Floats,
+    label: str,
+    place: tuple[float, float, float, float],
 ) -> None:
     """A bar of colours, or the categories by name."""
     if shades.names:
@@ -234,6 +258,8 @@ def _legend(
         )
         return
     axes = figure.add_axes(place)
-    figure.colorbar(ScalarMappable(shades.limits, shades.colors), cax=axes)
+    figure.colorbar(
+        ScalarMappable(shades.limits, shades.colors), cax=axes, extend=_beyond(values, shades)
+    )
     axes.set_ylabel(label)
     axes.tick_params(labelsize=7)

@@ -56,11 +56,13 @@ class Plan:
     steps_per_epoch: int
     total_steps: int
     windows_per_epoch: int
-    validate_every: int  # steps; at the end of each epoch besides
+    validate_every: int  # steps
+    by_epoch: bool = True  # validated at the end of each epoch besides
 
     def validates(self, step: int) -> bool:
         """Whether there is a validation after `step` steps."""
-        return step % self.steps_per_epoch == 0 or step % self.validate_every == 0
+        ends = step == self.total_steps or (self.by_epoch and step % self.steps_per_epoch == 0)
+        return ends or step % self.validate_every == 0
 
 
 class Piece(NamedTuple):
@@ -79,8 +81,13 @@ class Step(NamedTuple):
     pieces: list[Piece]
 
 
-def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettings) -> Plan:
-    """Count windows and steps; refuse data that cannot be trained on."""
+def make_plan(
+    reader: ShardReader, config: ModelConfig, settings: PretrainSettings, budget: int | None = None
+) -> Plan:
+    """Count windows and steps; refuse data that cannot be trained on.
+
+    `budget`: so many steps instead of `settings.epochs`, and ten validations in all.
+    """
     train, val = reader.lengths("train"), reader.lengths("val")
     for split, lengths in (("train", train), ("val", val)):
         check_any_window(lengths, config.timepoints, split)
@@ -100,9 +107,10 @@ def make_plan(reader: ShardReader, config: ModelConfig, settings: PretrainSettin
         masking=masking,
         asking=masking.asking(settings.guessed, config.decoder),
         steps_per_epoch=steps,
-        total_steps=steps * settings.epochs,
+        total_steps=budget or steps * settings.epochs,
         windows_per_epoch=windows,
-        validate_every=settings.validate_every or steps,
+        validate_every=settings.validate_every or math.ceil((budget or 0) / 10) or steps,
+        by_epoch=budget is None,
     )
 
 
@@ -132,13 +140,14 @@ def pretrain(
     stop: StopRequest,
     ranks: Ranks = ALONE,
     look: Look | None = None,
+    budget: int | None = None,
 ) -> MaskedAutoencoder:
     """Train from scratch, or on from the newest checkpoint; return the model of the last step.
 
     `report` gets each row of the log, on the first process; the log itself is `checkpoints.log`.
-    `look` is shown each validation, on all processes.
+    `look` is shown each validation, on all processes. `budget`: see `make_plan`.
     """
-    plan = make_plan(reader, config, settings)
+    plan = make_plan(reader, config, settings, budget)
     state = TrainState(config, reader.parcels, settings, seed=seed, device=device, ranks=ranks)
     done = checkpoints.resume(state)
     if done > plan.total_steps:

@@ -109,7 +109,7 @@ def _with_interval(values: pd.Series) -> str:
 
 def _measure(folder: Path, seed: int, device: torch.device) -> dict[str, float]:
     """R2 on the test subjects of one cohort."""
-    reader = _cohort(folder / "shards", seed)
+    reader = phantom_cohort(folder / "shards", seed)
     config = ModelConfig.from_dict({"parcels": len(reader.parcels), **NETWORK})
     untrained = build_model(config, reader.parcels)
     assert isinstance(untrained, MaskedAutoencoder)
@@ -154,7 +154,7 @@ def _pretrained(
     )
 
 
-def _cohort(folder: Path, seed: int) -> ShardReader:
+def phantom_cohort(folder: Path, seed: int) -> ShardReader:
     """A folder of shards, as `brainlm index-shards` leaves it."""
     folder.mkdir(parents=True)
     table, times = load_table(), TR * np.arange(VOLUMES)

@@ -129,11 +129,17 @@ def simulate(score: float, volumes: int, rng: np.random.Generator) -> np.ndarray
 
 
 def write_recording(
-    study: Study, recording: str, series: np.ndarray, *, mean_fd: float = 0.1
+    study: Study,
+    recording: str,
+    series: np.ndarray,
+    *,
+    mean_fd: float = 0.1,
+    parcels: pd.DataFrame | None = None,
+    labels: dict[str, str] = FIELDS,
 ) -> None:
     """The three files that the cohort reads, with sidecars; NaN columns lose their coverage."""
-    fields = {"recording": recording, "folder": folder_of(recording), **FIELDS}
-    parcels = parcel_table()
+    fields = {"recording": recording, "folder": folder_of(recording), **labels}
+    parcels = parcel_table() if parcels is None else parcels
     path = study.path("timeseries", **fields)
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = [pa.array(column) for column in series.T.copy()]

@@ -91,3 +91,12 @@ def test_categories_have_a_legend() -> None:
     figure = BrainMap(TABLE).surface(np.arange(424) % 3.0, "network", ["one", "two", "three"])
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "three"]
+
+
+def test_colours_of_differences_have_0_in_their_middle() -> None:
+    values = np.full(424, np.nan)
+    values[:2] = 0.1, 0.4
+    brain = BrainMap(TABLE)
+    for signed, low in ((True, -0.4), (False, 0.1)):
+        bar = brain.surface(values, "effect", signed=signed).axes[-1]
+        assert bar.get_ylim() == pytest.approx((low, 0.4))

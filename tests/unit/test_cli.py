@@ -105,3 +105,18 @@ def test_the_lock_satisfies_the_project(tmp_path: Path) -> None:
         requirement = Requirement(text)
         version = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), text
+
+
+def test_each_task_of_the_evaluation_is_behind_one_door_in_the_papers_order() -> None:
+    from brainlm.cli.evaluate import TASKS
+    from brainlm.report.evaluation.sections import TITLES
+
+    assert list(TASKS) == [*TITLES, "page"]
+    stages = {stage.verb.replace("-", "_") for stage in STAGES.values()}
+    assert {verb.__name__ for verb, _ in TASKS.values()} <= stages
+    told = _brainlm("evaluate", "--help").stdout
+    places = [told.index(f"\n  {task} ") for task in TASKS]
+    assert places == sorted(places)
+    own, stage = _brainlm("evaluate", "forecast", "--help"), _brainlm("compare-forecasts", "--help")
+    assert own.returncode == 0
+    assert own.stdout.partition("\n")[2] == stage.stdout.partition("\n")[2]

@@ -48,6 +48,9 @@ def _files(folder: Path) -> dict[str, str]:
 def finished(tmp_path_factory) -> FinishedStudy:
     """A study that has compared its forecasts, of two datasets."""
     finished = FinishedStudy(tmp_path_factory.mktemp("page") / "study").write()
+    finished.path("reconstruction").unlink()
+    for target in ("age", "sex"):
+        finished.path("clinical", target=target).unlink()
     tables = {
         method: pd.concat([_table(error), _table(error, "HCP").assign(subject=_others())])
         for method, error in {"brainlm": 0.3, "lstm": 0.5, "ar": 0.9, "mean": 1.2}.items()
@@ -173,6 +176,13 @@ def test_the_report_leads_to_the_page(finished) -> None:
     headline = read_json(finished.path("evaluation_page").with_suffix(".json"))["Headlines"]
     assert headline[0][0] == "Forecasts"
     assert headline[0][1].split("; ")[0] in path.read_text()
+
+
+def test_results_of_another_version_are_refused(tmp_path) -> None:
+    old = FinishedStudy(tmp_path / "study").write()
+    with pytest.raises(DataError, match="reconstruction hold no 'conditions'"):
+        evaluation_page(old.study.root)
+    assert not old.path("evaluation_page").exists()
 
 
 # --- tables ---------------------------------------------------------------------------------

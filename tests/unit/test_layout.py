@@ -22,6 +22,7 @@ FIELDS = {
     "method": "ar",
     "batch": "0000",
     "job": "sub-01",
+    "point": "tiny-0.5",
     "shard": "train-00000",
     **Config().labels,
 }

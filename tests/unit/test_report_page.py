@@ -412,4 +412,7 @@ def test_templates_are_part_of_the_package():
         "report.html.j2",
         "report.css",
         "report.js",
+        "evaluation.css",
+        "evaluation.html.j2",
+        "evaluation_table.html.j2",
     }

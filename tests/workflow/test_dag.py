@@ -108,6 +108,42 @@ def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> No
     assert "score_forecast" not in counts(snakemake(study, "--cores", "2", "evaluate"))
 
 
+def test_the_evaluation_ends_with_its_page_of_the_tasks_that_are_asked_for(study: Path) -> None:
+    planned = counts(snakemake(study, "--cores", "2", "evaluate"))
+    default = {"evaluate_reconstruction", "evaluate_latent", "evaluate_networks"}
+    default |= {"evaluate_attention", "evaluate_perturbation", "evaluate_clinical"}
+    assert default | {"write_evaluation_page"} <= set(planned)
+    assert not {"train_scaling", "compare_scaling", "score_forecast"} & set(planned)
+    few = ("--config", "evaluate={tasks: [reconstruction]}")
+    planned = counts(snakemake(study, "--cores", "2", "evaluate", *few))
+    assert planned["write_evaluation_page"] == 1
+    assert default & set(planned) == {"evaluate_reconstruction"}
+    assert "finetune_model" not in planned
+
+
+def test_networks_and_attention_need_the_model_alone(study: Path) -> None:
+    for task in ("networks", "attention"):
+        wanted = ("--config", f"evaluate={{tasks: [{task}]}}")
+        planned = counts(snakemake(study, "--cores", "2", "evaluate", *wanted))
+        assert planned[f"evaluate_{task}"] == planned["pretrain_model"] == 1
+        other = {"networks": "attention", "attention": "networks"}[task]
+        assert not {f"evaluate_{other}", "finetune_model", "evaluate_clinical"} & set(planned)
+
+
+def test_each_point_of_the_scaling_curves_is_a_job_where_they_are_asked_for(study: Path) -> None:
+    grid = "scaling={sizes: [{name: s}, {name: m, overrides: {hidden: 96}}], shares: [0.1, 1]}"
+    output = snakemake(study, "--cores", "2", "scaling", "--config", grid, "--printshellcmds")
+    planned = counts(output)
+    assert (planned["train_scaling"], planned["compare_scaling"]) == (4, 1)
+    assert not {"pretrain_model", "evaluate_reconstruction"} & set(planned)
+    assert "brainlm train-scaling --point m-0.1 --threads 1" in output
+    assert "train_scaling" not in counts(snakemake(study, "--cores", "2", "evaluate"))
+    none = snakemake(study, "--cores", "2", "scaling")
+    assert "scaling.sizes is empty" in none
+    released = ("--config", grid, "released={source: somewhere}")
+    assert "scaling trains models of several sizes" in snakemake(study, "scaling", *released)
+
+
 def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
     targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
     planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
@@ -277,11 +313,11 @@ def test_options_and_code_are_parameters_of_every_stage(study: Path) -> None:
         assert "log:" in body and "message:" in body, name
         assert "--params {params.options:q}" in body or name == "audit_recordings", name
         if name != "audit_recordings":
-            verb = re.search(r'options=study.options\("([a-z-]+)"\)', body)
+            verb = re.search(r'options=study.options(?:_of_point)?\("([a-z-]+)"\)', body)
             assert verb is not None, name
             assert f'code=study.code("{verb[1]}")' in body, name
             # A training may be torchrun's; with one process its launcher is `brainlm`, too.
-            trains = verb[1] in ("pretrain", "finetune")
+            trains = verb[1] in ("pretrain", "finetune", "train-scaling")
             launcher = "{params.launcher}" if trains else "brainlm"
             assert f'"{launcher} {verb[1]} ' in body, name
             for directive in ("benchmark:", "threads:", "mem_mb", "runtime"):

@@ -32,6 +32,7 @@ wildcard_constraints:
     anat=RECORDING_REGEX,
     target=r"[A-Za-z0-9]+",
     method=r"[a-z-]+",
+    point=r"[A-Za-z0-9]+-[0-9.e-]+",
     batch=r"[0-9]+",
     shard=SHARD_REGEX,
 

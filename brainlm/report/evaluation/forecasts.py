@@ -8,6 +8,7 @@ from typing import Any
 from ..forecasts import METHODS, steps_figure
 from ..metrics import Estimate, metric_name, smaller_is_better
 from .parts import Material, Picture, Row, Section, Table
+from .wording import cohort_name, estimate_of, p_text, printed, signed
 
 #: The paper's order; then what the paper lacks.
 ORDER = (
@@ -52,9 +53,10 @@ def section(material: Material) -> Section | None:
         pictures=tuple(
             Picture(
                 name=f"forecast-steps{'' if cohort is cohorts[0] else '-' + cohort['cohort']}",
-                caption=f"{_cohort(cohort)}: scores by step into the future. The band is the 95% "
-                f"interval of {_name(reference)}. Squares mark steps at which a method's squared "
-                "error differs from it (p < 0.05 after Holm's correction for methods and steps).",
+                caption=f"{cohort_name(cohort)}: scores by step into the future. The band is the "
+                f"95% interval of {_name(reference)}. Squares mark steps at which a method's "
+                "squared error differs from it (p < 0.05 after Holm's correction for methods and "
+                "steps).",
                 figure=steps_figure(cohort["methods"], reference),
             )
             for cohort in cohorts
@@ -67,7 +69,7 @@ def _scores(cohorts: list[dict[str, Any]], methods: list[str]) -> Table:
     """A row for each method; R2, r and MSE of each cohort."""
     columns = [(cohort, metric) for cohort in cohorts for metric in _METRICS]
     estimates = [
-        [_estimate(cohort["methods"][name]["metrics"][metric]) for cohort, metric in columns]
+        [estimate_of(cohort["methods"][name]["metrics"][metric]) for cohort, metric in columns]
         for name in methods
     ]
     several = len(cohorts) > 1
@@ -77,12 +79,12 @@ def _scores(cohorts: list[dict[str, Any]], methods: list[str]) -> Table:
         columns=(
             "Method",
             *(
-                f"{_cohort(cohort)}, {metric_name(metric)}" if several else metric_name(metric)
+                f"{cohort_name(cohort)}, {metric_name(metric)}" if several else metric_name(metric)
                 for cohort, metric in columns
             ),
         ),
         rows=tuple(
-            (_name(name), *(_printed(estimate) for estimate in line))
+            (_name(name), *(printed(estimate) for estimate in line))
             for name, line in zip(methods, estimates, strict=True)
         ),
         note=_note(cohorts, [estimate for line in estimates for estimate in line]),
@@ -101,14 +103,14 @@ def _tests(cohort: Mapping[str, Any], methods: list[str], reference: str) -> Tab
     stem = "table-2-forecast-tests"
     return Table(
         name=stem if cohort["cohort"] == "all" else f"{stem}-{cohort['cohort']}",
-        title=f"Squared error beside {_name(reference)}; {_cohort(cohort)}",
+        title=f"Squared error beside {_name(reference)}; {cohort_name(cohort)}",
         columns=("Method", "MSE more", "p", "p (Holm)"),
         rows=tuple(
             (
                 _name(name),
-                f"{part['mse_more_than_reference']:+.4f}".replace("-", "−"),
-                _p(part["p"]),
-                _p(part["p_holm"]),
+                signed(part["mse_more_than_reference"], 4),
+                p_text(part["p"]),
+                p_text(part["p_holm"]),
             )
             for name, part in zip(tested, parts, strict=True)
         ),
@@ -155,7 +157,7 @@ def _of_scores(
 
 
 def _headline(cohort: Mapping[str, Any], reference: str) -> str:
-    best = _estimate(cohort["methods"][reference]["metrics"]["r2"])
+    best = estimate_of(cohort["methods"][reference]["metrics"]["r2"])
     rivals = {
         name: part["metrics"]["r2"]["value"]
         for name, part in cohort["methods"].items()
@@ -166,7 +168,7 @@ def _headline(cohort: Mapping[str, Any], reference: str) -> str:
     if rivals:
         name = max(rivals, key=lambda one: rivals[one])
         beside = f"; {_name(name)} {Estimate(rivals[name]).text}"
-    return f"{_name(reference)}: R² {_printed(best)}{beside}"
+    return f"{_name(reference)}: R² {printed(best)}{beside}"
 
 
 def _tested(cohort: Mapping[str, Any]) -> bool:
@@ -174,20 +176,9 @@ def _tested(cohort: Mapping[str, Any]) -> bool:
 
 
 def _note(cohorts: list[dict[str, Any]], estimates: list[Estimate]) -> str:
-    subjects = ", ".join(f"{_cohort(one)}: {one['n_subjects']} subjects" for one in cohorts)
+    subjects = ", ".join(f"{cohort_name(one)}: {one['n_subjects']} subjects" for one in cohorts)
     reasons = dict.fromkeys(estimate.reason for estimate in estimates if estimate.reason)
     return "; ".join([subjects, *reasons]) + ". Bold: the best of a column."
-
-
-def _estimate(score: Mapping[str, Any]) -> Estimate:
-    return Estimate(
-        score["value"], score["ci_low"], score["ci_high"], str(score.get("reason") or "")
-    )
-
-
-def _printed(estimate: Estimate) -> str:
-    interval = f" ({estimate.interval})" if estimate.interval else ""
-    return estimate.text + interval
 
 
 def _best(values: list[float | None], metric: str) -> int | None:
@@ -195,16 +186,6 @@ def _best(values: list[float | None], metric: str) -> int | None:
     if len(known) < 2:
         return None
     return (min if smaller_is_better(metric) else max)(known)[1]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _cohort(cohort: Mapping[str, Any]) -> str:
-    if cohort["cohort"] == "all":
-        return "All test subjects"
-    return f"{cohort['cohort']} (external)" if cohort.get("external") else str(cohort["cohort"])
 
 
 def _name(method: str) -> str:

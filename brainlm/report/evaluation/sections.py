@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...errors import DataError
 from .parts import Material, Section
 
 
@@ -36,26 +37,57 @@ def gather_sections(
     """Each task's section; `forecasts`: whether a model is fine-tuned to forecast."""
     makers = _makers()
     return [
-        found
-        if task in makers and (found := makers[task](material)) is not None
-        else Missing(task, title, _how(task, tasks, forecasts=forecasts))
+        _made(task, makers[task], material)
+        or Missing(task, title, _how(task, tasks, forecasts=forecasts))
         for task, title in TITLES.items()
     ]
+
+
+def _made(
+    task: str, make: Callable[[Material], Section | None], material: Material
+) -> Section | None:
+    try:
+        return make(material)
+    except KeyError as error:
+        raise DataError(
+            f"The results of {task} hold no {error}: another version made them",
+            fix="run `snakemake evaluate`, which makes them anew",
+        ) from error
 
 
 def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
     """What to do for a task's results; code is between backticks."""
     if task not in tasks:
-        return f"not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
+        return f"Not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
     if task == "forecast" and not forecasts:
-        return "not asked for: set `finetune.forecast: true`, then `snakemake evaluate`"
+        return "Not asked for: set `finetune.forecast: true`, then `snakemake evaluate`"
+    if task == "scaling":
+        return "Not run: name `scaling.sizes`, then `snakemake scaling` trains a model for each"
     if task == "clinical":
-        return "not run: name labels in `finetune.targets`, then `snakemake evaluate` makes it"
-    return "not run: `snakemake evaluate` makes it"
+        return "Not run: name labels in `finetune.targets`, then `snakemake evaluate` makes it"
+    return "Not run: `snakemake evaluate` makes it"
 
 
 def _makers() -> dict[str, Callable[[Material], Section | None]]:
     """Imported here, so that a page is all that loads them."""
-    from . import clinical, forecasts
+    from . import (
+        attention,
+        clinical,
+        forecasts,
+        latent,
+        networks,
+        perturbation,
+        reconstruction,
+        scaling,
+    )
 
-    return {"clinical": clinical.section, "forecast": forecasts.section}
+    return {
+        "reconstruction": reconstruction.section,
+        "scaling": scaling.section,
+        "clinical": clinical.section,
+        "latent": latent.section,
+        "forecast": forecasts.section,
+        "networks": networks.section,
+        "attention": attention.section,
+        "perturbation": perturbation.section,
+    }

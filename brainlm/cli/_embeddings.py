@@ -1,4 +1,4 @@
-"""Vectors that `brainlm embed` made, for the commands that fit plain models on them."""
+"""What the commands that read `brainlm embed`'s table share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
     from ._stage import StageRun
 
 
-def open_vectors(run: StageRun, reader: ShardReader) -> dict[str, NDArray[np.float32]]:
-    """Recording -> vector, as probe.pool and probe.average say.
+def present_vectors(run: StageRun, pool: str) -> tuple[list[str], NDArray[np.float32]]:
+    """Recordings and their vectors (recordings, hidden), in the order of their names.
 
     Refused when they were made by another pretrained model or of other shards than the present
     ones; both become sources.
     """
     from ..errors import DataError
     from ..evaluate.embeddings import read_embeddings
-    from ..evaluate.probe import mean_of_subjects
     from ..files import read_json
     from ..provenance import sidecar_path
 
@@ -33,6 +32,12 @@ def open_vectors(run: StageRun, reader: ShardReader) -> dict[str, NDArray[np.flo
             file=path,
             fix="run `brainlm embed` again, then this",
         )
-    names, matrix = read_embeddings(path, run.params["probe"]["pool"])
-    vectors = dict(zip(names, matrix, strict=True))
+    return read_embeddings(path, pool)
+
+
+def open_vectors(run: StageRun, reader: ShardReader) -> dict[str, NDArray[np.float32]]:
+    """Recording -> vector, as probe.pool and probe.average say."""
+    from ..evaluate.probe import mean_of_subjects
+
+    vectors = dict(zip(*present_vectors(run, run.params["probe"]["pool"]), strict=True))
     return mean_of_subjects(vectors, reader) if run.params["probe"]["average"] else vectors

@@ -1,0 +1,163 @@
+"""How the error on test subjects goes with the model's size and the number of train subjects.
+
+Each point is a model trained from nothing by an equal number of equally large steps, and scored on
+the same windows. A power law, error = a x^-b, is fitted where at least three points differ in one
+thing alone. It describes these points; its interval comes from resampling test subjects, not from
+training again, and there is no floor in it: so few points cannot tell one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..train.validation import N_SUMS, Sums, scores
+from .cohorts import ALL
+from .hiding import MODEL
+from .statistics import bootstrap_counts, metric, scores_with_ci, too_few_subjects
+from .tally import SUM_COLUMNS
+
+Floats = NDArray[np.float64]
+
+_FEWEST_FOR_A_LAW = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trained model of the grid."""
+
+    point: str
+    size: str
+    share: float
+    parameters: int
+    timepoints: int
+    mask_ratio: float  # of the test
+    n_train_subjects: int
+    n_train_recordings: int
+    steps: int
+    windows: int  # that all steps together saw
+    val_loss: float  # of the last weights, which are those that are scored
+    lowest_val_loss: float  # of all validations: below val_loss where a model learned by heart
+
+
+def compare_scaling(
+    points: Sequence[tuple[Point, pd.DataFrame]], *, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Scores of each point with intervals, and power laws; tables as `Tally.table` makes them."""
+    _check_same_test(points)
+    first = points[0][1]
+    cohorts = []
+    for name in first["cohort"].unique():
+        sums = {about.point: _sums_of(table, name, MODEL) for about, table in points}
+        subjects = len(next(iter(sums.values())))
+        external = bool(first.loc[first["cohort"] == name, "external"].iloc[0])
+        plain = [method for method in first["method"].unique() if method != MODEL]
+        cohorts.append(
+            {
+                "cohort": str(name),
+                "external": external,
+                "n_subjects": subjects,
+                "points": {
+                    point: scores_with_ci(each, bootstrap, seed) for point, each in sums.items()
+                },
+                "baselines": {
+                    method: scores_with_ci(_sums_of(first, name, method), bootstrap, seed)
+                    for method in plain
+                },
+                "laws": _laws([about for about, _ in points], sums, bootstrap, seed),
+            }
+        )
+    cohorts.sort(key=lambda cohort: cohort["cohort"] != ALL)  # everybody first
+    return {
+        "task": "scaling",
+        "points": [asdict(about) for about, _ in points],
+        "cohorts": cohorts,
+        "bootstrap": bootstrap,
+        "seed": seed,
+    }
+
+
+def fit_power_law(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Exponents b and factors a of y = a x^-b, least squares of the logarithms; R2 of these.
+
+    `x` is (points,), `y` (points, fits), both positive; the results are (fits,).
+    """
+    log_x, log_y = np.log(x)[:, None], np.log(y)
+    across = log_x - log_x.mean(axis=0)
+    slope = (across * log_y).sum(axis=0) / np.square(across).sum(axis=0)
+    level = log_y.mean(axis=0) - slope * log_x.mean(axis=0)
+    left = np.square(log_y - level - slope * log_x).sum(axis=0)
+    spread = np.square(log_y - log_y.mean(axis=0)).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return -slope, np.exp(level), np.where(spread > 0, 1 - left / spread, np.nan)
+
+
+def _laws(
+    points: Sequence[Point], sums: Mapping[str, Sums], bootstrap: int, seed: int
+) -> list[dict[str, Any]]:
+    """Error over train subjects for each size, and over parameters for each share."""
+    ways = (("n_train_subjects", "size"), ("parameters", "share"))
+    laws = []
+    for over, fixed in ways:
+        for value in dict.fromkeys(getattr(point, fixed) for point in points):
+            chosen = [point for point in points if getattr(point, fixed) == value]
+            x = np.array([float(getattr(point, over)) for point in chosen])
+            if len(set(x)) < _FEWEST_FOR_A_LAW:
+                continue
+            found = _law(x, np.stack([sums[point.point] for point in chosen]), bootstrap, seed)
+            names = [point.point for point in chosen]
+            laws.append({"over": over, fixed: value, "points": names, **found})
+    return laws
+
+
+def _law(x: Floats, sums: Sums, bootstrap: int, seed: int) -> dict[str, Any]:
+    """One power law of the squared error, `sums` (points, subjects, 6)."""
+    counts = bootstrap_counts(sums.shape[1], bootstrap, seed)
+    error = scores(sums.sum(axis=1))["mse"][:, None]
+    if not (np.isfinite(error) & (error > 0)).all():
+        return {"exponent": metric(float("nan"), None), "factor": None, "r2_of_logs": None}
+    exponent, factor, fit = (float(value[0]) for value in fit_power_law(x, error))
+    draws = None
+    if counts is not None:
+        drawn = scores(np.stack([counts @ each for each in sums]))["mse"]  # (points, draws)
+        draws = fit_power_law(x, drawn)[0]
+    reason = too_few_subjects(sums.shape[1]) if counts is None else None
+    return {
+        "exponent": metric(exponent, draws, reason),
+        "factor": factor,
+        "r2_of_logs": fit if np.isfinite(fit) else None,
+    }
+
+
+def _sums_of(table: pd.DataFrame, cohort: str, method: str) -> Sums:
+    """(subjects, 6) in the order of the subjects' names."""
+    rows = table[(table["cohort"] == cohort) & (table["method"] == method)]
+    sums = rows.sort_values("subject")[list(SUM_COLUMNS)].to_numpy(np.float64)
+    return np.ascontiguousarray(sums).reshape(-1, N_SUMS)  # summed up in the order of `Tally`
+
+
+def _check_same_test(points: Sequence[tuple[Point, pd.DataFrame]]) -> None:
+    """Refuse points scored on other people, windows or shares hidden; or trained for longer."""
+    about, table = points[0]
+    for other, others in points[1:]:
+        if about.steps != other.steps:
+            raise DataError(
+                f"{about.point} was trained for {about.steps} steps, {other.point} for "
+                f"{other.steps}: they cannot be compared",
+                fix="train both with the present options: `snakemake scaling`",
+            )
+        same = (about.timepoints, about.mask_ratio) == (other.timepoints, other.mask_ratio)
+        keys = ["cohort", "method", "subject"]
+        if not same or not table[keys].equals(others[keys]):
+            raise DataError(
+                f"{about.point} and {other.point} were not scored on the same windows of the same "
+                "test subjects",
+                fix="give all scaling.sizes the same timepoints, and train on the present shards: "
+                "`snakemake scaling`",
+            )

@@ -1,0 +1,25 @@
+"""What the demo runs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from brainlm.bids.study import merge, parse_settings
+from brainlm.cli.demo import demo_settings
+from brainlm.config import Config
+from brainlm.config.forecasting import Forecasts, Networks
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_demo_runs_every_task_with_every_method(small: bool) -> None:
+    settings = demo_settings("A424approx", "MNI152NLin2009aSym", small=small)
+    config = Config.model_validate(merge({}, parse_settings(settings)))
+    assert config.evaluate.tasks == Config().evaluate.tasks
+    assert config.finetune.forecast
+    assert config.finetune.targets
+    known = Forecasts.model_json_schema()["properties"]["methods"]["items"]["enum"]
+    odes = {"neural-ode", "latent-ode"} if find_spec("torchdiffeq") is None else set()
+    assert set(config.forecasts.methods) == set(known) - odes
+    assert config.networks.methods == Networks().methods
