@@ -19,6 +19,7 @@ from .files import (
     to_commented_yaml,
 )
 from .forecasting import Forecasts, Networks
+from .jobs import Jobs
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -49,6 +50,7 @@ __all__ = [
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Jobs",
     "Model",
     "Motion",
     "Networks",

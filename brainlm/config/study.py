@@ -12,6 +12,7 @@ from .cleaning import Denoise, Ica, Parcellate
 from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
 from .forecasting import Forecasts, Networks
+from .jobs import Jobs
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
     AtlasChoice,
@@ -71,6 +72,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     forecasts: Forecasts = Forecasts()
     networks: Networks = Networks()
+    jobs: Jobs = Jobs()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"
     )

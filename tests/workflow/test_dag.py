@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from brainlm.dag import QC_BATCH, Dag
+from brainlm.dag import Dag
+from brainlm.dag_batches import QC_BATCH
 from brainlm.errors import InputError
 from brainlm.layout import TEMPLATES, folder_of
 from brainlm.resources import share_dir
