@@ -18,9 +18,9 @@ from .stages import STAGES
 
 #: Recordings whose quality figures one job draws: drawing one takes less than starting.
 QC_BATCH = 50
-#: Minutes that a recording takes from raw data to parcels, at most, on one core: a slow machine,
-#: 1,200 volumes and ICA.
-_RECORDING_MIN = 90
+#: Minutes that a recording takes from raw data to parcels on one core, at most on average: a slow
+#: machine, 1,200 volumes and ICA.
+_RECORDING_MIN = 45
 _LEAST_MB = 3000  # registration of a T1w
 #: Keys of the config that rules look at, besides the sections of their stages.
 _OF_ALL = {"name", "bids_dir", "engine", "seed", "eligibility", "keep_intermediates"}
