@@ -16,11 +16,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-
-
-if study.config.engine == "native":
-
-    include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/atlas.smk"
 
 
 if study.config.engine == "fmriprep":
@@ -28,29 +24,14 @@ if study.config.engine == "fmriprep":
     include: "workflow/rules/fmriprep.smk"
 
 
-if study.config.engine != "native" and study.kind == "volume":
+if study.batched:
 
-    include: "workflow/rules/adopt.smk"
-
-
-if study.kind == "volume":
-
-    include: "workflow/rules/denoise.smk"
-    include: "workflow/rules/parcellate.smk"
+    include: "workflow/rules/batches.smk"
 
 else:
 
-    include: "workflow/rules/adopt_parcels.smk"
-
-
-if study.config.resample.output == "parcels" and study.kind == "volume":
-    if study.config.engine == "native":
-
-        include: "workflow/rules/straight.smk"
-
-    else:
-
-        include: "workflow/rules/adopt_straight.smk"
+    include: "workflow/rules/recordings.smk"
+    include: "workflow/rules/qc.smk"
 
 
 include: "workflow/rules/shards.smk"
@@ -100,7 +81,7 @@ rule all:
         audit=AUDIT,
         # Snakemake makes a deleted file anew only when it is asked for by name.
         kept=[
-            *study.each("timeseries"),
+            *study.parcellations,
             study.pattern("cohort"),
             study.pattern("scaler"),
             *study.each_shard("shard"),
@@ -113,7 +94,7 @@ rule all:
 
 rule parcellations:
     input:
-        study.each("timeseries"),
+        study.parcellations,
 
 
 rule shards:

@@ -7,7 +7,6 @@ workflow is parsed. Every cluster job parses it again, so it must stay cheap.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,9 +15,9 @@ from typing import Any
 
 from .atlas.registry import find_atlas
 from .config import Config, parse_config
+from .dag_batches import Batches
 from .dag_cohort import Cohort
 from .dag_evaluation import Evaluation
-from .dag_memory import Memory
 from .errors import InputError
 from .layout import FORECAST_MODELS, TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
@@ -26,6 +25,9 @@ from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_r
 from .shards.splits import assign_splits
 from .shards.subjects import columns_asked
 from .stages import code_digest, params_to_json, stage_params
+
+#: A key of a workflow run's config: the batch that it is about, and nothing else.
+ONLY_BATCH = "only_batch"
 
 #: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
 #: a derivative (`..._space-...`) is never mistaken for a recording.
@@ -36,9 +38,6 @@ _CONTENT = ("bold", "bold_sha256", "t1w", "t1w_sha256", "tr", "n_volumes", "slic
 
 #: And those that make its field stale.
 _DISTORTION = ("pe_direction", "total_readout_time", "fmap", "fmap_sha256", "fmap_about")
-
-#: Recordings whose quality figures one job draws: drawing one takes less than starting.
-QC_BATCH = 50
 
 
 def prepare_environment() -> None:
@@ -80,13 +79,16 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag(Cohort, Evaluation, Memory):
+class Dag(Cohort, Evaluation, Batches):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):
         """Validate the config `content` and read the recordings table of `study`."""
         self.study = study
-        self.config: Config = parse_config(content, source=study / TEMPLATES["config"])
+        #: Said by `brainlm run-batch`, never by a config file.
+        self.only_batch = content.get(ONLY_BATCH)
+        said = {key: value for key, value in content.items() if key != ONLY_BATCH}
+        self.config: Config = parse_config(said, source=study / TEMPLATES["config"])
         split = self.config.split.model_dump(mode="json")
         rows = read_rows(study / TEMPLATES["recordings"], columns_asked(split))
         self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
@@ -97,6 +99,8 @@ class Dag(Cohort, Evaluation, Memory):
                 fix="its column `reason` says why; mend the data or the config, onboard again",
             )
         self.kind = _kind_of(self.rows.values(), self.config.engine, study)
+        if self.only_batch is not None:
+            self._keep_only(self.only_batch)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         self.splits = assign_splits(self.rows.values(), split, study)
         self._check_fitted()
@@ -131,6 +135,13 @@ class Dag(Cohort, Evaluation, Memory):
         chosen = self.rows if names is None else names
         return [pattern.format(recording=name, folder=folder_of(name)) for name in chosen]
 
+    @property
+    def parcellations(self) -> list[str]:
+        """What says that all recordings are parcels: their files, or the lists of the batches."""
+        if self.batched:
+            return [self.pattern("batch").format(batch=number) for number in self.batches()]
+        return self.each("timeseries") + self.each("motion")
+
     def each_target(self, kind: str) -> list[str]:
         """The path of a kind of file for every label to predict."""
         return [self.pattern(kind).format(target=target) for target in self.targets]
@@ -162,15 +173,6 @@ class Dag(Cohort, Evaluation, Memory):
         """What each method's forecasts were worth."""
         pattern = self.pattern("forecast_sums")
         return [pattern.format(method=method) for method in self.config.forecasts.methods]
-
-    def batches(self) -> list[str]:
-        """Numbers of the batches in which quality figures are drawn."""
-        return [f"{number:04d}" for number in range(math.ceil(len(self.rows) / QC_BATCH))]
-
-    def batch(self, wildcards: Any) -> list[str]:
-        """The recordings of a batch."""
-        start = int(wildcards.batch) * QC_BATCH
-        return list(self.rows)[start : start + QC_BATCH]
 
     def batch_inputs(self, wildcards: Any) -> list[str]:
         """What the figures of a batch are drawn from."""
@@ -309,6 +311,11 @@ class Dag(Cohort, Evaluation, Memory):
         command = self.config.ica.classifier if self.config.denoise.method == "aroma" else ()
         files = [self.study / part for part in command if (self.study / part).is_file()]
         return sha256_json([sha256_file(path) for path in files])[:16] if files else ""
+
+    def atlas_files(self) -> list[str]:
+        """What the atlas consists of on this study's grid."""
+        kinds = ("atlas_image", "atlas_table") if self.kind == "volume" else ("atlas_table",)
+        return [self.pattern(kind) for kind in kinds]
 
     def atlas_content(self) -> str:
         """A digest of the atlas behind its name: its table and its image."""

@@ -57,6 +57,7 @@ TEMPLATES: dict[str, str] = {
     "fmriprep_crashes": "qc/fmriprep/{job}",
     "qc_figure": "reports/figures/{recording}_qc.png",
     "qc_batch": "reports/figures/batch-{batch}.tsv",
+    "batch": "jobs/batch-{batch}.tsv",
     "failure": "qc/failures/{recording}.json",
     # the cohort
     "atlas_image": "atlas/atlas-{atlas}_space-{space}_res-{res}_dseg.nii.gz",

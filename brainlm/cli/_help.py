@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "denoise",
         "parcellate",
         "resample-to-parcels",
+        "run-batch",
     ),
     "Files of other pipelines": (
         "adopt",

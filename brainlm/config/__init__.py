@@ -20,6 +20,7 @@ from .files import (
 )
 from .forecasting import Forecasts, Networks
 from .interpretation import Attention, Contrast, ParcelNetworks
+from .jobs import Jobs
 from .latent import Experiment, Latent, Perturbation
 from .learning import (
     Evaluate,
@@ -66,6 +67,7 @@ __all__ = [
     "Fmriprep",
     "Forecasts",
     "Ica",
+    "Jobs",
     "Latent",
     "Mask",
     "Model",

@@ -34,6 +34,11 @@ def parse_config(content: dict[str, Any], *, source: str | Path) -> Config:
 
 def load_config(path: str | Path) -> Config:
     """Read and validate `config.yaml`."""
+    return parse_config(read_content(path), source=path)
+
+
+def read_content(path: str | Path) -> dict[str, Any]:
+    """What `config.yaml` says, not yet validated."""
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -51,7 +56,7 @@ def load_config(path: str | Path) -> Config:
         ) from None
     if not isinstance(content, dict):
         raise InputError("The config must be a mapping of keys to values", file=path)
-    return parse_config(content, source=path)
+    return content
 
 
 def load_preset(model: Model) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .derivatives import Derivatives
 from .engines import ALWAYS_ASKED, Containers, Fmriprep
 from .forecasting import Forecasts, Networks
 from .interpretation import Attention, ParcelNetworks
+from .jobs import Jobs
 from .latent import Latent, Perturbation
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
 from .preprocessing import (
@@ -79,6 +80,7 @@ class Config(Section):
     attention: Attention = Attention()
     latent: Latent = Latent()
     perturbation: Perturbation = Perturbation()
+    jobs: Jobs = Jobs()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"
     )

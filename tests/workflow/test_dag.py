@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from brainlm.dag import QC_BATCH, Dag
+from brainlm.dag import Dag
+from brainlm.dag_batches import QC_BATCH
 from brainlm.errors import InputError
 from brainlm.layout import TEMPLATES, folder_of
 from brainlm.resources import share_dir
@@ -38,10 +39,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("profile", ["local", "slurm"])
-def test_everything_is_planned(study: Path, profile: str) -> None:
-    profile_dir = share_dir() / "config" / "profiles" / profile
-    planned = counts(snakemake(study, "--profile", str(profile_dir)))
+_PROFILES = share_dir() / "config" / "profiles"
+
+
+def test_on_a_cluster_recordings_go_in_batches(study: Path) -> None:
+    """Jobs do not grow with the stages, and hardly with the recordings; figures are theirs."""
+    planned = counts(snakemake(study, "--profile", str(_PROFILES / "slurm")))
+    assert planned["process_batch"] == -(-60 // 25)
+    alone = {"estimate_motion", "normalize_anat", "parcellate_bold", "draw_qc"}
+    assert not alone & set(planned)
+    assert planned["prepare_atlas"] == planned["select_cohort"] == planned["write_report"] == 1
+
+
+def test_everything_is_planned(study: Path) -> None:
+    planned = counts(snakemake(study, "--profile", str(_PROFILES / "local")))
     for rule in (
         "estimate_motion",
         "normalize_anat",
@@ -309,10 +320,11 @@ def test_options_and_code_are_parameters_of_every_stage(study: Path) -> None:
     rules = "".join(path.read_text() for path in (share_dir() / "workflow/rules").glob("*.smk"))
     stages = re.findall(r"^rule (\w+):(.*?)(?=^rule |\Z)", rules, re.M | re.S)
     assert len(stages) > 15
+    without = ("audit_recordings", "process_batch")  # has those of all its stages in a digest
     for name, body in stages:
         assert "log:" in body and "message:" in body, name
-        assert "--params {params.options:q}" in body or name == "audit_recordings", name
-        if name != "audit_recordings":
+        assert "--params {params.options:q}" in body or name in without, name
+        if name not in without:
             verb = re.search(r'options=study.options(?:_of_point)?\("([a-z-]+)"\)', body)
             assert verb is not None, name
             assert f'code=study.code("{verb[1]}")' in body, name

@@ -2,29 +2,6 @@
 from brainlm.dag_ready import ready_content, ready_inputs
 
 
-rule prepare_atlas_table:
-    output:
-        atlas_table=study.pattern("atlas_table"),
-    log:
-        "logs/prepare-atlas.log",
-    benchmark:
-        "benchmarks/prepare-atlas.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        options=study.options("prepare-atlas"),
-        code=study.code("prepare-atlas"),
-        content=study.atlas_content(),
-    message:
-        "prepare-atlas, its table"
-    shell:
-        "brainlm prepare-atlas --table-only --params {params.options:q} > {log:q} 2>&1"
-
-
 rule adopt_parcels:
     input:
         lambda wildcards: ready_inputs(study, wildcards),

@@ -1,28 +1,4 @@
-# The atlas on the study's grid, and the mean series of each of its parcels.
-
-
-rule prepare_atlas:
-    output:
-        atlas_image=study.pattern("atlas_image"),
-        atlas_table=study.pattern("atlas_table"),
-    log:
-        "logs/prepare-atlas.log",
-    benchmark:
-        "benchmarks/prepare-atlas.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        options=study.options("prepare-atlas"),
-        code=study.code("prepare-atlas"),
-        content=study.atlas_content(),
-    message:
-        "prepare-atlas"
-    shell:
-        "brainlm prepare-atlas --params {params.options:q} > {log:q} 2>&1"
+# The mean series of each parcel.
 
 
 rule parcellate_bold:

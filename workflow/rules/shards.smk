@@ -5,8 +5,7 @@ rule select_cohort:
     input:
         recordings=study.pattern("recordings"),
         atlas_table=study.pattern("atlas_table"),
-        timeseries=study.each("timeseries"),
-        motion=study.each("motion"),
+        recordings_done=study.parcellations,
         split_table=study.split_table(),
     output:
         cohort=study.pattern("cohort"),

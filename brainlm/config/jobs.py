@@ -1,0 +1,22 @@
+"""Options of how the work is cut into jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Section
+
+
+class Jobs(Section):
+    """How the work is cut into jobs: it changes no result."""
+
+    recordings_per_job: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="recordings that one job takes all the way to parcels, all of a subject "
+        "together; 1: each stage of each recording is a job. The Slurm profile sets it",
+    )
+    cores_per_job: Annotated[int, Field(ge=1)] = Field(
+        4, description="recordings that such a job works on at a time, each on one core"
+    )

@@ -1,0 +1,101 @@
+"""`snakemake --profile slurm`, word for word, on a real cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..e2e import runner
+from .slurm import Cluster
+
+#: This cluster has no accounting, and nobody waits in its queue.
+_QUICK = (
+    *("--slurm-status-command", "squeue"),
+    *("--slurm-init-seconds-before-status-checks", "3"),
+    *("--latency-wait", "3"),
+)
+_SIZE = (
+    "--subjects",
+    5,
+    "--two-runs",
+    0,
+    "--two-sessions",
+    0,
+    "--volumes",
+    60,
+    "--voxel-mm",
+    5,
+    "--t1w-mm",
+    3,
+)
+_SETTINGS = (
+    "atlas.name=A424approx",
+    "space.template=MNI152NLin2009aSym",
+    "eligibility.min_volumes=50",
+    "normalize.transform=affine",
+    "denoise.method=motion24",
+    "space.resolution_mm=5",
+    "split.train=0.5",
+    "split.val=0.2",
+    "split.salt=demo-8",
+    "quality.max_mean_fd_mm=1.0",
+    "model.overrides={timepoints: 40, hidden: 16, heads: 2, mlp: 32, decoder_hidden: 16}",
+    "pretrain.epochs=2",
+    "pretrain.device=cpu",
+    "evaluate.bootstrap=100",
+)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BIDS dataset of five subjects."""
+    bids = tmp_path_factory.mktemp("phantom") / "bids"
+    made = runner.brainlm("phantom", bids, *_SIZE, "--atlas", "A424approx")
+    assert made.returncode == 0, made.stderr
+    return bids
+
+
+def test_the_phantom_cohort_comes_through_to_its_report(
+    lab: Cluster, phantom: Path, tmp_path: Path
+) -> None:
+    """And in batches of three it ends with the same parcels, to the bit, as on one machine."""
+    studies = {}
+    for name in ("cluster", "local"):
+        studies[name] = tmp_path / name
+        runner.onboard(phantom, studies[name], *_SETTINGS)
+    batches = ("--config", "jobs={recordings_per_job: 3, cores_per_job: 2}")
+    command = ["snakemake", "--profile", "slurm", *_QUICK, *batches]
+    environment = lab.environment
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["PATH"] = f"{lab.folder / 'bin'}:{environment['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=studies["cluster"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    ended = [job for job in lab.jobs() if job["comment"].startswith("rule_process_batch")]
+    assert [job["state"] for job in ended] == ["COMPLETED", "COMPLETED"]
+    assert (studies["cluster"] / "reports" / "report.html").exists()
+
+    local = runner.snakemake(studies["local"], "parcellations")
+    assert local.returncode == 0, local.stderr[-5000:]
+    parcels = {
+        name: {
+            path.relative_to(study): path.read_bytes()
+            for path in (study / "derivatives").rglob("*_timeseries.parquet")
+        }
+        for name, study in studies.items()
+    }
+    assert len(parcels["local"]) == 5
+    assert parcels["cluster"] == parcels["local"]
+    again = subprocess.run(
+        [*command, "--dry-run"], cwd=studies["cluster"], env=environment, capture_output=True
+    )
+    assert b"Nothing to be done" in again.stdout + again.stderr
