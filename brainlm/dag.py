@@ -19,15 +19,12 @@ from .dag_batches import Batches
 from .dag_cohort import Cohort
 from .dag_evaluation import Evaluation
 from .errors import InputError
-from .layout import FORECAST_MODELS, TEMPLATES, folder_of
+from .layout import FORECAST_MODELS, ONLY_BATCH, TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
 from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
 from .shards.splits import assign_splits
 from .shards.subjects import columns_asked
 from .stages import code_digest, params_to_json, stage_params
-
-#: A key of a workflow run's config: the batch that it is about, and nothing else.
-ONLY_BATCH = "only_batch"
 
 #: Entities of a raw BOLD or T1w file: what a recording's name may hold, so that the name of
 #: a derivative (`..._space-...`) is never mistaken for a recording.
@@ -85,7 +82,6 @@ class Dag(Cohort, Evaluation, Batches):
     def __init__(self, content: dict[str, Any], study: Path):
         """Validate the config `content` and read the recordings table of `study`."""
         self.study = study
-        #: Said by `brainlm run-batch`, never by a config file.
         self.only_batch = content.get(ONLY_BATCH)
         said = {key: value for key, value in content.items() if key != ONLY_BATCH}
         self.config: Config = parse_config(said, source=study / TEMPLATES["config"])
@@ -100,7 +96,7 @@ class Dag(Cohort, Evaluation, Batches):
             )
         self.kind = _kind_of(self.rows.values(), self.config.engine, study)
         if self.only_batch is not None:
-            self._keep_only(self.only_batch)
+            self._keep_only(**self.only_batch)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         self.splits = assign_splits(self.rows.values(), split, study)
         self._check_fitted()

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from .dag_memory import Memory
-from .errors import InputError
 from .fmriprep.jobs import job_of
 from .layout import TEMPLATES
 from .provenance import sha256_json
@@ -31,7 +30,7 @@ class Batches(Memory):
 
     rows: dict[str, dict[str, Any]]
     reviewed: frozenset[str]
-    only_batch: str | None  # the one that this very workflow run is about
+    only_batch: dict[str, Any] | None  # the one that this very workflow run is about
 
     @abstractmethod
     def each(self, kind: str, names: Iterable[str] | None = None) -> list[str]:
@@ -63,13 +62,12 @@ class Batches(Memory):
         packed = _pack(by_subject.values(), most if most > 1 else QC_BATCH)
         return {f"{number:04d}": names for number, names in enumerate(packed)}
 
-    def _keep_only(self, number: str) -> None:
+    def _keep_only(self, number: str, recordings: list[str]) -> None:
         """Forget all recordings but those of one batch."""
-        if number not in self._batches:
-            raise InputError(f"This study has no batch {number}: its last is {self.batches()[-1]}")
-        names = self._batches[number]
-        self.rows = {name: self.rows[name] for name in names}
-        self._batches = {number: names}
+        for name in recordings:
+            self.row(name)
+        self.rows = {name: self.rows[name] for name in recordings}
+        self._batches = {number: recordings}
 
     def batches(self) -> list[str]:
         """Numbers of the batches."""

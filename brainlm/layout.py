@@ -119,6 +119,10 @@ FORECAST_MODELS = {
     "zero-shot": "model",
 }
 
+#: A key that `brainlm run-batch` adds to the config of a workflow run: the batch (its number and
+#: recordings) that the run is about, and nothing else.
+ONLY_BATCH = "only_batch"
+
 _ENTITY = re.compile(r"^[a-z0-9]+-[a-zA-Z0-9+]+$")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +11,15 @@ from ._console import say
 from ._stage import HERE, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..dag import Dag
+    from pathlib import Path
 
-BatchArg = Annotated[str, typer.Argument(help="number of the batch, e.g. 0007")]
+    from ..layout import Study
+
+RecordingsArg = Annotated[
+    list[str],
+    typer.Argument(help="recording_ids; those that share a T1w must not be in two batches at once"),
+]
+BatchOption = Annotated[str, typer.Option(help="number of the batch, which names its files")]
 ConfigOption = Annotated[
     str | None,
     typer.Option(help="JSON of config sections that differ from those of the study's config"),
@@ -30,37 +35,38 @@ def register(app: typer.Typer) -> None:
 
 
 def run_batch(
-    batch: BatchArg,
+    recording_ids: RecordingsArg,
+    batch: BatchOption = "0000",
     study: StudyOption = HERE,
     threads: ThreadsOption = 1,
     mem_mb: MegabytesOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Take a batch of recordings all the way to parcels (the Slurm profile's jobs do this).
+    """Take recordings all the way to parcels, in one job (the Slurm profile's jobs do this).
 
-    Which recordings: as many as jobs.recordings_per_job says, all of a subject together. The same
-    stages as without batches, by a Snakemake of its own, one recording on each core; what is done
-    already is not done again. Writes the quality figures too, and at last jobs/batch-NUMBER.tsv:
-    each recording and the hash of its parcel series, or that it was given up.
+    The same stages as without batches, by a Snakemake of its own, one recording on each core; what
+    is done already is not done again. Writes the quality figures too, and at last
+    jobs/batch-NUMBER.tsv: each recording and the hash of its parcel series, or n/a where it was
+    given up.
     """
-    from ..config.files import read_content
-    from ..dag import ONLY_BATCH, Dag
+    from ..config.files import parse_config, read_content
     from ..errors import ResourceError
     from ..files import write_text
-    from ..layout import Study
+    from ..layout import ONLY_BATCH, Study
 
     folder = Study(study.resolve())
-    given = {**(json.loads(config) if config else {}), ONLY_BATCH: batch}
-    code = _snakemake(folder.root, given, threads, mem_mb)
-    if code:
+    given = json.loads(config) if config else {}
+    content = {**read_content(folder.path("config")), **given}
+    labels = parse_config(content, source=folder.path("config")).labels
+    about = {ONLY_BATCH: {"number": batch, "recordings": recording_ids}}
+    if _snakemake(folder.root, {**given, **about}, threads, mem_mb):
         raise ResourceError(
             f"Not all recordings of batch {batch} could be worked on; the lines above say why",
             file=folder.root / "logs",
             fix="mend the cause and run the workflow again: it goes on where it stopped",
         )
-    dag = Dag({**read_content(folder.path("config")), **given}, folder.root)
-    write_text(folder.path("batch", batch=batch), _list(dag))
-    say(f"batch {batch}: {len(dag.rows)} recordings")
+    write_text(folder.path("batch", batch=batch), _list(folder, recording_ids, labels))
+    say(f"batch {batch}: {len(recording_ids)} recordings")
 
 
 def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int | None) -> int:
@@ -83,12 +89,13 @@ def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int 
         return subprocess.run(command, check=False).returncode
 
 
-def _list(dag: Dag) -> str:
+def _list(study: Study, recording_ids: list[str], labels: dict[str, str]) -> str:
     """One line for each recording of the batch."""
+    from ..layout import folder_of
     from ..provenance import is_tombstone, sha256_file
 
     lines = ["recording_id\ttimeseries_sha256"]
-    for name, path in zip(dag.rows, dag.each("timeseries"), strict=True):
-        series = dag.study / path
-        lines.append(f"{name}\t{'n/a' if is_tombstone(series) else sha256_file(series)}")
+    for name in recording_ids:
+        path = study.path("timeseries", recording=name, folder=folder_of(name), **labels)
+        lines.append(f"{name}\t{'n/a' if is_tombstone(path) else sha256_file(path)}")
     return "\n".join(lines) + "\n"

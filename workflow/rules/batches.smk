@@ -25,8 +25,9 @@ rule process_batch:
     params:
         config=study.batch_config,
         content=study.batch_content,
+        recordings=study.batch,
     message:
         "recordings of batch {wildcards.batch}"
     shell:
-        "brainlm run-batch {wildcards.batch} --threads {threads} --mem-mb {resources.mem_mb}"
+        "brainlm run-batch {params.recordings} --batch {wildcards.batch} --threads {threads} --mem-mb {resources.mem_mb}"
         " --config {params.config:q} > {log:q} 2>&1"
