@@ -115,8 +115,7 @@ def _of_label(target: str, content: Content) -> Iterator[Table]:
     """All scores of a label with their tests; then each cohort, and each site left out."""
     stem, methods = f"clinical-{stem_of(target)}", methods_of(content)
     metrics = metrics_of(content)
-    p = (content.get("permutation") or {}).get("methods", {})
-    tests = content.get("tests", {})
+    p, tests = content["permutation"]["methods"], content["tests"]
     yield Table(
         name=f"{stem}-scores",
         title=f"{target}: all scores",
@@ -137,11 +136,11 @@ def _of_label(target: str, content: Content) -> Iterator[Table]:
         ),
         note=_told(content, methods, metrics),
     )
-    for cohort in content.get("cohorts", []):
+    for cohort in content["cohorts"]:
         whose = f"{cohort['cohort']}{' (external)' if cohort['external'] else ''}"
         title = f"{target} in {whose}, {cohort['n_subjects']} subjects"
         yield _scores(f"{stem}-{stem_of(cohort['cohort'])}", title, cohort["methods"], metrics)
-    left = content.get("leave_site_out")
+    left = content["leave_site_out"]
     if left and "methods" in left:
         title = f"{target}: sites that nothing was fitted on"
         note = (
@@ -183,7 +182,7 @@ def _pictures(material: Material, target: str, content: Content) -> Iterator[Pic
     )
     yield Picture(
         name=f"{stem}-methods",
-        caption=f"{target}: all methods, the best first; lines are 95% intervals over subjects.",
+        caption=f"{target}: all methods, the best first; lines: 95% intervals over subjects.",
         figure=charts.dots_figure(table),
     )
     told = material.table("clinical_predictions", target=target)
@@ -211,15 +210,14 @@ def _headline(target: str, content: Content) -> str:
 
 
 def _subjects(found: Mapping[str, Content]) -> str:
-    counts = ", ".join(f"{name} {one.get('n_subjects', 'n/a')}" for name, one in found.items())
+    counts = ", ".join(f"{name} {one['n_subjects']}" for name, one in found.items())
     return f"Test subjects: {counts}."
 
 
 def _told(content: Content, methods: Sequence[str], metrics: Sequence[str]) -> str:
     """What knowing nothing scores, and why some have no number."""
     chance = ", ".join(
-        f"{metric_name(name)} {Estimate(value).text}"
-        for name, value in content.get("chance", {}).items()
+        f"{metric_name(name)} {Estimate(value).text}" for name, value in content["chance"].items()
     )
     reasons = {
         f"{method_name(method)}: {reason}"
@@ -233,5 +231,4 @@ def _told(content: Content, methods: Sequence[str], metrics: Sequence[str]) -> s
         if (found := estimate_of(content, method, metric)).value is not None
         and (reason := found.reason)
     }
-    parts = [f"By chance: {chance}"] if chance else []
-    return ". ".join([*parts, *sorted(reasons), *sorted(common), ""]).strip()
+    return ". ".join([f"By chance: {chance}", *sorted(reasons), *sorted(common), ""]).strip()

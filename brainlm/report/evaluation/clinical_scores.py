@@ -34,9 +34,8 @@ def metrics_of(content: Content) -> list[str]:
 
 def rows_of(target: str, content: Content) -> Iterator[Row]:
     """Each score; p goes with the score that labels were permuted for."""
-    permuted = content.get("permutation") or {}
-    statistic, p = permuted.get("statistic"), permuted.get("methods", {})
-    own = {"target": target, "cohort": "all", "n_subjects": content.get("n_subjects")}
+    statistic, p = content["permutation"]["statistic"], content["permutation"]["methods"]
+    own = {"target": target, "cohort": "all", "n_subjects": content["n_subjects"]}
     for method in methods_of(content):
         for metric in metrics_of(content):
             repeats = over_repeats(content, metric)
@@ -50,15 +49,15 @@ def rows_of(target: str, content: Content) -> Iterator[Row]:
                 p_corrected=tested.get("p_holm"),
                 **own,
             )
-        if (test := content.get("tests", {}).get(method)) is not None:
+        if (test := content["tests"].get(method)) is not None:
             more = Estimate(test["error_more"])
             beside = {"condition": "beside brainlm", "p_corrected": test["p_holm"]}
             yield _row(method, "error_more", more, **beside, **own)
-    for cohort in content.get("cohorts", []):
+    for cohort in content["cohorts"]:
         own |= {"cohort": cohort["cohort"], "n_subjects": cohort["n_subjects"]}
         yield from _of_methods(cohort["methods"], **own)
-    left = content.get("leave_site_out") or {}
-    own |= {"cohort": "all", "n_subjects": content.get("n_subjects")}
+    left = content["leave_site_out"] or {}
+    own |= {"cohort": "all", "n_subjects": content["n_subjects"]}
     yield from _of_methods(left.get("methods", {}), condition="sites left out", **own)
 
 
@@ -99,7 +98,7 @@ def of_block(block: Content, metric: str) -> Estimate:
 
 def over_repeats(content: Content, metric: str) -> tuple[float, float] | None:
     """Mean and SD over the repeats of the fine-tuning."""
-    repeats = content.get("repeats")
+    repeats = content["repeats"]
     if not repeats or repeats["metrics"][metric]["sd"] is None:
         return None
     return repeats["metrics"][metric]["mean"], repeats["metrics"][metric]["sd"]
