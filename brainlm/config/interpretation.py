@@ -24,10 +24,10 @@ class ParcelNetworks(Section):
         "gcn: on a graph of parcels; [] trains none",
     )
     epochs: Annotated[int, Field(ge=1)] = Field(
-        50, description="most passes over the train recordings"
+        100, description="most passes over the train recordings"
     )
     patience: Annotated[int, Field(ge=1)] = Field(
-        8, description="epochs without a lower validation error after which it ends"
+        15, description="epochs without a lower validation error after which it ends"
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(16, description="windows per step")
     search: bool = Field(
