@@ -42,7 +42,7 @@ from .embeddings import POOLS, Vectors, write_embeddings
 CARRIED = ("recording_id", "subject", "split")
 
 #: Recordings of a part: what is lost at most when a job is killed, and a row group of the table.
-PART = 512
+PART = 256
 
 #: Tokens of a batch, about: on a GPU more are needed before its kernels are busy.
 _TOKENS = {"cpu": 1 << 13, "cuda": 1 << 16}

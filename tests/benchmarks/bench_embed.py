@@ -28,7 +28,7 @@ from .gpu_model import read_preset
 from .shards_folder import write_shards
 
 #: Preset -> recordings (of two windows each), and turns.
-SIZES = {"tiny": (24, 5), "13m": (3, 3), "111m": (24, 3)}
+SIZES = {"tiny": (24, 5), "13m": (3, 3), "111m": (4, 3)}
 
 
 def main(presets: tuple[str, ...] = ("tiny", "13m"), device: str = "cpu") -> None:
