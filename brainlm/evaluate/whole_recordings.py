@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
@@ -28,6 +29,8 @@ from ..train.validation import reconstruct
 from .baselines.interpolation import interpolate_hidden
 from .hiding import LINES, MEAN, MODEL, Guessed, Tick, read_alike, shown_entries
 from .tally import Tally, listed
+
+Floats = NDArray[np.float32]
 
 METHODS = (MODEL, MEAN, LINES)
 
@@ -71,10 +74,11 @@ def reconstruct_whole(
     for cohort, told in zip(tally.cohorts, cohorts, strict=True):
         told["per_parcel_r2"] = listed(tally.parcel_r2(cohort))
     chosen = _by_rank(tally.recording_r2())
-    traces = [
-        _trace(model, reader, name, how, masks=masks, seed=seed, batch_size=batch_size)
-        for how, name in chosen.items()
-    ]
+    again = {
+        name: _guess_recording(model, reader, name, masks=masks, seed=seed, batch_size=batch_size)
+        for name in set(chosen.values())
+    }
+    traces = [_trace(how, name, *again[name]) for how, name in chosen.items()]
     metrics = {"masks": masks, "most_recordings": most, "cohorts": cohorts}
     return WholeResult(metrics, pd.concat(traces, ignore_index=True))
 
@@ -152,17 +156,16 @@ def _by_rank(scores: pd.Series) -> dict[str, Any]:
     return {how: ranked.index[round(q * (len(ranked) - 1))] for how, q in _TRACE_QUANTILES.items()}
 
 
-def _trace(
+def _guess_recording(
     model: MaskedAutoencoder,
     reader: ShardReader,
     name: str,
-    how: str,
     *,
     masks: int,
     seed: int,
     batch_size: int,
-) -> pd.DataFrame:
-    """A whole recording, in the parcel that is guessed as well in it as it among recordings."""
+) -> tuple[Floats, Floats]:
+    """A whole recording, true and guessed, both (parcels, time)."""
     length = reader.lengths("test")[name]
     tiles = tiling(length, model.config.timepoints)
     true = np.full((reader.n_parcels, length), np.nan, np.float32)
@@ -175,6 +178,11 @@ def _trace(
             own = slice(window.start + first, window.start + beyond)
             true[:, own] = guessed.truth[row, :, first:beyond].cpu().numpy()
             guess[:, own] = guessed.guesses[MODEL][row, :, first:beyond].cpu().numpy()
+    return true, guess
+
+
+def _trace(how: str, name: str, true: Floats, guess: Floats) -> pd.DataFrame:
+    """The parcel that is guessed as well in this recording as this one among recordings."""
     spread = true.var(axis=1)
     r2 = 1 - np.square(true - guess).mean(axis=1) / np.where(spread > 0, spread, np.nan)
     parcel = int(_by_rank(pd.Series(r2))[how])
@@ -184,7 +192,7 @@ def _trace(
             "recording_id": name,
             "parcel": parcel,
             "r2": float(r2[parcel]),
-            "t": np.arange(length),
+            "t": np.arange(true.shape[1]),
             "true": true[parcel].astype(float),
             "predicted": guess[parcel].astype(float),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -241,6 +242,10 @@ def test_tiles_count_each_time_point_once(window, more) -> None:
         assert start + window <= n
         counted[start + first : start + beyond] += 1
     assert (counted == 1).all()
+    tiles = list(tiling(n, window).items())
+    for (one, (_, beyond)), (other, (first, _)) in pairwise(tiles):
+        left, right = window - beyond, first  # of what both see, parted in the middle
+        assert one + beyond == other + first and 0 <= left - right <= 1
 
 
 @pytest.mark.parametrize("kind", [{}, IMAGE], ids=["parcels", "image"])
