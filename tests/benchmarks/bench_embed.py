@@ -28,7 +28,7 @@ from .gpu_model import read_preset
 from .shards_folder import write_shards
 
 #: Preset -> recordings (of two windows each), and turns.
-SIZES = {"tiny": (24, 5), "13m": (3, 3), "111m": (4, 3)}
+SIZES = {"tiny": (24, 5), "13m": (3, 3), "111m": (4, 2)}
 
 
 def main(presets: tuple[str, ...] = ("tiny", "13m"), device: str = "cpu") -> None:
@@ -49,7 +49,7 @@ def _compare(preset: str, reader: ShardReader, folder: Path, device: str) -> Non
     model = model.to(device).eval()
     recordings, turns = SIZES[preset]
     names = sorted(reader.table.index)[:recordings]
-    batch = batch_of(model)
+    batch = min(batch_of(model), recordings)  # no batch has to be filled up: parts are short here
     lengths = {name: int(reader.table["n_timepoints"][name]) for name in names}
     windows = even_windows(lengths, config.timepoints)
     ready = [
@@ -66,7 +66,7 @@ def _compare(preset: str, reader: ShardReader, folder: Path, device: str) -> Non
 
     def whole() -> None:
         parts = folder / "parts" / "of"
-        stream = EmbeddingStream(model, reader, names, parts, batch, part=8)
+        stream = EmbeddingStream(model, reader, names, parts, batch, recordings)
         for _ in stream.run():
             pass
         stream.merge(folder / "vectors.parquet")
