@@ -129,7 +129,7 @@ def _law(x: Floats, sums: Sums, bootstrap: int, seed: int) -> dict[str, Any]:
         draws = fit_power_law(x, drawn)[0]
     reason = too_few_subjects(sums.shape[1]) if counts is None else None
     return {
-        "exponent": metric(exponent, draws, reason),
+        "exponent": metric(exponent, draws, reason, n_subjects=sums.shape[1]),
         "factor": factor,
         "r2_of_logs": fit if np.isfinite(fit) else None,
     }
