@@ -34,7 +34,7 @@ def embed(
     killed at any moment: the same command goes on with what is missing. For files outside of a
     study: `brainlm embed-files`.
     """
-    from ..evaluate.embedding_stream import EmbeddingStream, batch_of
+    from ..evaluate.embedding_stream import EmbeddingStream, batch_of, part_of
     from ..provenance import sha256_json
     from ..train.runtime import describe, set_up
     from ._training import open_model, open_shards
@@ -48,7 +48,9 @@ def embed(
     model = loaded.autoencoder.to(device)
     batch = batch_of(model)
     made_of = sha256_json([run.sources, run.params, run.code, machine, batch])[:16]
-    stream = EmbeddingStream(model, reader, names, _parts_folder(run, made_of), batch)
+    stream = EmbeddingStream(
+        model, reader, names, _parts_folder(run, made_of), batch, part_of(batch)
+    )
     if there := len(stream.parts) - len(stream.missing):
         say(f"{there} of {len(stream.parts)} parts are there already")
     told = progress(_each(stream.run()), "windows", total=stream.n_windows)

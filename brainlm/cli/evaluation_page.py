@@ -74,5 +74,5 @@ def _heading(run: StageRun, material: Material) -> Heading:
         run=run.fields["run"],
         datasets=() if index is None else tuple(sorted(index["dataset"].astype(str).unique())),
         standin=is_standin(run.fields["atlas"]),
-        phantom=run.path("phantom_check").exists(),
+        phantom=(run.bids_dir / "derivatives" / "phantom-truth").is_dir(),
     )

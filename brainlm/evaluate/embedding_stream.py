@@ -41,8 +41,9 @@ from .embeddings import POOLS, Vectors, write_embeddings
 #: Columns of the index that go into the table of vectors.
 CARRIED = ("recording_id", "subject", "split")
 
-#: Recordings of a part: what is lost at most when a job is killed, and a row group of the table.
-PART = 512
+#: Recordings of a part, at least, and for each window of a batch: the last batch of a part may be
+#: filled up, so that a part of few batches would cost speed.
+_PART, _PART_PER_WINDOW = 64, 16
 
 #: Tokens of a batch, about: on a GPU more are needed before its kernels are busy.
 _TOKENS = {"cpu": 1 << 13, "cuda": 1 << 16}
@@ -62,6 +63,11 @@ def batch_of(model: MaskedAutoencoder) -> int:
     return int(np.clip(_TOKENS[kind] // model.tokenizer.tokens, 1, 256))
 
 
+def part_of(batch_size: int) -> int:
+    """Recordings of a part."""
+    return max(_PART, _PART_PER_WINDOW * batch_size)
+
+
 @dataclass(eq=False)
 class EmbeddingStream:
     """The vectors of `names`, long enough each, made and kept part by part in `folder`."""
@@ -71,7 +77,7 @@ class EmbeddingStream:
     names: Sequence[str]
     folder: Path  # of parts that were made of the very same; others' must have another name
     batch_size: int
-    part: int = PART
+    part: int  # recordings: what is lost at most when a job is killed, and a row group of the table
 
     def __post_init__(self) -> None:
         """Look up what is there already."""

@@ -16,17 +16,17 @@ from matplotlib.figure import Figure
 
 from brainlm.cli.evaluation_page import evaluation_page
 from brainlm.cli.report import report
-from brainlm.config import Evaluate
+from brainlm.config import Config, Evaluate, to_commented_yaml
 from brainlm.errors import DataError
 from brainlm.evaluate.forecast_scores import compare_forecasts
 from brainlm.evaluate.paired import holm
 from brainlm.files import read_json, write_json
 from brainlm.report.evaluation.forecasts import ORDER
-from brainlm.report.evaluation.parts import Picture, Row, Section, Table, stem_of
+from brainlm.report.evaluation.parts import Material, Picture, Row, Section, Table, stem_of
 from brainlm.report.evaluation.printed import numeric_columns, to_html, to_latex, to_markdown
 from brainlm.report.evaluation.published import published
 from brainlm.report.evaluation.results_table import COLUMNS, results_table, to_tsv
-from brainlm.report.evaluation.sections import TITLES
+from brainlm.report.evaluation.sections import TITLES, Missing, gather_sections
 from brainlm.report.evaluation.write import draw, write_parts
 from brainlm.report.forecasts import METHODS
 
@@ -48,6 +48,9 @@ def _files(folder: Path) -> dict[str, str]:
 def finished(tmp_path_factory) -> FinishedStudy:
     """A study that has compared its forecasts, of two datasets."""
     finished = FinishedStudy(tmp_path_factory.mktemp("page") / "study").write()
+    tuning = finished.config.finetune.model_copy(update={"forecast": True})
+    config = finished.config.model_copy(update={"finetune": tuning})
+    finished.study.path("config").write_text(to_commented_yaml(config))
     finished.path("reconstruction").unlink()
     for target in ("age", "sex"):
         finished.path("clinical", target=target).unlink()
@@ -176,6 +179,16 @@ def test_the_report_leads_to_the_page(finished) -> None:
     headline = read_json(finished.path("evaluation_page").with_suffix(".json"))["Headlines"]
     assert headline[0][0] == "Forecasts"
     assert headline[0][1].split("; ")[0] in path.read_text()
+
+
+def test_results_that_nothing_keeps_up_to_date_are_left_out(finished) -> None:
+    material = Material(finished.study, finished.fields, ())
+    every = Config().evaluate.tasks
+    shown = gather_sections(material, every, forecasts=True)
+    assert [part.name for part in shown if isinstance(part, Section)] == ["forecast"]
+    for tasks, forecasts in (((), True), (every, False)):
+        parts = gather_sections(material, tasks, forecasts=forecasts)
+        assert all(isinstance(part, Missing) for part in parts)
 
 
 def test_results_of_another_version_are_refused(tmp_path) -> None:

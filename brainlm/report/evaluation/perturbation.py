@@ -61,7 +61,9 @@ def _text(content: Mapping[str, Any]) -> str:
         f"was, in {content['n_windows']} windows of {content['n_subjects']} test subjects; it is "
         "averaged per subject, then over subjects. Silenced: held at the recording's own mean; "
         "doubled: twice as far from it. Its size is the root mean square (scaled units), beside "
-        "that of the same change of as many random parcels (shams). The mean effect, with its "
+        "that of the same change of as many random parcels (shams; scattered as they are, they "
+        "touch every network, so that a network's own change may well have less effect elsewhere). "
+        "The mean effect, with its "
         "sign, is about 0 wherever activity fluctuates evenly around its mean. As a control, a "
         f"change of nothing had an effect of {content['null_effect']:g}. This shows what the "
         "network has learned to expect of an input that no brain produced: it is no evidence of "
@@ -191,7 +193,7 @@ def _quantity(experiment: Mapping[str, Any]) -> str:
 
 
 def _unit(experiment: Mapping[str, Any]) -> str:
-    return f"{_quantity(experiment)}, scaled units"
+    return "mean effect (scaled)" if experiment["value"] is not None else "size (scaled)"
 
 
 def _above(experiment: Mapping[str, Any]) -> float:

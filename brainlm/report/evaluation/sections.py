@@ -34,10 +34,14 @@ TITLES = {
 def gather_sections(
     material: Material, tasks: tuple[str, ...], *, forecasts: bool
 ) -> list[Section | Missing]:
-    """Each task's section; `forecasts`: whether a model is fine-tuned to forecast."""
+    """Each task's section; `forecasts`: whether a model is fine-tuned to forecast.
+
+    Results of a task that is not asked for any more are left out: nothing keeps them up to date.
+    """
     makers = _makers()
+    asked = {task for task in tasks if task != "forecast" or forecasts}
     return [
-        _made(task, makers[task], material)
+        (_made(task, makers[task], material) if task in asked else None)
         or Missing(task, title, _how(task, tasks, forecasts=forecasts))
         for task, title in TITLES.items()
     ]
