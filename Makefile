@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 HF4 := .venv-hf4
 BRAINMARKS := .venv-brainmarks
 
-.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env
+.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env slurm
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint       formatting, style, types, layers, workflow"
 	@echo "make bench      performance, as ratios measured side by side"
 	@echo "make lock       resolve requirements.lock and environment.yml anew"
+	@echo "make slurm      install Debian's Slurm, for the tests that start a cluster (needs root)"
 	@echo "make clean      remove the demo and all caches (keeps .venv)"
 
 $(STAMP): $(LOCK) pyproject.toml
@@ -46,6 +47,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP) hf4 brainmarks-env
 	$(BIN)/python -m pytest -n $(CORES) -m slow
+
+# tests/cluster starts one of its own; this machine's own Slurm, if any, is left alone.
+slurm:
+	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	  slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge; }
 
 hf4: $(HF4)/.installed
 brainmarks-env: $(BRAINMARKS)/.installed

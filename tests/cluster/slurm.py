@@ -22,8 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Debian's packages that hold all that is run here (`make slurm` installs them).
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge")
 _DAEMONS = ("munged", "slurmctld", "slurmd")
 _CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 #: Character devices that stand for GPUs: Slurm wants some, and gives out no more than their names.
