@@ -176,8 +176,8 @@ def site(given: Material) -> Floats:
         raise TooFewError("all train recordings are of one site")
     table = given.reader.table[columns]
     if len(columns) > 1:  # site 1 of one dataset is not site 1 of another
-        where = site_names(table, list(table.index))
-        table = table[["dataset"]].assign(site=np.where(table["site"].notna(), where, None))
+        where = pd.Series(site_names(table, list(table.index)), index=table.index)
+        table = table[["dataset"]].assign(site=where.where(table["site"].notna()))
     # Sites are often numbered: their numbers are names.
     return _from_columns(given, table, names=True)
 

@@ -212,6 +212,8 @@ def test_labels_are_numbers_or_classes() -> None:
     np.testing.assert_array_equal(site.values, [1, 0, np.nan, np.nan, 1, 0, 0, 1])
     assert np.isnan(fd.values).sum() == 1 and np.isnan(age.values).nonzero()[0].tolist() == [2]
     assert score.classes == ("1", "2")
+    above = TargetSettings("score", "binary", None, 0.0, "zscore")
+    assert latent_labels(table, [above], [])[0].classes == ("other", "above 0")
     with pytest.raises(InputError, match="does not have"):
         latent_labels(table, [], ["moon"])
 
