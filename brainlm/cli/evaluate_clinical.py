@@ -79,6 +79,7 @@ def evaluate_clinical(
     ours = loaded.card.split_sha256 is not None  # else the head was not trained here
     if ours:
         check_same_label(head, wanted, data, run.path("finetuned"))
+        _check_class_weights(run)
     else:
         check_released(head, wanted, data, run.path("finetuned"))
     warn_of_far_labels(data, wanted)
@@ -119,6 +120,23 @@ def evaluate_clinical(
     name = "r2" if wanted.kind == "regression" else "auroc"
     subjects = result.metrics["n_subjects"]
     say(f"{target} in {subjects} test subjects: {headline(result.metrics, name)}")
+
+
+def _check_class_weights(run: StageRun) -> None:
+    """Refuse a model whose chances are of classes that weighed otherwise than the config says."""
+    from ..errors import DataError
+    from ..files import read_json
+    from ..provenance import sidecar_path
+
+    path = run.path("finetuned")
+    made = read_json(sidecar_path(path))["Parameters"]["finetune"]["class_weights"]
+    now = run.params["finetune"]["class_weights"]
+    if made != now:
+        raise DataError(
+            f"The model was fine-tuned with class_weights: {made}, the config says {now}",
+            file=path,
+            fix=f"run `brainlm finetune --target {run.fields['target']}` again, then this",
+        )
 
 
 def _by_networks(run: StageRun, test: list[str]) -> dict[str, NDArray[np.float64]]:

@@ -171,10 +171,15 @@ def test_predictions_from_other_shards_or_of_other_chances_are_refused(study, tm
     config = json.loads(copy.path("config").read_text())
     config["finetune"]["class_weights"] = "none"
     copy.path("config").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="class_weights: balanced, the config says none"):
+        evaluate_clinical("score", copy.root)
+    finetune("score", copy.root)
     with pytest.raises(DataError, match="other options of the label") as told:
         evaluate_clinical("score", copy.root)
     assert "brainlm predict-label --target score --method lstm" in str(told.value.fix)
-    shutil.copy(study.path("config"), copy.path("config"))
+    predict_label("score", "lstm", copy.root)
+    predict_label("score", "gcn", copy.root)
+    evaluate_clinical("score", copy.root)
     index = pd.read_parquet(copy.path("shards_index"))
     index["mean_fd"] += 0.01
     index.to_parquet(copy.path("shards_index"))
