@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 from ._training import TargetOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -77,6 +79,7 @@ def evaluate_clinical(
     ours = loaded.card.split_sha256 is not None  # else the head was not trained here
     if ours:
         check_same_label(head, wanted, data, run.path("finetuned"))
+        _check_class_weights(run)
     else:
         check_released(head, wanted, data, run.path("finetuned"))
     warn_of_far_labels(data, wanted)
@@ -119,25 +122,63 @@ def evaluate_clinical(
     say(f"{target} in {subjects} test subjects: {headline(result.metrics, name)}")
 
 
+def _check_class_weights(run: StageRun) -> None:
+    """Refuse a model whose chances are of classes that weighed otherwise than the config says."""
+    from ..errors import DataError
+    from ..files import read_json
+    from ..provenance import sidecar_path
+
+    path = run.path("finetuned")
+    made = read_json(sidecar_path(path))["Parameters"]["finetune"]["class_weights"]
+    now = run.params["finetune"]["class_weights"]
+    if made != now:
+        raise DataError(
+            f"The model was fine-tuned with class_weights: {made}, the config says {now}",
+            file=path,
+            fix=f"run `brainlm finetune --target {run.fields['target']}` again, then this",
+        )
+
+
 def _by_networks(run: StageRun, test: list[str]) -> dict[str, NDArray[np.float64]]:
-    """Predictions that `predict-label` made of these recordings, by method."""
+    """Predictions that `predict-label` made of these recordings, by method.
+
+    Refused when it learned from other shards (whose labels, splits or scaler may differ) or was
+    asked for the label otherwise: its numbers would be of another unit, or of other chances.
+    """
     import pandas as pd
 
     from ..errors import DataError
+    from ..files import read_json
+    from ..provenance import sidecar_path
 
+    index = run.study.relative(run.path("shards_index"))
     found = {}
     for method in run.params["networks"]["methods"]:
         path = run.input("label_network", method=method)
+        made = read_json(sidecar_path(path))
         table = pd.read_parquet(path).set_index("recording_id")
-        if sorted(table.index) != test:
+        if (
+            sorted(table.index) != test
+            or made["Sources"].get(index) != run.sources[index]
+            or _asked(made["Parameters"], run) != _asked(run.params, run)
+        ):
             raise DataError(
-                "These predictions are of other test recordings than the present ones",
+                "These predictions are of other test recordings, of other shards or of other "
+                "options of the label than the present ones",
                 file=path,
-                fix="run `brainlm predict-label` again, then this",
+                fix=f"run `brainlm predict-label --target {run.fields['target']} --method "
+                f"{method}` again, then this",
             )
         guesses = table.loc[test].to_numpy(dtype=float)
         found[method] = guesses[:, 0] if guesses.shape[1] == 1 else guesses
     return found
+
+
+def _asked(params: Mapping[str, Any], run: StageRun) -> tuple[list[Any], str]:
+    """What decides the meaning of a prediction: the label's options, and how classes weigh."""
+    options = params["finetune"]
+    targets = [one for one in options["targets"] if one["name"] == run.fields["target"]]
+    return targets, options["class_weights"]
 
 
 def _by_repeats(run: StageRun, test: list[str]) -> NDArray[np.float64]:

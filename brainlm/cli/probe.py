@@ -66,7 +66,12 @@ def probe(
         threads,
     )
     try:
-        result = evaluate_probe(given, window=window, bootstrap=run.params["evaluate"]["bootstrap"])
+        result = evaluate_probe(
+            given,
+            window=window,
+            bootstrap=run.params["evaluate"]["bootstrap"],
+            within_sites=run.params["evaluate"]["permute_within_sites"],
+        )
     except TooFewError as error:
         raise DataError(
             f"The label {target} cannot be probed: {error}",

@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _FOLDS = 5
 _SQUARED_ERROR = "neg_mean_squared_error"
@@ -55,4 +56,14 @@ def fit_chosen(
     if folds < 2:
         raise TooFewError("cross-validation needs two train subjects (of each class)")
     cuts = list(splitter(folds).split(train, truth, subjects))
+    while kind != "regression" and not _have_all_classes(cuts, truth):
+        folds -= 1  # fewer parts leave more to fit on
+        if folds < 2:
+            raise TooFewError("cross-validation would leave a class without train subjects")
+        cuts = list(splitter(folds).split(train, truth, subjects))
     return GridSearchCV(model, dict(grid), scoring=score, cv=cuts).fit(train, truth)
+
+
+def _have_all_classes(cuts: Sequence[tuple[Ints, Ints]], truth: Floats) -> bool:
+    """Whether each part that is fitted on has every class: subjects may hold several."""
+    return all(len(np.unique(truth[own])) == len(np.unique(truth)) for own, _ in cuts)

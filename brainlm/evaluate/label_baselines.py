@@ -26,8 +26,8 @@ from .cross_validation import TooFewError
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-#: Labels, by their names in any case, that say who somebody is.
-_DEMOGRAPHICS = ("age", "sex", "gender")
+#: Labels, by their names in any case, that say who somebody is; and what each is about.
+_DEMOGRAPHICS = {"age": "age", "sex": "sex", "gender": "sex"}
 #: Train recordings, at most, that the reference of the tangent space is worked out from; and test
 #: recordings whose matrices are held at once.
 _REFERENCES = 200
@@ -174,18 +174,22 @@ def site(given: Material) -> Floats:
     columns = [name for name in ("dataset", "site") if _varies(given, name)]
     if not columns:
         raise TooFewError("all train recordings are of one site")
+    table = given.reader.table[columns]
+    if len(columns) > 1:  # site 1 of one dataset is not site 1 of another
+        where = pd.Series(site_names(table, list(table.index)), index=table.index)
+        table = table[["dataset"]].assign(site=where.where(table["site"].notna()))
     # Sites are often numbered: their numbers are names.
-    return _from_columns(given, given.reader.table[columns], names=True)
+    return _from_columns(given, table, names=True)
 
 
 def demographics(given: Material) -> Floats:
-    """Linear, on age and sex, but for the one that is to be predicted."""
+    """Linear, on age and sex, but for the one that is to be predicted, by whatever name."""
+    own = _DEMOGRAPHICS.get(given.target.lower())
     columns = [
         name
         for name in given.reader.table.columns.astype(str)
         if name.startswith(LABEL_PREFIX)
-        and name.removeprefix(LABEL_PREFIX).lower() in _DEMOGRAPHICS
-        and name != LABEL_PREFIX + given.target
+        and _DEMOGRAPHICS.get(name.removeprefix(LABEL_PREFIX).lower()) not in (None, own)
         and _varies(given, name)
     ]
     if not columns:

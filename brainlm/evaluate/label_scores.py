@@ -138,8 +138,9 @@ def scores_of(
 def scorer_of(given: Material) -> Scorer:
     """What a label is scored by; of numbers also the MSE on the scale that models are trained on.
 
-    That one is told by the paper (z-scores of age, logarithms between 0 and 1). A guess below the
-    smallest train label counts as that label where there would be no logarithm.
+    That one is told by the paper (z-scores of age, logarithms between 0 and 1). Of logarithms, a
+    guess below the smallest train label counts as that label: below -1 there would be none. Labels
+    count as they are.
     """
     if given.kind != "regression":
         return SCORERS[given.kind]
@@ -147,7 +148,7 @@ def scorer_of(given: Material) -> Scorer:
     least = -np.inf if scale.log == "none" else float(scale.to_label(np.zeros(1))[0])
 
     def score(truth: Floats, guess: Floats) -> dict[str, float]:
-        error = scale.to_model(np.maximum(guess, least)) - scale.to_model(np.maximum(truth, least))
+        error = scale.to_model(np.maximum(guess, least)) - scale.to_model(truth)
         return {**regression_scores(truth, guess), "mse_scaled": float((error**2).mean())}
 
     return score

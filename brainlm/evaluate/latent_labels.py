@@ -48,7 +48,9 @@ def _of_target(table: pd.DataFrame, target: TargetSettings) -> LatentLabel:
     numbers = values.to_numpy(dtype=np.float64)
     if target.kind == "regression":
         return LatentLabel(target.name, "regression", numbers)
-    positive = target.positive or (f"above {target.threshold:g}" if target.threshold else "1")
+    positive = target.positive or (
+        f"above {target.threshold:g}" if target.threshold is not None else "1"
+    )
     return LatentLabel(target.name, "classes", numbers, ("other", positive))
 
 

@@ -80,15 +80,15 @@ def score_label(
     found = labels_with_ci(score, label, told, subjects, n_draws=judged.bootstrap, seed=judged.seed)
     true = score(label, told)
     draws: dict[str, list[float]] = {name: [] for name in true}
-    deal = _Deal(owner)
+    deal = _Deal(owner, label)
     rng = np.random.default_rng(judged.seed)
-    for _ in range(judged.permutations):
+    for _ in range(judged.permutations if deal.moves else 0):
         dealt = label[deal.rows(rng)]
         for name, value in score(dealt, _told(dealt, near, kind)).items():
             draws[name].append(value)
     for name, metric in found.items():
         others = np.array(draws[name])
-        others = others[np.isfinite(others)]
+        others = others[np.isfinite(others)]  # none where nobody may change places
         defined = metric["value"] is not None and len(others)
         metric["chance"] = float(others.mean()) if defined else None
         high = int((others >= true[name] - 1e-12).sum())
@@ -177,20 +177,27 @@ def _scorer(label: Floats, kind: str) -> Callable[[Floats, Floats], dict[str, fl
 class _Deal:
     """Labels dealt out anew: each subject gets another one's, all of them together.
 
-    Of a subject with fewer recordings the labels are gone through again, of one with more the
-    first ones are taken.
+    Where labels change within a subject, only subjects with equally many recordings change places:
+    labels gone through again would lie closer together than any that were seen.
     """
 
-    def __init__(self, owner: Ints):
-        """`owner` (n,) numbers the subjects from 0."""
+    def __init__(self, owner: Ints, label: Floats):
+        """`owner` (n,) numbers the subjects from 0; `label` (n,)."""
         self._sorted = np.argsort(owner, kind="stable")
         self._owner = owner
         self._counts = np.bincount(owner)
         self._starts = np.cumsum(self._counts) - self._counts
         self._place = np.empty_like(owner)  # of a recording among its subject's
         self._place[self._sorted] = np.arange(len(owner)) - self._starts[owner[self._sorted]]
+        alike = bool((label == label[self._sorted[self._starts]][owner]).all())
+        self._blocks = np.zeros_like(self._counts) if alike else self._counts
+        #: Whether anybody may change places.
+        self.moves = len(np.unique(self._blocks)) < len(self._blocks)
 
     def rows(self, rng: np.random.Generator) -> Ints:
         """(n,) whose label each recording gets."""
-        giver = rng.permutation(len(self._counts))[self._owner]
-        return self._sorted[self._starts[giver] + self._place % self._counts[giver]]
+        giver = np.empty_like(self._counts)
+        drawn = np.lexsort((rng.random(len(giver)), self._blocks))
+        giver[np.argsort(self._blocks, kind="stable")] = drawn
+        of_each = giver[self._owner]
+        return self._sorted[self._starts[of_each] + self._place % self._counts[of_each]]

@@ -37,12 +37,14 @@ def permutation_p(
     """Method -> one-sided p of its predictions ranking, or following, labels by chance.
 
     Draws at least as good as what was seen are counted, and that itself: p is never 0. Labels are
-    the same draw by draw for all methods. `sites`: exchange only among people of the same site. NaN
-    where labels or predictions do not vary.
+    the same draw by draw for all methods. `sites`: exchange only among people of the same sites.
+    NaN where labels or predictions do not vary, or nobody may change places.
     """
     labels, owner, visit = _by_subject(truth, subjects)
     constant = bool((labels == labels[:, :1]).all())
     blocks = _blocks(owner, None if constant else np.bincount(owner), sites)
+    if len(np.unique(blocks)) == len(blocks):
+        return dict.fromkeys(guesses, np.nan)
     features = np.stack([_standing(guess, kind) for guess in guesses.values()])
     seen = _statistic(truth[None], features, kind)[0]
     reached = np.ones(len(guesses))
@@ -70,7 +72,11 @@ def _by_subject(truth: Floats, subjects: NDArray[np.str_]) -> tuple[Floats, Plac
 
 
 def _blocks(owner: Places, counts: Places | None, sites: NDArray[np.str_] | None) -> Places:
-    """Number of the block of each subject: only within it labels are exchanged."""
+    """Number of the block of each subject: only within it labels are exchanged.
+
+    `counts`: of recordings, where labels change within a subject; each of its recordings then gets
+    the label of one of the same site. Of subjects with one label, sites are told once.
+    """
     keys: list[tuple[object, ...]] = (
         [()] * (owner.max() + 1) if counts is None else [(int(n),) for n in counts]
     )
@@ -78,7 +84,10 @@ def _blocks(owner: Places, counts: Places | None, sites: NDArray[np.str_] | None
         of_each: list[list[str]] = [[] for _ in keys]
         for subject, site in zip(owner, sites, strict=True):
             of_each[subject].append(str(site))
-        keys = [(*key, *sorted(own)) for key, own in zip(keys, of_each, strict=True)]
+        keys = [
+            (*key, *(sorted(set(own)) if counts is None else own))
+            for key, own in zip(keys, of_each, strict=True)
+        ]
     numbers = {key: number for number, key in enumerate(sorted(set(keys), key=repr))}
     return np.array([numbers[key] for key in keys])
 

@@ -53,12 +53,16 @@ ON_VECTORS: dict[str, Callable[[Material], Floats]] = {
 }
 
 
-def evaluate_probe(given: Material, *, window: int, bootstrap: int) -> LabelScores:
+def evaluate_probe(
+    given: Material, *, window: int, bootstrap: int, within_sites: bool = False
+) -> LabelScores:
     """Score the linear fit and the neighbours on the test recordings, beside all baselines."""
     recordings_to_score(given.reader, given.data, given.target, window)
     guesses = {"linear": linear_on_vectors(given), "neighbours": neighbours_of_vectors(given)}
     others, reasons = predictions_by(BASELINES, given)
-    found = score({**guesses, **others}, reasons, given, bootstrap=bootstrap)
+    found = score(
+        {**guesses, **others}, reasons, given, bootstrap=bootstrap, within_sites=within_sites
+    )
     below = dict(found.metrics["baselines"])
     neighbours = below.pop("neighbours")
     metrics = {"task": "probe", **found.metrics, "neighbours": neighbours, "baselines": below}

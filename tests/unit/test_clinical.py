@@ -137,6 +137,13 @@ def test_chance_and_permutations_stand_beside_the_scores(study) -> None:
     )
 
 
+def test_the_probe_permutes_as_the_config_says(study, tmp_path) -> None:
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    probe("group", copy.root)
+    found = json.loads(copy.path("probe", run="brainlm", target="group").read_text())
+    assert found["permutation"]["within_sites"]
+
+
 def _given(study, target=SCORE, **changes) -> Fitted:
     reader = ShardReader(study.path("shards_index"))
     data = labelled_data(reader, target, 40)
@@ -204,6 +211,9 @@ def test_the_part_of_the_page(study) -> None:
     assert own.p == content["permutation"]["methods"]["connectivity"]["p"]
     assert own.value == content["baselines"]["connectivity"]["pearson"]["value"]
     assert rows["score", "connectivity", "mse", "all", ""].p is None
+    beside = rows["score", "connectivity", "error_more", "all", "beside brainlm"]
+    test = content["tests"]["connectivity"]
+    assert (beside.p, beside.p_corrected) == (test["p"], test["p_holm"])
     assert (
         rows["score", "brainlm", "mse", "all", ""].sd == content["repeats"]["metrics"]["mse"]["sd"]
     )

@@ -280,6 +280,14 @@ def test_tests_of_labels_are_one_family() -> None:
     assert np.isnan(table["p_holm_all"][6])
 
 
+def test_tests_beside_the_model_are_a_family_of_their_own() -> None:
+    against = [Row("clinical", f"m{n}", "r2", 0.1, p=0.01) for n in range(3)]
+    about = {"condition": "beside brainlm", "target": "age"}
+    beside = [Row("clinical", f"m{n}", "error_more", 0.1, p=0.02, **about) for n in range(2)]
+    table = results_table([against[0], beside[0], *against[1:], beside[1]])
+    assert table["p_holm_all"].tolist() == pytest.approx([0.03, 0.04, 0.03, 0.03, 0.04])
+
+
 def test_results_are_tidy_even_when_there_are_none() -> None:
     assert to_tsv(results_table([])).split("\n") == ["\t".join(COLUMNS), ""]
     row = Row("networks", "attention", "accuracy", 1 / 3, note="no interval: 3 subjects")

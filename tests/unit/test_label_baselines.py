@@ -25,8 +25,11 @@ from brainlm.evaluate.baselines.simple import as_numbers, predict_from_columns
 from brainlm.evaluate.baselines.support_vectors import predict_by_support_vectors
 from brainlm.evaluate.baselines.tangent import TangentSpace, covariance, geometric_mean
 from brainlm.evaluate.cross_validation import TooFewError
-from brainlm.evaluate.label_scores import compare_errors, of_shares, score
+from brainlm.evaluate.label_baselines import Material
+from brainlm.evaluate.label_scores import compare_errors, of_shares, score, scorer_of
+from brainlm.shards.labels import LabelScale
 from brainlm.train.label_scores import binary_scores, regression_scores
+from brainlm.train.labelled import LabelledData
 
 
 def _positive(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
@@ -217,6 +220,57 @@ def test_numbered_sites_are_names() -> None:
         assert regression_scores(label[40:], guess)["r2"] > 0.9
 
 
+def _given(columns: dict[str, object], label: np.ndarray, target: str) -> Material:
+    """As many people, three quarters of them to train on; nothing but columns of the index."""
+    names = [f"r{number:03d}" for number in range(len(label))]
+    table = pd.DataFrame({"subject": names, **columns}, index=names)
+    cut = len(names) * 3 // 4
+    lengths = {"train": dict.fromkeys(names[:cut], 1), "test": dict.fromkeys(names[cut:], 1)}
+    data = LabelledData(
+        dict(zip(names, label, strict=True)), {**lengths, "val": {}}, LabelScale(0, 1), {}
+    )
+    return Material(SimpleNamespace(table=table), data, target, "regression", 100, 0)  # type: ignore[arg-type]
+
+
+def test_sites_of_two_datasets_that_share_a_name_are_two() -> None:
+    rng = np.random.default_rng(0)
+    dataset, place = rng.choice(["A", "B"], 200), rng.choice(["1", "2"], 200)
+    label = np.where((dataset == "A") == (place == "1"), 1.0, -1.0) + rng.normal(0, 0.1, 200)
+    known = _given({"dataset": dataset, "site": place}, label, "score")
+    assert regression_scores(label[150:], label_baselines.site(known))["r2"] > 0.9
+    unknown = np.where(dataset == "A", place, None)  # B's sites are not known
+    some = label_baselines.site(_given({"dataset": dataset, "site": unknown}, label, "score"))
+    assert len(np.unique(some.round(6))) == 3
+
+
+def test_demographics_do_not_hold_the_label_under_its_other_name() -> None:
+    label = np.random.default_rng(0).integers(0, 2, 80).astype(float)
+    columns = {"label_sex": label, "label_gender": np.where(label > 0, "F", "M")}
+    with pytest.raises(TooFewError, match="no label age or sex"):
+        label_baselines.demographics(_given(columns, label, "sex"))
+    found = label_baselines.demographics(_given(columns, label, "score"))
+    assert regression_scores(label[60:], found)["r2"] > 0.9
+
+
+def test_parts_without_a_class_are_never_fitted_on() -> None:
+    """One of three people holds both classes: two parts would leave the third class 1 alone."""
+    groups, truth = list("aaabccc"), np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    features = np.random.default_rng(0).standard_normal((7, 12)).astype(np.float32)
+    with pytest.raises(TooFewError, match="leave a class without"):
+        predict_by_support_vectors(span_of(features, [features]), truth, groups, kind="binary")
+
+
+def test_the_scaled_error_is_of_labels_as_they_are() -> None:
+    """Below the smallest train label as well: what is wrong there counts."""
+    scale = LabelScale.fit(np.array([5.0, 20.0]), "regression", "score", "log-minmax")
+    given = SimpleNamespace(kind="regression", data=SimpleNamespace(scale=scale))
+    truth = np.array([0.0, 10.0, 20.0])
+    found = scorer_of(given)(truth, np.array([5.0, 10.0, 20.0]))  # type: ignore[arg-type]
+    assert found["mse_scaled"] == pytest.approx(scale.to_model(np.zeros(1))[0] ** 2 / 3)
+    below = scorer_of(given)(truth, np.array([-7.0, 10.0, 20.0]))  # type: ignore[arg-type]
+    assert below["mse_scaled"] == pytest.approx(found["mse_scaled"])
+
+
 def _rare(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     truth = (rng.random(600) < 0.08).astype(float)
     return truth, (2.5 * truth + rng.standard_normal(600))[:, None]
@@ -260,7 +314,8 @@ def test_tests_take_each_method_at_the_frequencies_that_it_was_told_for(
 ) -> None:
     truth, _ = _rare(np.random.default_rng(1))
     names = [f"{number:03d}" for number in range(600)]
-    table = pd.DataFrame({"subject": names}, index=names)
+    columns = {"subject": names, "dataset": "one", "split": ["train"] * 300 + ["test"] * 300}
+    table = pd.DataFrame(columns, index=names)
     material = SimpleNamespace(
         reader=SimpleNamespace(table=table),
         data=SimpleNamespace(truth=lambda some: truth[300:], n_missing=0, classes=()),

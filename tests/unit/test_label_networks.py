@@ -163,6 +163,31 @@ def test_predictions_of_other_recordings_are_refused(study, tmp_path) -> None:
         evaluate_clinical("score", copy.root)
 
 
+def test_predictions_from_other_shards_or_of_other_chances_are_refused(study, tmp_path) -> None:
+    """The same recordings: what the label was then, and what its chances mean, is told apart."""
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"))
+    for method in ("gcn", "lstm"):
+        predict_label("score", method, copy.root)
+    config = json.loads(copy.path("config").read_text())
+    config["finetune"]["class_weights"] = "none"
+    copy.path("config").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="class_weights: balanced, the config says none"):
+        evaluate_clinical("score", copy.root)
+    finetune("score", copy.root)
+    with pytest.raises(DataError, match="other options of the label") as told:
+        evaluate_clinical("score", copy.root)
+    assert "brainlm predict-label --target score --method lstm" in str(told.value.fix)
+    predict_label("score", "lstm", copy.root)
+    predict_label("score", "gcn", copy.root)
+    evaluate_clinical("score", copy.root)
+    index = pd.read_parquet(copy.path("shards_index"))
+    index["mean_fd"] += 0.01
+    index.to_parquet(copy.path("shards_index"))
+    embed(copy.root)
+    with pytest.raises(DataError, match="of other shards"):
+        evaluate_clinical("score", copy.root)
+
+
 def test_a_network_that_is_none_is_named(study) -> None:
     with pytest.raises(InputError, match="oracle"):
         predict_label("score", "oracle", study.root)

@@ -86,6 +86,30 @@ def test_p_is_uniform_where_there_is_nothing(kind: str) -> None:
     assert np.mean(np.array(p) <= 0.05) < 0.12
 
 
+def test_p_is_uniform_for_what_changes_between_visits() -> None:
+    """Motion, of people who came once or ten times: one value ten times over is no such deal."""
+    p = []
+    for seed in range(150):
+        rng = np.random.default_rng(1000 + seed)
+        owner = np.repeat(np.arange(24), rng.choice([1, 1, 1, 10], 24))
+        vectors, label = rng.standard_normal((24, 3))[owner], rng.standard_normal(len(owner))
+        judged = Judged(neighbours=10, bootstrap=1, permutations=39, seed=seed)
+        found = score_label(vectors, label, "regression", owner.astype(str), judged)
+        p.append(found["metrics"]["pearson"]["p"])
+    steps = np.array(p) - np.random.default_rng(0).uniform(0, 1 / 40, len(p))
+    assert kstest(steps, "uniform").pvalue > 0.01
+
+
+def test_labels_that_nobody_can_change_have_no_p() -> None:
+    owner = np.repeat(np.arange(5), [1, 2, 3, 4, 5])
+    rng = np.random.default_rng(0)
+    vectors, label = rng.standard_normal((15, 3)), rng.standard_normal(15)
+    judged = Judged(neighbours=3, bootstrap=1, permutations=39, seed=0)
+    found = score_label(vectors, label, "regression", owner.astype(str), judged)["metrics"]
+    assert (found["pearson"]["p"], found["pearson"]["chance"]) == (None, None)
+    assert found["pearson"]["value"] is not None
+
+
 def test_a_subjects_own_recordings_are_never_asked() -> None:
     """They lie on top of each other: asked, they would tell any label that was drawn by lot."""
     rng, _, vectors, subjects = _cohort(1, spread=1e-3)
@@ -212,6 +236,8 @@ def test_labels_are_numbers_or_classes() -> None:
     np.testing.assert_array_equal(site.values, [1, 0, np.nan, np.nan, 1, 0, 0, 1])
     assert np.isnan(fd.values).sum() == 1 and np.isnan(age.values).nonzero()[0].tolist() == [2]
     assert score.classes == ("1", "2")
+    above = TargetSettings("score", "binary", None, 0.0, "zscore")
+    assert latent_labels(table, [above], [])[0].classes == ("other", "above 0")
     with pytest.raises(InputError, match="does not have"):
         latent_labels(table, [], ["moon"])
 

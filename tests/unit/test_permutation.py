@@ -118,3 +118,24 @@ def test_p_of_null_traits_is_uniform(kind) -> None:
         p = permutation_p(truth, {"m": guess}, people, kind=kind, seed=repeat, n_draws=199)
         found.append(p["m"])
     assert kstest(np.array(found) - rng.uniform(0, 1 / 200, 200), "uniform").pvalue > 0.01
+
+
+def test_of_one_site_people_change_places_however_often_they_came() -> None:
+    owner, site = np.array([0, 0, 1, 2, 3]), np.array(list("aaaab"))
+    assert _blocks(owner, None, site).tolist() == [0, 0, 0, 1]
+
+
+def test_a_label_that_changes_goes_to_a_recording_of_its_own_site() -> None:
+    """Two people, scanned at the same two sites in other orders: each visit has its site's label.
+
+    What only knows of sites is then never beaten, nor ever beats what was seen.
+    """
+    owner, site = np.array([0, 0, 1, 1, 2, 2]), np.array(list("abbaab"))
+    assert _blocks(owner, np.array([2, 2, 2]), site).tolist() == [0, 1, 0]
+
+
+def test_nobody_to_change_places_with_is_no_p() -> None:
+    """One person of each site: the order that was seen is the only one."""
+    truth, people = np.arange(6.0), np.arange(6).astype(str)
+    found = permutation_p(truth, {"m": truth}, people, kind="regression", seed=0, sites=people)
+    assert np.isnan(found["m"])

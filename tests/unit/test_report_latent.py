@@ -55,6 +55,12 @@ def material(tmp_path_factory) -> Material:
     return Material(study, {**FIELDS, "run": "brainlm"}, ("score", "group"))
 
 
+def test_a_label_without_p_is_no_headline() -> None:
+    score = {"value": 0.1, "ci_low": None, "ci_high": None, "p": None, "chance": None}
+    label = {"spaces": {"vectors": {"headline": "pearson", "metrics": {"pearson": score}}}}
+    assert "could not be asked" in latent._headline({"labels": {"motion": label}})
+
+
 def test_the_latent_space_is_told(material: Material) -> None:
     found = latent.section(material)
     content = material.json("latent")

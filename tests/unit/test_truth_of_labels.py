@@ -226,3 +226,28 @@ def test_a_trait_of_sites_is_exposed() -> None:
     assert between["permutation"]["methods"]["connectivity"]["p"] < 0.001
     left = leave_site_out(given, {"connectivity": BASELINES["connectivity"]}, 100)
     assert max(one["methods"]["connectivity"]["r2"] for one in left["sites"]) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["regression", "binary"])
+def test_without_their_sites_those_who_know_nothing_are_at_chance(kind) -> None:
+    """Sites differ in the label; with all of them together the mean of the others scored r -0.6."""
+    rng = np.random.default_rng(6)
+    site = np.arange(360) % 3
+    label = site + rng.standard_normal(360)
+    trait = label - site  # what is left of it within a site
+    if kind == "binary":
+        label = (label > 1).astype(float)
+    vectors = np.outer(trait, np.ones(4)).astype(np.float32)
+    table = pd.DataFrame({"dataset": ["one"] * 360, "site": site.astype(str)})
+    table["mean_fd"] = rng.uniform(0, 1, 360)
+    given = _cohort(label, kind, [None] * 360, table, 180, vectors)
+    methods = {name: BASELINES[name] for name in ("constant", "motion")}
+    methods["frozen-linear"] = ON_VECTORS["frozen-linear"]
+    found = leave_site_out(given, methods, 200)["methods"]
+    name, chance = ("pearson", 0.0) if kind == "regression" else ("auroc", 0.5)
+    of_nothing = found["constant"][name]["value"]
+    assert of_nothing is None if kind == "regression" else of_nothing == 0.5
+    assert found["motion"][name]["value"] == pytest.approx(chance, abs=0.15)
+    assert found["motion"][name]["ci_low"] < chance < found["motion"][name]["ci_high"]
+    assert found["frozen-linear"][name]["value"] > 0.9
+    assert found["constant"]["mse" if kind == "regression" else "accuracy"]["value"] is not None

@@ -144,8 +144,9 @@ def _of_label(target: str, content: Content) -> Iterator[Table]:
     if left and "methods" in left:
         title = f"{target}: sites that nothing was fitted on"
         note = (
-            f"{len(left['sites'])} sites, each predicted by methods fitted on the others. The "
-            "fine-tuned model and the networks are not here: they saw all sites."
+            f"{len(left['sites'])} sites, each predicted by methods fitted on the others; r, areas "
+            "and balanced accuracy are those among people of one site. The fine-tuned model and "
+            "the networks are not here: they saw all sites."
         )
         yield _scores(f"{stem}-sites", title, left["methods"], metrics, note)
 

@@ -214,7 +214,7 @@ def _headline(content: Mapping[str, Any]) -> str:
             continue
         found = label["spaces"]["vectors"]
         score = found["metrics"][found["headline"]]
-        if score["value"] is not None:
+        if score["value"] is not None and score["p"] is not None:
             above = score["value"] - (score["chance"] or 0)
             told.append((score["p"], -above, name, found["headline"], score))
     if not told:
