@@ -70,7 +70,7 @@ def describe_attention(
     parcels = list(maps.columns)
     groups = networks_of(reader.parcels)
     by_network = pd.DataFrame(
-        {name: maps.iloc[:, rows].mean(axis=1) for name, rows in groups.items()}
+        {name: maps.iloc[:, rows].mean(axis=1) for name, rows in groups.items()}, index=maps.index
     )
     adjust = [MOTION] if adjust_motion and MOTION in table else []
     adjust += _datasets(table)

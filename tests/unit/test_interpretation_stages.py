@@ -215,3 +215,9 @@ def test_an_atlas_without_networks_stops_nothing(tmp_path: Path) -> None:
     assert not len(pd.read_parquet(made.path("networks_predictions", run="brainlm")))
     found = networks.section(Material(made, {**FIELDS, "run": "brainlm"}, ()))
     assert found is not None and "too few parcels" in found.text and not found.tables
+    evaluate_attention(made.root)
+    looked = _metrics(made, "attention")
+    assert looked["cohorts"][0]["networks"] == {}
+    np.testing.assert_allclose(np.mean(looked["cohorts"][0]["mean"]), 1.0)
+    shown = attention.section(Material(made, {**FIELDS, "run": "brainlm"}, ()))
+    assert shown is not None and "attention-networks" not in [one.name for one in shown.tables]

@@ -31,10 +31,12 @@ from brainlm.evaluate.perturbation_scores import (
 from brainlm.files import read_json
 from brainlm.model import BrainLM
 from brainlm.model.perturbation import Change, networks_of, parcel_rows, spread_of
+from brainlm.report.evaluation.parts import Material
+from brainlm.report.evaluation.perturbation import section
 from brainlm.shards.reader import ShardReader
 
 from .small_model import series, write_model
-from .synthetic_cohort import make_shards, parcel_table, write_study
+from .synthetic_cohort import FIELDS, make_shards, parcel_table, write_study
 
 WINDOW, FUTURE = 40, 5
 HORIZON = Horizon(WINDOW, FUTURE, 3, torch.device("cpu"))
@@ -348,3 +350,5 @@ def test_the_command_tells_all_experiments(study, capsys) -> None:
     assert path.read_bytes() == before
     evaluate_perturbation(study.root)  # its atlas names no networks
     assert "names no networks" in read_json(study.path("perturbation", run="brainlm"))["reason"]
+    told = section(Material(study, {**FIELDS, "run": "brainlm"}, ()))
+    assert told is not None and "names no networks" in told.text and not told.tables

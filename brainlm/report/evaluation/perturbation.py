@@ -23,8 +23,11 @@ def section(material: Material) -> Section | None:
     """The perturbations' part of the page; None where none were made."""
     content = material.json("perturbation")
     effects = material.table("perturbation_effects")
-    if content is None or effects is None or not content["experiments"]:
+    if content is None or effects is None:
         return None
+    if not content["experiments"]:
+        text = f"Not made: {content['reason']}."
+        return Section(name="perturbation", title="Perturbation", text=text)
     experiments = content["experiments"]
     strongest = max(experiments, key=_above)
     shown = _mapped(experiments)
