@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, norm
 
 from ..model.perturbation import NETWORK_COLUMN, networks_of
 from .paired import holm, sign_flip_p
 from .perturbation import Effects, Experiment
-from .statistics import bootstrap_counts, metric, too_few_subjects
+from .statistics import bootstrap_counts, mean_with_ci, widened
 
 Floats = NDArray[np.float64]
 
@@ -82,9 +82,6 @@ def experiment_scores(
 ) -> dict[str, Any]:
     """What metrics.json says of one experiment; `table` is its part of `effects_table`."""
     outside = outside_size(experiment, found)
-    counts = bootstrap_counts(len(outside), bootstrap, seed)
-    draws = None if counts is None else counts @ outside / len(outside)
-    reason = None if counts is not None else too_few_subjects(len(outside))
     of_shams = np.array([outside_size(*sham).mean() for sham in shams])
     rest = ~table["perturbed"].to_numpy()
     above = table["p_sham"].to_numpy()
@@ -98,7 +95,7 @@ def experiment_scores(
         "value": change.value,
         "other": experiment.other,
         "last": change.last,
-        "size": metric(float(outside.mean()), draws, reason),
+        "size": mean_with_ci(outside, np.ones(len(outside)), bootstrap, seed),
         "sham": _sham_scores(float(outside.mean()), of_shams),
         "size_by_step": [_rms(power[rest]) for power in found.power],
         "size_perturbed_by_step": [_rms(power[~rest]) for power in found.power],
@@ -210,7 +207,8 @@ def _interval(by_subject: Floats, n_draws: int, seed: int) -> tuple[Floats, Floa
     means = (counts @ np.nan_to_num(by_subject)) / np.where(drawn > 0, drawn, np.nan)
     enough = known.any(axis=0)
     low, high = np.full((2, by_subject.shape[1]), np.nan)
-    low[enough], high[enough] = np.nanpercentile(means[:, enough], [2.5, 97.5], axis=0)
+    ends = norm.cdf(widened(len(by_subject)))
+    low[enough], high[enough] = np.nanquantile(means[:, enough], ends, axis=0)
     return low, high
 
 

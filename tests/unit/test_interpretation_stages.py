@@ -18,6 +18,7 @@ from brainlm.evaluate.attention import cls_maps
 from brainlm.evaluate.attention_recordings import drawn_recordings, mean_attention, signal_of
 from brainlm.evaluate.from_nothing import NetworkPace
 from brainlm.evaluate.parcel_networks_trained import Hiding, fit_autoencoder
+from brainlm.evaluate.statistics import mean_with_ci
 from brainlm.layout import Study
 from brainlm.report.evaluation import attention, networks
 from brainlm.report.evaluation.parts import Material
@@ -88,6 +89,11 @@ def test_all_methods_are_asked_for_the_same_parcels(study: Study) -> None:
     right = (per_recording["true"] == per_recording["told"]).mean()
     assert found["raw"]["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert found["raw"]["metrics"]["accuracy"]["ci_low"] is not None
+    rows = told[(told["scheme"] == "random") & (told["method"] == "attention")]
+    sums = (rows["true"] == rows["told"]).groupby(rows["subject"]).sum().to_numpy(float)
+    shown = found["attention"]["metrics"]["accuracy"]
+    interval = mean_with_ci(sums / 2, np.full(12, 2), 100, metrics["seed"])
+    assert (shown["ci_low"], shown["ci_high"]) == (interval["ci_low"], interval["ci_high"])
     assert {"p", "p_holm", "less_than_reference"} <= set(found["raw"])
     assert metrics["attention"]["chosen"] in metrics["attention"]["tried"]
     assert metrics["autoencoders"]["vae"]["size"] == 32
@@ -104,6 +110,10 @@ def test_maps_are_multiples_of_an_even_look(study: Study) -> None:
     np.testing.assert_allclose(metrics["cohorts"][0]["mean"], by_subject.mean(), rtol=1e-5)
     left = by_subject.iloc[:, :4].mean(axis=1).mean()
     assert metrics["cohorts"][0]["networks"]["left"]["value"] == pytest.approx(left, rel=1e-5)
+    of_left = by_subject.iloc[:, :4].mean(axis=1).to_numpy(float)
+    interval = mean_with_ci(of_left, np.ones(12), 100, metrics["seed"])
+    shown = metrics["cohorts"][0]["networks"]["left"]
+    assert shown["ci_low"] == pytest.approx(interval["ci_low"], rel=1e-5)
     runs, score = metrics["contrasts"]
     assert (runs["design"], runs["n_subjects"]) == ("paired", 12)
     assert (score["design"], score["n_high"], score["n_low"]) == ("groups", 5, 5)
