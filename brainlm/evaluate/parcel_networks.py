@@ -227,7 +227,7 @@ def _methods(found: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
     for method, part in found.groupby("method", sort=False):
         grouped = part.groupby("subject")
         sums = grouped[list(METRICS)].sum().loc[subjects].to_numpy()
-        sizes = grouped.size().loc[subjects].to_numpy(dtype=np.float64)
+        sizes = grouped.size().loc[subjects].to_numpy().astype(np.float64)
         content[str(method)] = {
             "metrics": {
                 name: {

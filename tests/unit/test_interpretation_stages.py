@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,7 @@ def test_the_page_shows_both(study: Study) -> None:
     material = Material(study, {**FIELDS, "run": "brainlm"}, ())
     one, other = networks.section(material), attention.section(material)
     assert one is not None and other is not None
+    assert "bands of the brain" not in one.text  # a token is of one parcel
     first = one.tables[0]
     assert [row[0] for row in first.rows][:4] == [
         "BrainLM, attention weights",
@@ -215,6 +217,21 @@ def test_an_autoencoder_that_was_killed_goes_on_to_the_same(study, tmp_path: Pat
     again, same = fit(tmp_path / "cut")
     assert same == chosen
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_squares_of_images_share_their_attention_and_the_page_says_so(study, tmp_path) -> None:
+    model = small_network("image")
+    signal = torch.from_numpy(np.random.default_rng(0).standard_normal((21, 64))).float()
+    rows = mean_attention(model, signal, "parcels")
+    assert len(np.unique(rows.round(7), axis=0)) == model.tokenizer.rows.count < 21
+    own = Study(shutil.copytree(study.root, tmp_path / "study"))
+    path = own.path("networks", run="brainlm")
+    content = json.loads(path.read_text())
+    assert content["attention"]["parcels_of_a_token"] == 1
+    content["attention"]["parcels_of_a_token"] = 8
+    path.write_text(json.dumps(content))
+    found = networks.section(Material(own, {**FIELDS, "run": "brainlm"}, ()))
+    assert found is not None and "8 parcels, neighbours from back to front" in found.text
 
 
 def test_an_atlas_without_networks_stops_nothing(tmp_path: Path) -> None:
