@@ -101,7 +101,15 @@ def too_few_subjects(n_subjects: int) -> str:
 
 
 def scores_with_ci(by_subject: Sums, n_draws: int, seed: int) -> dict[str, dict[str, Any]]:
-    """R2, MSE and r of sums (subjects, 6), resampling subjects."""
+    """R2, MSE and r of sums (subjects, 6), resampling subjects.
+
+    Where guesses were no finite numbers no score is told, and that is the reason, not the test set.
+    """
+    broken = ~np.isfinite(by_subject).all(axis=1)
+    if broken.any():
+        reason = f"guesses of {int(broken.sum())} test subjects are not finite numbers"
+        nothing = {"value": None, "ci_low": None, "ci_high": None, "reason": reason}
+        return {name: dict(nothing) for name in scores(by_subject[:1].sum(axis=0))}
     counts = bootstrap_counts(len(by_subject), n_draws, seed)
     values = scores(by_subject.sum(axis=0))
     drawn = None if counts is None else scores(counts @ by_subject)

@@ -15,6 +15,7 @@ from brainlm.cli.evaluate_attention import evaluate_attention
 from brainlm.cli.evaluate_networks import evaluate_networks
 from brainlm.cli.evaluation_page import evaluation_page
 from brainlm.cli.pretrain import pretrain
+from brainlm.errors import DataError
 from brainlm.evaluate.attention import cls_maps
 from brainlm.evaluate.attention_recordings import drawn_recordings, mean_attention, signal_of
 from brainlm.evaluate.from_nothing import NetworkPace
@@ -232,6 +233,22 @@ def test_squares_of_images_share_their_attention_and_the_page_says_so(study, tmp
     path.write_text(json.dumps(content))
     found = networks.section(Material(own, {**FIELDS, "run": "brainlm"}, ()))
     assert found is not None and "8 parcels, neighbours from back to front" in found.text
+
+
+@pytest.mark.parametrize("kind", ["parcels", "image"])
+def test_attention_that_is_no_number_is_refused(kind) -> None:
+    model = small_network(kind)
+    count = model.config.parcels
+    signal = torch.from_numpy(np.random.default_rng(0).standard_normal((count, 80))).float()
+    signal[2] = torch.nan
+    for of in ("cls", "parcels"):
+        for layer in (-1, "mean", "all"):
+            assert np.isfinite(mean_attention(model, signal, of, layer)).any()
+    with torch.no_grad():
+        model.tokenizer.signal_projection.weight[0] = torch.nan
+    for of in ("cls", "parcels"):
+        with pytest.raises(DataError, match="is no number"):
+            mean_attention(model, signal, of)
 
 
 def test_an_atlas_without_networks_stops_nothing(tmp_path: Path) -> None:
