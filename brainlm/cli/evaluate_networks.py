@@ -80,9 +80,15 @@ def evaluate_networks(
     )
     with run.output("networks_predictions", about=machine) as path:
         result.predictions.to_parquet(path, index=False)
+    image = model.config.tokenizer == "image"
     about = {
         "task": "networks",
-        "attention": {"chosen": choice.name, "n_val_recordings": len(val), "tried": tried},
+        "attention": {
+            "chosen": choice.name,
+            "n_val_recordings": len(val),
+            "tried": tried,
+            "parcels_of_a_token": model.config.patch if image else 1,
+        },
         "autoencoders": {name: chosen for name, (_, chosen) in trained.items()},
     }
     split = {"split_sha256": split_sha256(reader.table)}

@@ -185,7 +185,7 @@ def _about(
     plan: Plan,
     log: TrainingLog,
 ) -> Point:
-    from ..evaluate.scaling import Point
+    from ..evaluate.scaling import Point, tokens_of
 
     (size,), (share,) = run.params["scaling"]["sizes"], run.params["scaling"]["shares"]
     losses = [row["val_loss"] for row in log.rows() if "val_loss" in row]
@@ -197,6 +197,7 @@ def _about(
         share=share,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         timepoints=model.config.timepoints,
+        tokens=tokens_of(model.config),
         mask_ratio=run.params["evaluate"]["mask_ratio"],
         n_train_subjects=int(train["subject"].nunique()),
         n_train_recordings=len(train),

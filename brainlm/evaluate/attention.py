@@ -23,7 +23,7 @@ from .attention_recordings import mean_attention, signal_of
 from .attention_tests import Tested
 from .cohorts import cohorts_of
 from .paired import holm
-from .statistics import bootstrap_counts, metric, too_few_subjects
+from .statistics import mean_with_ci
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def describe_attention(
     parcels = list(maps.columns)
     groups = networks_of(reader.parcels)
     by_network = pd.DataFrame(
-        {name: maps.iloc[:, rows].mean(axis=1) for name, rows in groups.items()}
+        {name: maps.iloc[:, rows].mean(axis=1) for name, rows in groups.items()}, index=maps.index
     )
     adjust = [MOTION] if adjust_motion and MOTION in table else []
     adjust += _datasets(table)
@@ -132,18 +132,11 @@ def _subject_means(
 
 def _network_means(of_subject: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
     """Network -> mean attention of its parcels, with an interval over subjects."""
-    counts = bootstrap_counts(len(of_subject), bootstrap, seed)
     content = {}
     for name in of_subject.columns:
         values = of_subject[name].to_numpy()
-        known = np.isfinite(values)
-        draws = None
-        if counts is not None:
-            drawn = counts[:, known]
-            draws = drawn @ values[known] / np.maximum(drawn.sum(axis=1), 1)
-        why = too_few_subjects(len(values)) if draws is None else None
-        value = float(values[known].mean()) if known.any() else float("nan")
-        content[str(name)] = metric(value, draws, why)
+        known = values[np.isfinite(values)]
+        content[str(name)] = mean_with_ci(known, np.ones(len(known)), bootstrap, seed)
     return content
 
 

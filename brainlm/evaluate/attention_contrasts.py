@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 #: permutations.
 _FEWEST = {"paired": 6, "groups": 4}
 #: Parcels that more subjects lack are not tested; in the others a missing value speaks for no
-#: difference.
+#: difference. What is held but more subjects lack is not held; else those without it are left out.
 _MISSING = 0.1
 #: What names of recordings tell.
 _ENTITIES = {"task": "task", "session": "ses", "run": "run", "acquisition": "acq"}
@@ -148,12 +148,17 @@ def compare(
         high, low = means[1].loc[both], means[-1].loc[both]
     else:  # who is on both sides is on neither
         high, low = means[1].drop(both), means[-1].drop(both)
-    about["n_subjects"] = len(both) if paired else len(high) + len(low)
+    high, low, about["n_without_nuisance"] = _with_nuisances(high, low, adjust, paired=paired)
+    about["n_subjects"] = len(high) if paired else len(high) + len(low)
     fewest = _FEWEST["paired"] if paired else _FEWEST["groups"]
     if min(len(high), len(low)) < fewest:
         where = "in both conditions" if paired else "in each group"
-        found = f"{len(high)} and {len(low)}"
-        return {**about, "reason": f"a test needs {fewest} subjects {where}, here: {found}"}, None
+        reason = f"a test needs {fewest} subjects {where}, here: {len(high)} and {len(low)}"
+        if len(both):
+            reason += (
+                f" (and {len(both)} in both: compared with themselves from {_FEWEST['paired']} on)"
+            )
+        return {**about, "reason": reason}, None
     values, of, nuisances, names = _model(high, low, list(columns), adjust, paired=paired)
     about["adjusted_for"] = names
     try:
@@ -163,6 +168,21 @@ def compare(
         return {**about, "reason": reason}, None
     about["permutations"] = draws
     return about, tested
+
+
+def _with_nuisances(
+    high: pd.DataFrame, low: pd.DataFrame, adjust: Sequence[str], *, paired: bool
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """The subjects of whom is known what is held, and how many others there are.
+
+    So that one recording without motion parameters does not leave everybody's motion unheld. What
+    more than a tenth lack is not held (see `adjusted_for`), and nobody is left out for it.
+    """
+    unknown = [part[list(adjust)].isna() for part in (high, low)]
+    lacking = unknown[0] | unknown[1] if paired else pd.concat(unknown)
+    few = lacking.loc[:, lacking.mean() <= _MISSING].any(axis=1)
+    gone = few.index[few.to_numpy()]
+    return high.drop(gone, errors="ignore"), low.drop(gone, errors="ignore"), len(gone)
 
 
 def _model(

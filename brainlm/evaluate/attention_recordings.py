@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import DataError
 from ..model.attention_maps import attention_map
 from ..model.inference import even_starts, looks
 from ..model.mae import MaskedAutoencoder
@@ -63,4 +64,12 @@ def mean_attention(
         found = attention_map(model, look.signal, look.visible, of, layer, head)
         total = found if total is None else total + found
     assert total is not None, "the recording holds a window"
-    return np.asarray((total / len(starts)).double().cpu().numpy())
+    found = (total / len(starts)).double()
+    known = ~signal[:, 0].isnan()
+    told = found[..., known, :][..., known] if of == "parcels" else found[..., known]
+    if not told.isfinite().all():
+        raise DataError(
+            "The model's attention to parcels that have data is no number",
+            fix="look for NaN in the log of its training, and train it again",
+        )
+    return np.asarray(found.cpu().numpy())

@@ -31,7 +31,7 @@ from .parcel_networks_features import (
 )
 from .parcel_networks_knn import Told, asked_parcels, distances, scores, tell, too_near
 from .parcel_networks_trained import represent
-from .statistics import bootstrap_counts, metric, too_few_subjects
+from .statistics import mean_with_ci
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -222,20 +222,16 @@ def _of_cohorts(
 def _methods(found: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
     """Method -> means over recordings with intervals over subjects, SDs, p beside attention."""
     subjects = sorted(found["subject"].unique())
-    counts = bootstrap_counts(len(subjects), bootstrap, seed)
     content: dict[str, dict[str, Any]] = {}
     means = found.groupby(["method", "subject"])[list(METRICS)].mean()
     for method, part in found.groupby("method", sort=False):
         grouped = part.groupby("subject")
         sums = grouped[list(METRICS)].sum().loc[subjects].to_numpy()
-        sizes = grouped.size().loc[subjects].to_numpy()
-        values = sums.sum(axis=0) / sizes.sum()
-        draws = None if counts is None else (counts @ sums) / (counts @ sizes)[:, None]
-        why = too_few_subjects(len(subjects)) if draws is None else None
+        sizes = grouped.size().loc[subjects].to_numpy().astype(np.float64)
         content[str(method)] = {
             "metrics": {
                 name: {
-                    **metric(values[k], None if draws is None else draws[:, k], why),
+                    **mean_with_ci(sums[:, k], sizes, bootstrap, seed),
                     "sd": float(part[name].std(ddof=0)),
                 }
                 for k, name in enumerate(METRICS)

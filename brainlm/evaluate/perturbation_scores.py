@@ -2,8 +2,9 @@
 
 Two things are told of each parcel. The mean effect has a sign: silencing what fluctuates around its
 mean pushes a forecast up as often as down, so it is about 0 unless people's activity stood at one
-side, or the change had a side (`value`). The size (root mean square) has none, and is compared with
-that of shams, subject by subject.
+side, or the change had a side (`value`). The size (root mean square) has none, and is ranked among
+those of shams: all sets of parcels do something, in all subjects alike, so what chance does is told
+by other sets, not by other subjects.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, norm
 
 from ..model.perturbation import NETWORK_COLUMN, networks_of
 from .paired import holm, sign_flip_p
 from .perturbation import Effects, Experiment
-from .statistics import bootstrap_counts, metric, too_few_subjects
+from .statistics import bootstrap_counts, mean_with_ci, widened
 
 Floats = NDArray[np.float64]
 
@@ -38,14 +39,15 @@ def effects_table(
     """A row for each parcel. The false discovery rate (q) is that over the parcels not perturbed.
 
     effect, its 95% interval and p (sign flips over subjects) are of the mean over steps; effect_sd
-    is the same in SD of the recordings; size and sham are root mean squares, p_sham of their being
-    alike; step_1, ... the mean effect at each step.
+    is the same in SD of the recordings; size and sham are root mean squares, p_sham the place of
+    the size among those of the shams that leave the parcel alone (one-sided); step_1, ... the mean
+    effect at each step.
     """
     perturbed = np.isin(np.arange(len(parcels)), experiment.change.rows)
     low, high = _interval(found.mean, bootstrap, seed)
     sham = sham_size(shams)
     p = _p(found.mean, seed)
-    p_sham = _p(found.size - sham, seed) if shams else np.full(len(parcels), np.nan)
+    p_sham = _place(found, shams)
     columns: dict[str, Any] = {
         "experiment": experiment.name,
         "parcel": parcels["index"].to_numpy(),
@@ -80,11 +82,10 @@ def experiment_scores(
 ) -> dict[str, Any]:
     """What metrics.json says of one experiment; `table` is its part of `effects_table`."""
     outside = outside_size(experiment, found)
-    counts = bootstrap_counts(len(outside), bootstrap, seed)
-    draws = None if counts is None else counts @ outside / len(outside)
-    reason = None if counts is not None else too_few_subjects(len(outside))
     of_shams = np.array([outside_size(*sham).mean() for sham in shams])
     rest = ~table["perturbed"].to_numpy()
+    above = table["p_sham"].to_numpy()
+    chance = np.where(np.isnan(above), 0.0, 1 / (1 + _leaving_alone(shams, len(rest))))
     change = experiment.change
     return {
         "name": experiment.name,
@@ -94,15 +95,15 @@ def experiment_scores(
         "value": change.value,
         "other": experiment.other,
         "last": change.last,
-        "size": metric(float(outside.mean()), draws, reason),
+        "size": mean_with_ci(outside, np.ones(len(outside)), bootstrap, seed),
         "sham": _sham_scores(float(outside.mean()), of_shams),
         "size_by_step": [_rms(power[rest]) for power in found.power],
         "size_perturbed_by_step": [_rms(power[~rest]) for power in found.power],
         "by_network": _by_network(table, parcels),
         "n_significant": int((table["q"] < SIGNIFICANT).sum()),
-        "n_more_than_sham": int(
-            ((table["q_sham"] < SIGNIFICANT) & (table["size"] > table["sham"])).sum()
-        ),
+        "n_above_shams": int((rest & (above <= chance)).sum()),
+        "n_above_shams_by_chance": float(chance[rest].sum()),
+        "n_beside_shams": int((rest & ~np.isnan(above)).sum()),
         "n_tested": int((rest & table["p"].notna()).sum()),
     }
 
@@ -112,6 +113,25 @@ def correct_shams(experiments: Sequence[dict[str, Any]]) -> None:
     p = np.array([np.nan if (one := e["sham"]["p"]) is None else one for e in experiments])
     for experiment, corrected in zip(experiments, holm(p), strict=True):
         experiment["sham"]["p_holm"] = None if np.isnan(corrected) else float(corrected)
+
+
+def _place(found: Effects, shams: Sequence[tuple[Experiment, Effects]]) -> Floats:
+    """(parcels,) share of the shams, the experiment counted among them, that do as much there."""
+    own = _mean(found.size)
+    as_large = np.ones(len(own))
+    for experiment, other in shams:
+        left = ~np.isin(np.arange(len(own)), experiment.change.rows)
+        as_large += left & (_mean(other.size) >= own)
+    count = _leaving_alone(shams, len(own))
+    return np.where((count > 0) & np.isfinite(own), as_large / (1 + count), np.nan)
+
+
+def _leaving_alone(shams: Sequence[tuple[Experiment, Effects]], parcels: int) -> Floats:
+    """(parcels,) how many of the shams leave a parcel alone."""
+    counts = np.full(parcels, float(len(shams)))
+    for experiment, _ in shams:
+        counts[experiment.change.rows] -= 1
+    return counts
 
 
 def sham_size(shams: Sequence[tuple[Experiment, Effects]]) -> Floats:
@@ -187,7 +207,8 @@ def _interval(by_subject: Floats, n_draws: int, seed: int) -> tuple[Floats, Floa
     means = (counts @ np.nan_to_num(by_subject)) / np.where(drawn > 0, drawn, np.nan)
     enough = known.any(axis=0)
     low, high = np.full((2, by_subject.shape[1]), np.nan)
-    low[enough], high[enough] = np.nanpercentile(means[:, enough], [2.5, 97.5], axis=0)
+    ends = norm.cdf(widened(len(by_subject)))
+    low[enough], high[enough] = np.nanquantile(means[:, enough], ends, axis=0)
     return low, high
 
 

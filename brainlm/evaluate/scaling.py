@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..model.config import ModelConfig
 from ..train.validation import N_SUMS, Sums, scores
 from .cohorts import ALL
 from .hiding import MODEL
@@ -26,6 +27,8 @@ from .tally import SUM_COLUMNS
 Floats = NDArray[np.float64]
 
 _FEWEST_FOR_A_LAW = 3
+#: Of the columns of sums: how many entries were hidden, and the sum of their squares.
+_WHAT_WAS_ASKED = ("n", "truth2")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Point:
     share: float
     parameters: int
     timepoints: int
+    tokens: str  # how windows are cut; what is hidden is the same for equal ones alone
     mask_ratio: float  # of the test
     n_train_subjects: int
     n_train_recordings: int
@@ -44,6 +48,14 @@ class Point:
     windows: int  # that all steps together saw
     val_loss: float  # of the last weights, which are those that are scored
     lowest_val_loss: float  # of all validations: below val_loss where a model learned by heart
+
+
+def tokens_of(config: ModelConfig) -> str:
+    """How a network cuts windows, in words."""
+    if config.tokenizer == "parcels":
+        return f"{config.patch} time points of a parcel"
+    whole = ", padded to a square" if config.padding == "square" else ""
+    return f"squares of {config.patch} by {config.patch} entries{whole}"
 
 
 def compare_scaling(
@@ -101,18 +113,23 @@ def fit_power_law(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
 def _laws(
     points: Sequence[Point], sums: Mapping[str, Sums], bootstrap: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Error over train subjects for each size, and over parameters for each share."""
+    """Error over train subjects for each size, and over parameters for each share.
+
+    Over parameters among networks alone that cut windows alike: others are asked for other entries.
+    """
     ways = (("n_train_subjects", "size"), ("parameters", "share"))
     laws = []
     for over, fixed in ways:
-        for value in dict.fromkeys(getattr(point, fixed) for point in points):
-            chosen = [point for point in points if getattr(point, fixed) == value]
+        for value, tokens in dict.fromkeys((getattr(each, fixed), each.tokens) for each in points):
+            chosen = [
+                each for each in points if (getattr(each, fixed), each.tokens) == (value, tokens)
+            ]
             x = np.array([float(getattr(point, over)) for point in chosen])
             if len(set(x)) < _FEWEST_FOR_A_LAW:
                 continue
             found = _law(x, np.stack([sums[point.point] for point in chosen]), bootstrap, seed)
             names = [point.point for point in chosen]
-            laws.append({"over": over, fixed: value, "points": names, **found})
+            laws.append({"over": over, fixed: value, "tokens": tokens, "points": names, **found})
     return laws
 
 
@@ -143,9 +160,13 @@ def _sums_of(table: pd.DataFrame, cohort: str, method: str) -> Sums:
 
 
 def _check_same_test(points: Sequence[tuple[Point, pd.DataFrame]]) -> None:
-    """Refuse points scored on other people, windows or shares hidden; or trained for longer."""
+    """Refuse points scored on other people, windows or entries hidden; or trained for longer.
+
+    Networks that cut windows in other ways have other entries hidden: only people are the same.
+    """
     about, table = points[0]
-    for other, others in points[1:]:
+    alike: dict[str, tuple[Point, pd.DataFrame]] = {}
+    for other, others in points:
         if about.steps != other.steps:
             raise DataError(
                 f"{about.point} was trained for {about.steps} steps, {other.point} for "
@@ -154,10 +175,13 @@ def _check_same_test(points: Sequence[tuple[Point, pd.DataFrame]]) -> None:
             )
         same = (about.timepoints, about.mask_ratio) == (other.timepoints, other.mask_ratio)
         keys = ["cohort", "method", "subject"]
-        if not same or not table[keys].equals(others[keys]):
+        same = same and table[keys].equals(others[keys])
+        first, sums = alike.setdefault(other.tokens, (other, others))
+        asked = list(_WHAT_WAS_ASKED)
+        if not same or not np.allclose(sums[asked], others[asked], rtol=1e-6):
             raise DataError(
-                f"{about.point} and {other.point} were not scored on the same windows of the same "
-                "test subjects",
+                f"{(first if same else about).point} and {other.point} were not scored on the same "
+                "windows of the same test subjects",
                 fix="give all scaling.sizes the same timepoints, and train on the present shards: "
                 "`snakemake scaling`",
             )

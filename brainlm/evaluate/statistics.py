@@ -64,10 +64,7 @@ def interval(
     without a part of the subjects each, percentiles are moved for bias and skew (BCa, Efron 1987);
     with `n_subjects` they are moved out as Student's t and n - 1 ask (Hesterberg 2015).
     """
-    z = norm.ppf(0.025)
-    if n_subjects is not None:
-        z = np.sqrt(n_subjects / (n_subjects - 1)) * student.ppf(0.025, n_subjects - 1)
-    ends = np.array([z, -z])
+    ends = norm.ppf([0.025, 0.975]) if n_subjects is None else widened(n_subjects)
     if left_out is not None and (known := left_out[np.isfinite(left_out)]).size > 1:
         below = (draws < value).mean() + (draws == value).mean() / 2
         bias = norm.ppf(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
@@ -77,6 +74,12 @@ def interval(
         ends = bias + (bias + ends) / (1 - skew * (bias + ends))
     low, high = np.quantile(draws, norm.cdf(ends))
     return float(low), float(high)
+
+
+def widened(n_subjects: int) -> Floats:
+    """Ends (2,) of a 95% interval in standard deviations of the resamplings, as t asks of few."""
+    z = np.sqrt(n_subjects / (n_subjects - 1)) * student.ppf(0.975, n_subjects - 1)
+    return np.array([-z, z])
 
 
 def parts_of(n_subjects: int) -> list[NDArray[np.int64]]:
@@ -98,7 +101,15 @@ def too_few_subjects(n_subjects: int) -> str:
 
 
 def scores_with_ci(by_subject: Sums, n_draws: int, seed: int) -> dict[str, dict[str, Any]]:
-    """R2, MSE and r of sums (subjects, 6), resampling subjects."""
+    """R2, MSE and r of sums (subjects, 6), resampling subjects.
+
+    Where guesses were no finite numbers no score is told, and that is the reason, not the test set.
+    """
+    broken = ~np.isfinite(by_subject).all(axis=1)
+    if broken.any():
+        reason = f"guesses of {int(broken.sum())} test subjects are not finite numbers"
+        nothing = {"value": None, "ci_low": None, "ci_high": None, "reason": reason}
+        return {name: dict(nothing) for name in scores(by_subject[:1].sum(axis=0))}
     counts = bootstrap_counts(len(by_subject), n_draws, seed)
     values = scores(by_subject.sum(axis=0))
     drawn = None if counts is None else scores(counts @ by_subject)
@@ -111,6 +122,19 @@ def scores_with_ci(by_subject: Sums, n_draws: int, seed: int) -> dict[str, dict[
         name: metric(float(value), drawn[name], None, left_out[name], len(by_subject))
         for name, value in values.items()
     }
+
+
+def mean_with_ci(sums: Floats, sizes: Floats, n_draws: int, seed: int) -> dict[str, Any]:
+    """The mean of what subjects' `sums` (subjects,) of so many numbers (`sizes`) are of."""
+    n_subjects, whole = len(sums), sums.sum() / sizes.sum() if sizes.sum() else np.nan
+    counts = bootstrap_counts(n_subjects, n_draws, seed)
+    if counts is None:
+        return metric(float(whole), None, too_few_subjects(n_subjects))
+    parts = [(sums[part].sum(), sizes[part].sum()) for part in parts_of(n_subjects)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = (counts @ sums) / (counts @ sizes)
+        left_out = np.array([(sums.sum() - own) / (sizes.sum() - size) for own, size in parts])
+    return metric(float(whole), draws, None, left_out, n_subjects)
 
 
 def labels_with_ci(

@@ -154,3 +154,36 @@ def test_targets_are_compared_without_being_told() -> None:
 def test_contrasts_that_say_too_much_or_too_little_are_refused(content) -> None:
     with pytest.raises(ValidationError):
         Asked(name="x", **content)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_one_recording_without_motion_does_not_leave_motion_unheld(paired: bool) -> None:
+    table = _table(40)
+    maps = _maps(table, table["mean_fd"] * 20)
+    contrast = _contrast(
+        **({"column": "task", "high": ["faces"], "low": ["rest"]} if paired else {"label": "age"})
+    )
+    told = {}
+    for unknown in (0, 3, 10):
+        holed = table.copy()
+        holed.loc[[f"sub-{number:02d}_task-rest" for number in range(unknown)], "mean_fd"] = np.nan
+        holed.loc[[f"sub-{number:02d}_task-faces" for number in range(unknown)], "mean_fd"] = np.nan
+        about, tested = compare(
+            contrast, holed, maps, list("abc"), adjust=["mean_fd"], draws=200, seed=0
+        )
+        assert tested is not None
+        told[unknown] = about["adjusted_for"], about["n_subjects"], about["n_without_nuisance"]
+    assert told == {
+        0: (["mean_fd"], 40, 0),
+        3: (["mean_fd"], 37, 3),
+        10: ([], 40, 0),
+    }
+
+
+def test_few_people_in_both_conditions_are_told_so() -> None:
+    table = _table(3)
+    maps = _maps(table, 0.0 * table["mean_fd"])
+    contrast = _contrast(column="task", high=["faces"], low=["rest"])
+    about, tested = compare(contrast, table, maps, ["a"], adjust=[], draws=200, seed=0)
+    assert tested is None
+    assert "3 in both: compared with themselves from 6 on" in about["reason"]

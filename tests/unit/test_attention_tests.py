@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, kstest
 
 from brainlm.evaluate.attention_tests import benjamini_hochberg, permutation_test
+from brainlm.evaluate.statistics import mean_with_ci
 
 
 def _textbook(y: np.ndarray, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,3 +129,16 @@ def test_false_discoveries_are_those_of_scipy(values, missing) -> None:
     found = benjamini_hochberg(with_gaps)
     np.testing.assert_allclose(found[: len(p)], false_discovery_control(p), atol=1e-12)
     assert np.isnan(found[len(p) :]).all()
+
+
+def test_intervals_of_means_hold_what_they_promise_with_few_subjects() -> None:
+    """Percentiles alone would hold the mean of twelve people in 0.90 of all draws."""
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(600):
+        found = mean_with_ci(2 * (rng.standard_normal(12) + 3), np.full(12, 2), 400, 0)
+        inside.append(found["ci_low"] <= 3 <= found["ci_high"])
+    assert 0.92 <= np.mean(inside) <= 0.98
+    few = mean_with_ci(np.ones(5), np.ones(5), 400, 0)
+    assert (few["value"], few["ci_low"]) == (1.0, None) and "5 test subjects" in few["reason"]
+    assert mean_with_ci(np.ones(0), np.ones(0), 400, 0)["value"] is None

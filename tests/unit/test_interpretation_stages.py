@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from brainlm.cli.evaluate_attention import evaluate_attention
 from brainlm.cli.evaluate_networks import evaluate_networks
 from brainlm.cli.evaluation_page import evaluation_page
 from brainlm.cli.pretrain import pretrain
+from brainlm.errors import DataError
 from brainlm.evaluate.attention import cls_maps
 from brainlm.evaluate.attention_recordings import drawn_recordings, mean_attention, signal_of
 from brainlm.evaluate.from_nothing import NetworkPace
 from brainlm.evaluate.parcel_networks_trained import Hiding, fit_autoencoder
+from brainlm.evaluate.statistics import mean_with_ci
 from brainlm.layout import Study
 from brainlm.report.evaluation import attention, networks
 from brainlm.report.evaluation.parts import Material
@@ -88,6 +91,11 @@ def test_all_methods_are_asked_for_the_same_parcels(study: Study) -> None:
     right = (per_recording["true"] == per_recording["told"]).mean()
     assert found["raw"]["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert found["raw"]["metrics"]["accuracy"]["ci_low"] is not None
+    rows = told[(told["scheme"] == "random") & (told["method"] == "attention")]
+    sums = (rows["true"] == rows["told"]).groupby(rows["subject"]).sum().to_numpy(float)
+    shown = found["attention"]["metrics"]["accuracy"]
+    interval = mean_with_ci(sums / 2, np.full(12, 2), 100, metrics["seed"])
+    assert (shown["ci_low"], shown["ci_high"]) == (interval["ci_low"], interval["ci_high"])
     assert {"p", "p_holm", "less_than_reference"} <= set(found["raw"])
     assert metrics["attention"]["chosen"] in metrics["attention"]["tried"]
     assert metrics["autoencoders"]["vae"]["size"] == 32
@@ -104,6 +112,10 @@ def test_maps_are_multiples_of_an_even_look(study: Study) -> None:
     np.testing.assert_allclose(metrics["cohorts"][0]["mean"], by_subject.mean(), rtol=1e-5)
     left = by_subject.iloc[:, :4].mean(axis=1).mean()
     assert metrics["cohorts"][0]["networks"]["left"]["value"] == pytest.approx(left, rel=1e-5)
+    of_left = by_subject.iloc[:, :4].mean(axis=1).to_numpy(float)
+    interval = mean_with_ci(of_left, np.ones(12), 100, metrics["seed"])
+    shown = metrics["cohorts"][0]["networks"]["left"]
+    assert shown["ci_low"] == pytest.approx(interval["ci_low"], rel=1e-5)
     runs, score = metrics["contrasts"]
     assert (runs["design"], runs["n_subjects"]) == ("paired", 12)
     assert (score["design"], score["n_high"], score["n_low"]) == ("groups", 5, 5)
@@ -116,6 +128,7 @@ def test_the_page_shows_both(study: Study) -> None:
     material = Material(study, {**FIELDS, "run": "brainlm"}, ())
     one, other = networks.section(material), attention.section(material)
     assert one is not None and other is not None
+    assert "bands of the brain" not in one.text  # a token is of one parcel
     first = one.tables[0]
     assert [row[0] for row in first.rows][:4] == [
         "BrainLM, attention weights",
@@ -207,6 +220,37 @@ def test_an_autoencoder_that_was_killed_goes_on_to_the_same(study, tmp_path: Pat
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_squares_of_images_share_their_attention_and_the_page_says_so(study, tmp_path) -> None:
+    model = small_network("image")
+    signal = torch.from_numpy(np.random.default_rng(0).standard_normal((21, 64))).float()
+    rows = mean_attention(model, signal, "parcels")
+    assert len(np.unique(rows.round(7), axis=0)) == model.tokenizer.rows.count < 21
+    own = Study(shutil.copytree(study.root, tmp_path / "study"))
+    path = own.path("networks", run="brainlm")
+    content = json.loads(path.read_text())
+    assert content["attention"]["parcels_of_a_token"] == 1
+    content["attention"]["parcels_of_a_token"] = 8
+    path.write_text(json.dumps(content))
+    found = networks.section(Material(own, {**FIELDS, "run": "brainlm"}, ()))
+    assert found is not None and "8 parcels, neighbours from back to front" in found.text
+
+
+@pytest.mark.parametrize("kind", ["parcels", "image"])
+def test_attention_that_is_no_number_is_refused(kind) -> None:
+    model = small_network(kind)
+    count = model.config.parcels
+    signal = torch.from_numpy(np.random.default_rng(0).standard_normal((count, 80))).float()
+    signal[2] = torch.nan
+    for of in ("cls", "parcels"):
+        for layer in (-1, "mean", "all"):
+            assert np.isfinite(mean_attention(model, signal, of, layer)).any()
+    with torch.no_grad():
+        model.tokenizer.signal_projection.weight[0] = torch.nan
+    for of in ("cls", "parcels"):
+        with pytest.raises(DataError, match="is no number"):
+            mean_attention(model, signal, of)
+
+
 def test_an_atlas_without_networks_stops_nothing(tmp_path: Path) -> None:
     made = write_study(tmp_path / "study", {"train": 3, "val": 1, "test": 2}, options=OPTIONS)
     make_shards(made)
@@ -215,3 +259,9 @@ def test_an_atlas_without_networks_stops_nothing(tmp_path: Path) -> None:
     assert not len(pd.read_parquet(made.path("networks_predictions", run="brainlm")))
     found = networks.section(Material(made, {**FIELDS, "run": "brainlm"}, ()))
     assert found is not None and "too few parcels" in found.text and not found.tables
+    evaluate_attention(made.root)
+    looked = _metrics(made, "attention")
+    assert looked["cohorts"][0]["networks"] == {}
+    np.testing.assert_allclose(np.mean(looked["cohorts"][0]["mean"]), 1.0)
+    shown = attention.section(Material(made, {**FIELDS, "run": "brainlm"}, ()))
+    assert shown is not None and "attention-networks" not in [one.name for one in shown.tables]

@@ -17,6 +17,7 @@ from brainlm.errors import DataError, InputError
 from brainlm.evaluate.baselines.vector_autoregression import VectorAutoRegression
 from brainlm.evaluate.forecasters import Horizon
 from brainlm.evaluate.perturbation import (
+    Effects,
     Experiment,
     Laboratory,
     default_experiments,
@@ -31,10 +32,12 @@ from brainlm.evaluate.perturbation_scores import (
 from brainlm.files import read_json
 from brainlm.model import BrainLM
 from brainlm.model.perturbation import Change, networks_of, parcel_rows, spread_of
+from brainlm.report.evaluation.parts import Material
+from brainlm.report.evaluation.perturbation import section
 from brainlm.shards.reader import ShardReader
 
 from .small_model import series, write_model
-from .synthetic_cohort import make_shards, parcel_table, write_study
+from .synthetic_cohort import FIELDS, make_shards, parcel_table, write_study
 
 WINDOW, FUTURE = 40, 5
 HORIZON = Horizon(WINDOW, FUTURE, 3, torch.device("cpu"))
@@ -147,11 +150,13 @@ def test_a_push_has_a_side_and_is_found_where_it_leads(reader) -> None:
     assert set(np.flatnonzero(table["q"] < 0.05)) == {4, 5}
     assert (table["effect"][[4, 5]] > 0).all() and (table["ci_low"][[4, 5]] > 0).all()
     assert np.isnan(table["q"][0]) and table["effect"][0] != 0
-    assert set(np.flatnonzero(table["q_sham"] < 0.05)) == {4, 5}  # parcel 7 leads nowhere
+    # parcel 7 leads nowhere, and is itself no parcel that the sham leaves alone
+    np.testing.assert_array_equal(table["p_sham"], [0.5, 1, 1, 1, 0.5, 0.5, 1, np.nan])
     steps = table[[f"step_{step}" for step in range(1, FUTURE + 1)]].to_numpy()
     np.testing.assert_allclose(steps.mean(axis=1), table["effect"], atol=1e-12)
     scores = experiment_scores(experiment, found, [(sham, beside)], table, parcel_table(), **HOW)
-    assert scores["n_significant"] == scores["n_more_than_sham"] == 2
+    assert scores["n_significant"] == scores["n_above_shams"] == 2
+    assert (scores["n_above_shams_by_chance"], scores["n_beside_shams"]) == (3.0, 6)
     assert scores["size"]["ci_low"] < scores["size"]["value"] < scores["size"]["ci_high"]
     assert scores["sham"]["mean"] == 0
     assert scores["sham"]["p"] == 0.5  # one sham tells no more
@@ -214,6 +219,32 @@ def test_shams_are_as_many_parcels_and_their_own_are_left_out(reader) -> None:
     left = np.sqrt((found.size[:, 1:] ** 2).mean(axis=1))
     np.testing.assert_allclose(outside_size(sham, found), left)
     assert np.isfinite(found.size[:, 0]).all()
+
+
+def test_a_random_set_answers_as_shams_do(reader) -> None:
+    """Sets differ in all subjects alike, which must not pass for more than chance."""
+    rng = np.random.default_rng(0)
+    people, parcels, shams = 40, 100, 20
+    table = pd.DataFrame({"index": np.arange(1, 101), "name": [f"P{n}" for n in range(1, 101)]})
+    chance, above, places = [], [], []
+    for _ in range(20):
+        found = []
+        for number in range(1 + shams):
+            rows = np.sort(rng.choice(parcels, 10, replace=False))
+            of_set = np.exp(0.5 * rng.standard_normal(parcels))  # the same in everybody
+            size = of_set * np.exp(0.1 * rng.standard_normal((people, parcels)))
+            effects = Effects(size, size, size, size[:5], size[:5])
+            found.append((Experiment(f"{number}", Change(rows, factor=0.0)), effects))
+        (one, effects), *beside = found
+        own = effects_table(one, effects, beside, table, bootstrap=100, seed=0)
+        told = experiment_scores(one, effects, beside, own, table, bootstrap=100, seed=0)
+        chance.append(told["n_above_shams_by_chance"])
+        above.append(told["n_above_shams"])
+        places.append(own.loc[~own["perturbed"], "p_sham"].to_numpy())
+        assert not (own["q_sham"] < 0.05).any()
+    assert np.mean(chance) == pytest.approx(90 / 19, rel=0.1)  # some shams touch a parcel
+    assert np.mean(above) == pytest.approx(np.mean(chance), rel=0.25)
+    assert (np.concatenate(places) <= 0.5).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_another_subjects_series_is_taken_over(reader) -> None:
@@ -348,3 +379,5 @@ def test_the_command_tells_all_experiments(study, capsys) -> None:
     assert path.read_bytes() == before
     evaluate_perturbation(study.root)  # its atlas names no networks
     assert "names no networks" in read_json(study.path("perturbation", run="brainlm"))["reason"]
+    told = section(Material(study, {**FIELDS, "run": "brainlm"}, ()))
+    assert told is not None and "names no networks" in told.text and not told.tables

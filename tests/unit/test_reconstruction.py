@@ -26,6 +26,7 @@ from brainlm.evaluate.reconstruction import (
     scored_windows,
     tally_conditions,
 )
+from brainlm.evaluate.statistics import scores_with_ci
 from brainlm.evaluate.whole_recordings import (
     disjoint_masks,
     drawn_recordings,
@@ -38,6 +39,7 @@ from brainlm.model.mae import MaskedAutoencoder
 from brainlm.model.mask import generator, make_mask
 from brainlm.shards.reader import ShardReader
 from brainlm.shards.sampler import Window
+from brainlm.train.validation import masked_sums
 
 from .small_model import IMAGE
 from .synthetic_cohort import NETWORK, make_shards, series_path, simulate, write_recording
@@ -419,3 +421,18 @@ def test_the_command_tells_all_conditions_of_each_cohort(study, tmp_path) -> Non
     command(own.root)
     assert json.loads(path.read_text())["whole"] is None
     assert not traces.exists()
+
+
+def test_guesses_that_are_no_numbers_are_told_as_such() -> None:
+    """Not as a test set that is too small, whoever else's guesses are well."""
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(rng.standard_normal((12, 3, 8)))
+    guess = truth + 0.1
+    whole = scores_with_ci(masked_sums(truth, guess).sum(axis=1), 100, 0)
+    assert whole["r2"]["ci_low"] is not None
+    for wrong in (np.nan, np.inf):
+        guess[4, 1, 2] = wrong
+        found = scores_with_ci(masked_sums(truth, guess).sum(axis=1), 100, 0)
+        for name in ("r2", "mse", "pearson"):
+            assert found[name]["value"] is None
+            assert found[name]["reason"] == "guesses of 1 test subjects are not finite numbers"

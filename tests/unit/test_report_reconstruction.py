@@ -138,7 +138,17 @@ def test_conditions_and_cohorts_are_told_in_order(section) -> None:
     )
     assert (told.value, told.low, told.high, told.n_subjects) == (0.5, 0.4, 0.6, 12)
     assert "nobody was trained on" in section.text
+    assert "random 75% of the tokens in the main condition; besides: " in section.text
+    assert "random 20%" in section.text and "future 10%" in section.text
     assert section.headline == "R² 0.50 (0.40 to 0.60) of 75% hidden; linear interpolation 0.30"
+
+
+def test_no_condition_is_told_that_was_not_scored() -> None:
+    content = {"mask_ratio": 0.125, "n_windows": 3, "n_subjects": 2, "n_recordings": 2}
+    only = {**content, "conditions": [{"kind": "random", "share": 0.125}]}
+    text = reconstruction._text(only, [], None)
+    assert "random 12.5% of the tokens in the main condition. Each" in text
+    assert "future" not in text and "end" not in text.split("Each window's")[0]
 
 
 def test_pictures_show_traces_and_parcels_and_name_nobody(section) -> None:

@@ -20,15 +20,17 @@ from brainlm.cli.pretrain import pretrain
 from brainlm.cli.train_scaling import train_scaling
 from brainlm.config import Config, load_config, scaling_points
 from brainlm.errors import DataError, InputError
-from brainlm.evaluate.scaling import Point, compare_scaling, fit_power_law
+from brainlm.evaluate.scaling import Point, compare_scaling, fit_power_law, tokens_of
 from brainlm.evaluate.scaling_subjects import with_as_many_windows, with_share
 from brainlm.evaluate.tally import SUM_COLUMNS
 from brainlm.model.checkpoint import load_model
 from brainlm.provenance import read_sidecar
+from brainlm.report.evaluation.scaling import _cut, _held
 from brainlm.shards.reader import ShardReader
 from brainlm.stages import stage_params
 from brainlm.train.pretrain import make_plan
 
+from .small_networks import small_config
 from .small_training import CONFIG, SETTINGS, with_
 from .synthetic_cohort import NETWORK, make_shards, write_study
 
@@ -227,6 +229,7 @@ def _point(name: str, subjects: int, parameters: int, errors: np.ndarray, **othe
         share=other.pop("share", 1.0),
         parameters=parameters,
         timepoints=other.pop("timepoints", 40),
+        tokens=other.pop("tokens", "10 time points of a parcel"),
         mask_ratio=0.75,
         n_train_subjects=subjects,
         n_train_recordings=subjects,
@@ -235,7 +238,7 @@ def _point(name: str, subjects: int, parameters: int, errors: np.ndarray, **othe
         val_loss=1.0,
         lowest_val_loss=1.0,
     )
-    n = 100.0
+    n = other.pop("n", 100.0)
     rows = {
         "n": n,
         "truth": 0.0,
@@ -287,6 +290,40 @@ def test_points_of_other_tests_are_refused() -> None:
     for other in (_point("b", 2, 2, errors[:11]), _point("b", 2, 2, errors, timepoints=200)):
         with pytest.raises(DataError, match="not scored on the same windows"):
             compare_scaling([one, other], bootstrap=100, seed=0)
+    other = _point("b", 2, 2, errors, n=90.0)  # the same people, but other entries hidden
+    with pytest.raises(DataError, match="a and b were not scored on the same windows"):
+        compare_scaling([one, other], bootstrap=100, seed=0)
     about, table = _point("b", 2, 2, errors)
     with pytest.raises(DataError, match="a was trained for 1 steps, b for 2"):
         compare_scaling([one, (replace(about, steps=2), table)], bootstrap=100, seed=0)
+
+
+def test_sizes_that_cut_windows_in_other_ways_share_no_law() -> None:
+    spread = np.linspace(0.8, 1.2, 12)
+    ways = {"a": ("cut one", 100.0), "b": ("cut two", 90.0)}
+    grid = [
+        _point(
+            f"{way}{parameters}",
+            50,
+            parameters,
+            spread * parameters**-0.1,
+            size=f"{way}{parameters}",
+            tokens=tokens,
+            n=n,
+        )
+        for way, (tokens, n) in ways.items()
+        for parameters in (100, 1000, 10000)
+    ]
+    found = compare_scaling(grid, bootstrap=100, seed=0)
+    laws = found["cohorts"][0]["laws"]
+    assert [(law["tokens"], law["points"]) for law in laws] == [
+        ("cut one", ["a100", "a1000", "a10000"]),
+        ("cut two", ["b100", "b1000", "b10000"]),
+    ]
+    mixed = compare_scaling([grid[0], grid[1], grid[5]], bootstrap=100, seed=0)
+    assert mixed["cohorts"][0]["laws"] == []  # three sizes, but not of one kind
+    assert "different questions" in _cut(found["points"])
+    assert _cut(found["points"][:3]) == ""
+    assert _held(laws[1], found["points"]) == "share 1.0, cut two"
+    kinds = {tokens_of(small_config(kind)) for kind in ("parcels", "image", "square")}
+    assert len(kinds) == 3

@@ -35,7 +35,7 @@ def section(material: Material) -> Section | None:
         )
         for contrast in compared
     }
-    words = ["Mean attention", *(contrast["contrast"] for contrast in compared)]
+    words = ["Mean attention", *(f"{one['name']}: {one['contrast']}" for one in compared)]
     return Section(
         name="attention",
         title="Attention",

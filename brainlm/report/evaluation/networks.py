@@ -110,7 +110,21 @@ def _text(content: Mapping[str, Any]) -> str:
         f"Attention: {chosen['chosen']}, the best of {len(chosen['tried'])} in "
         f"{chosen['n_val_recordings']} validation recordings. VAE and GCN were trained on train "
         "recordings to tell whole windows from parts of them; the GCN's graph is the mean "
-        "connectivity of those, so that it brings the group's networks with it." + stricter
+        "connectivity of those, so that it brings the group's networks with it."
+        + _shared(chosen["parcels_of_a_token"])
+        + stricter
+    )
+
+
+def _shared(parcels: int) -> str:
+    """A warning where a token holds several parcels."""
+    if parcels == 1:
+        return ""
+    return (
+        f"\n\nA token of this model holds {parcels} parcels, neighbours from back to front, which "
+        "therefore have one attention: the model's weights tell bands of the brain apart, not the "
+        "parcels within one, and its accuracy here does not compare with that of a model whose "
+        "tokens are parcels."
     )
 
 

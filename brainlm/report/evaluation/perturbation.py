@@ -23,8 +23,11 @@ def section(material: Material) -> Section | None:
     """The perturbations' part of the page; None where none were made."""
     content = material.json("perturbation")
     effects = material.table("perturbation_effects")
-    if content is None or effects is None or not content["experiments"]:
+    if content is None or effects is None:
         return None
+    if not content["experiments"]:
+        text = f"Not made: {content['reason']}."
+        return Section(name="perturbation", title="Perturbation", text=text)
     experiments = content["experiments"]
     strongest = max(experiments, key=_above)
     shown = _mapped(experiments)
@@ -83,7 +86,7 @@ def _experiments(content: Mapping[str, Any]) -> Table:
                 _estimate(one["size"]),
                 _with_interval(beside),
                 "n/a" if sham.get("p_holm") is None else f"{sham['p_holm']:.3f}",
-                f"{one['n_more_than_sham']} of {one['n_tested']}",
+                _above_shams(one),
                 f"{one['n_significant']} of {one['n_tested']}",
             )
         )
@@ -100,7 +103,7 @@ def _experiments(content: Mapping[str, Any]) -> Table:
             "Size",
             f"{shams} shams",
             "p (Holm)",
-            "Parcels that answer more than to shams",
+            "Parcels that answer more than to any sham",
             "Parcels with a mean effect",
         ),
         rows=tuple(rows),
@@ -108,11 +111,21 @@ def _experiments(content: Mapping[str, Any]) -> Table:
             [
                 *reasons,
                 "Size: 95% intervals over subjects; shams: mean and 95% of them; p: share of shams "
-                "as large; parcels: false discovery rate below 0.05 among those left alone",
+                "as large; parcels that answer more than to any sham: beside it how many would if "
+                "the experiment were one more sham; parcels with a mean effect: false discovery "
+                "rate below 0.05 among those left alone",
             ]
         )
         + ".",
     )
+
+
+def _above_shams(experiment: Mapping[str, Any]) -> str:
+    """How many parcels answer more than to any sham, and how many would by chance."""
+    if not experiment["sham"]["n"]:
+        return "n/a"
+    chance = experiment["n_above_shams_by_chance"]
+    return f"{experiment['n_above_shams']} (chance {chance:.1f}) of {experiment['n_beside_shams']}"
 
 
 def _charts(content: Mapping[str, Any]) -> Iterator[Picture]:

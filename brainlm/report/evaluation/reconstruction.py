@@ -94,12 +94,14 @@ def _text(
     cohorts: Sequence[Mapping[str, Any]],
     whole: Mapping[str, Any] | None,
 ) -> str:
-    share = f"{content['mask_ratio']:.0%}"
+    main = _condition({"kind": "random", "share": content["mask_ratio"]})
+    others = [_condition(one) for one in content["conditions"] if _condition(one) != main]
     words = (
         f"Entries of {content['n_windows']:,} windows of {content['n_subjects']:,} test subjects "
-        f"({content['n_recordings']:,} recordings) are hidden and guessed from the others: at "
-        f"random, {share} of the tokens in the main condition, and the end of each window. Each "
-        "window's mask is fixed by the seed; greater shares hide what smaller ones do, and more. "
+        f"({content['n_recordings']:,} recordings) are hidden and guessed from the others: {main} "
+        f"of the tokens in the main condition{'; besides: ' if others else ''}{', '.join(others)}. "
+        "Each window's mask is fixed by the seed; of random ones greater shares hide what smaller "
+        "ones do, and more. "
         "R² is one minus the squared error over the spread of all hidden entries together, never "
         "clipped. Beside the model stand the recording's own mean and a line in time between the "
         "visible values of the same parcel, of a hidden end its last visible value. Intervals "
@@ -118,7 +120,7 @@ def _text(
 
 
 def _condition(block: Mapping[str, Any]) -> str:
-    return f"{_KINDS[block['kind']]} {block['share']:.0%}"
+    return f"{_KINDS[block['kind']]} {100 * block['share']:g}%"
 
 
 def _scores(

@@ -46,12 +46,12 @@ def section(material: Material) -> Section | None:
             "by heart. The scale of each parcel (median, IQR) came from the whole train split. One "
             "training stands behind each point: intervals (95%) resample test subjects and say "
             "nothing of other seeds. A power law, error = a x^−b, describes at least three points "
-            "of one curve; it has no floor and is no forecast."
+            "of one curve; it has no floor and is no forecast." + _cut(points)
         ),
         rows=tuple(_rows(points, cohorts)),
         tables=(
             _scores(points, cohorts),
-            *([_laws(cohorts)] if any(cohort["laws"] for cohort in cohorts) else []),
+            *([_laws(points, cohorts)] if any(cohort["laws"] for cohort in cohorts) else []),
         ),
         pictures=tuple(
             Picture(
@@ -66,6 +66,29 @@ def section(material: Material) -> Section | None:
         ),
         headline=_headline(points, cohorts[0]),
     )
+
+
+def _cut(points: Sequence[Point]) -> str:
+    """A warning where networks cut windows in several ways."""
+    ways: dict[str, dict[str, None]] = {}
+    for point in points:
+        ways.setdefault(point["tokens"], {})[point["size"]] = None
+    if len(ways) < 2:
+        return ""
+    told = "; ".join(f"{', '.join(sizes)}: {tokens}" for tokens, sizes in ways.items())
+    return (
+        f"\n\nThese networks cut windows into tokens in several ways ({told}), so that other "
+        "entries are hidden from each, and some are easier to guess than others: their scores "
+        "answer different questions. Power laws over parameters are told among those that cut "
+        "alike, and the baselines are those of the first."
+    )
+
+
+def _held(law: Mapping[str, Any], points: Sequence[Point]) -> str:
+    """What is the same in all points of a law."""
+    held = _OVER[law["over"]][1]
+    several = held == "share" and len({point["tokens"] for point in points}) > 1
+    return f"{held} {law[held]}" + (f", {law['tokens']}" if several else "")
 
 
 def _scores(points: Sequence[Point], cohorts: Sequence[Mapping[str, Any]]) -> Table:
@@ -119,18 +142,18 @@ def _scores(points: Sequence[Point], cohorts: Sequence[Mapping[str, Any]]) -> Ta
     )
 
 
-def _laws(cohorts: Sequence[Mapping[str, Any]]) -> Table:
+def _laws(points: Sequence[Point], cohorts: Sequence[Mapping[str, Any]]) -> Table:
     """The exponents."""
     rows = []
     for cohort in cohorts:
         for law in cohort["laws"]:
-            words, held = _OVER[law["over"]]
+            words = _OVER[law["over"]][0]
             fit = law["r2_of_logs"]
             rows.append(
                 (
                     cohort_name(cohort),
                     words,
-                    f"{held} {law[held]}",
+                    _held(law, points),
                     str(len(law["points"])),
                     printed(estimate_of(law["exponent"])),
                     "n/a" if fit is None else f"{fit:.3f}".replace("-", "−"),
@@ -153,8 +176,7 @@ def _rows(points: Sequence[Point], cohorts: Sequence[Mapping[str, Any]]) -> Iter
             for metric in _METRICS:
                 yield _row(about, method, metric, scores[metric])
         for law in cohort["laws"]:
-            words, held = _OVER[law["over"]]
-            condition = f"over {words}, {held} {law[held]}"
+            condition = f"over {_OVER[law['over']][0]}, {_held(law, points)}"
             yield _row(about, "power law", "exponent", law["exponent"], condition)
 
 
