@@ -44,6 +44,10 @@ class Batches(Memory):
     def code(self, stage: str) -> str:
         """The digest of the stage's source files."""
 
+    @abstractmethod
+    def classifier_content(self) -> str:
+        """A digest of the files of the study that ica.classifier names; none: empty."""
+
     @property
     def batched(self) -> bool:
         """Whether one job takes many recordings from raw data to parcels."""
@@ -114,7 +118,7 @@ class Batches(Memory):
     def batch_content(self, wildcards: Any) -> str:
         """A digest of all that decides what a batch's files hold."""
         rows = [self.rows[name] for name in self.batch(wildcards)]
-        return sha256_json([self._stages_of_recordings, rows])[:16]
+        return sha256_json([self._stages_of_recordings, self.classifier_content(), rows])[:16]
 
     @cached_property
     def _stages_of_recordings(self) -> list[list[str]]:
@@ -139,7 +143,7 @@ class Batches(Memory):
         """Memory of the hungriest stage of a recording, MB."""
         about = _Wildcards(name)
         raw = self.raw_mb(about) if self.rows[name]["kind"] is None else 0
-        return max(_LEAST_MB, raw, self.straight_mb(about))
+        return max(_LEAST_MB, raw, self.brain_mb(about, 2), self.straight_mb(about))
 
 
 class _Wildcards:
