@@ -116,6 +116,19 @@ def test_a_batch_is_stale_with_its_recordings_options_and_classifier(tmp_path: P
     assert len(set(seen)) == len(seen)
 
 
+def test_a_series_that_was_lost_makes_its_batch_stale(tmp_path: Path) -> None:
+    dag = Dag({"jobs": {"recordings_per_job": 2}}, study_of(tmp_path))
+    batch = SimpleNamespace(batch="0000")
+    first = dag.batch_content(batch)  # nothing has been made yet, and so nothing lost
+    made = [*dag.parcellations, *dag.each("timeseries"), *dag.each("motion")]
+    for path in made:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert dag.batch_content(batch) == first
+    (tmp_path / dag.each("timeseries")[0]).unlink()
+    assert dag.batch_content(batch) != first
+
+
 def test_a_batch_has_the_memory_of_its_hungriest_stage(tmp_path: Path) -> None:
     options = {"jobs": {"recordings_per_job": 2}, "denoise": {"method": "motion24"}}
     long = Dag(options, study_of(tmp_path, "[10, 10, 10]", 4000))
