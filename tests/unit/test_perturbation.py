@@ -31,6 +31,8 @@ from brainlm.evaluate.perturbation_scores import (
 from brainlm.files import read_json
 from brainlm.model import BrainLM
 from brainlm.model.perturbation import Change, networks_of, parcel_rows, spread_of
+from brainlm.report.evaluation.parts import Material
+from brainlm.report.evaluation.perturbation import section
 from brainlm.shards.reader import ShardReader
 
 from .small_model import series, write_model
@@ -344,6 +346,8 @@ def test_the_command_tells_all_experiments(study, capsys) -> None:
     table = pd.read_parquet(path)
     assert list(table.groupby("experiment", sort=False)["perturbed"].sum()) == [2, 1]
     before = path.read_bytes()
+    found = section(Material(study, {"run": "brainlm", "space": "x", "res": "2", "atlas": "x"}, ()))
+    assert found is not None and "at least 0.5 after Holm's correction" in found.tables[0].note
     evaluate_perturbation(study.root, json.dumps(chosen))
     assert path.read_bytes() == before
     evaluate_perturbation(study.root)  # its atlas names no networks

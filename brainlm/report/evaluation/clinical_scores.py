@@ -51,8 +51,8 @@ def rows_of(target: str, content: Content) -> Iterator[Row]:
             )
         if (test := content["tests"].get(method)) is not None:
             more = Estimate(test["error_more"])
-            beside = {"condition": "beside brainlm", "p_corrected": test["p_holm"]}
-            yield _row(method, "error_more", more, **beside, **own)
+            tested = {"p": test["p"], "p_corrected": test["p_holm"]}
+            yield _row(method, "error_more", more, condition="beside brainlm", **tested, **own)
     for cohort in content["cohorts"]:
         own |= {"cohort": cohort["cohort"], "n_subjects": cohort["n_subjects"]}
         yield from _of_methods(cohort["methods"], **own)

@@ -83,8 +83,8 @@ def _experiments(content: Mapping[str, Any]) -> Table:
                 _estimate(one["size"]),
                 _with_interval(beside),
                 "n/a" if sham.get("p_holm") is None else f"{sham['p_holm']:.3f}",
-                f"{one['n_more_than_sham']} of {one['n_tested']}",
-                f"{one['n_significant']} of {one['n_tested']}",
+                _share(one["n_more_than_sham"], one["n_tested"]),
+                _share(one["n_significant"], one["n_tested"]),
             )
         )
     reasons = dict.fromkeys(
@@ -108,10 +108,25 @@ def _experiments(content: Mapping[str, Any]) -> Table:
             [
                 *reasons,
                 "Size: 95% intervals over subjects; shams: mean and 95% of them; p: share of shams "
-                "as large; parcels: false discovery rate below 0.05 among those left alone",
+                f"as large{_least_p(shams, len(rows))}; parcels: false discovery rate below 0.05 "
+                "among those left alone, n/a where too few subjects test none",
             ]
         )
         + ".",
+    )
+
+
+def _share(found: int, tested: int) -> str:
+    return f"{found} of {tested}" if tested else "n/a"
+
+
+def _least_p(shams: int, experiments: int) -> str:
+    """What shams cannot tell, however large the effect: their number is in their p."""
+    least = min(experiments / (shams + 1), 1.0)
+    if not shams or least <= 0.05:
+        return ""
+    return (
+        f" (of so few shams and so many experiments at least {least:.2g} after Holm's correction)"
     )
 
 

@@ -1,4 +1,4 @@
-"""`results.tsv`: every number of the page, one in a line."""
+"""`results.tsv`: the scores of the page, one in a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pandas as pd
 from ...evaluate.paired import holm
 from .parts import Row
 
-#: The tests of labels are one family, whichever label and method they are of.
+#: The tests of labels are one family, whichever label and method they are of; those against the
+#: model are another than those against permuted labels.
 FAMILY = "clinical"
 COLUMNS = (*(field.name for field in fields(Row) if field.name != "note"), "p_holm_all", "note")
 #: What tells one test of the family from another; the metrics of a method may share its test.
@@ -18,14 +19,19 @@ _ONE_TEST = ["method", "target", "cohort", "condition", "p"]
 
 
 def results_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """One line for each row, in their order; `p_holm_all`: Holm over all labels and methods."""
+    """One line for each row, in their order.
+
+    `p_holm_all`: Holm over all labels and methods, of each kind of test (their condition) alone.
+    """
     table = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
     table["n_subjects"] = table["n_subjects"].astype("Int64")
     for column in ("value", "low", "high", "sd", "p", "p_corrected", "p_holm_all"):
         table[column] = table[column].astype(float)
     tested = table[(table["task"] == FAMILY) & table["p"].notna()]
     tests = tested.drop_duplicates(_ONE_TEST)
-    adjusted = tests[_ONE_TEST].assign(p_holm_all=holm(tests["p"].to_numpy()))
+    adjusted = tests[_ONE_TEST].assign(
+        p_holm_all=tests.groupby("condition")["p"].transform(lambda p: holm(p.to_numpy()))
+    )
     found = tested[_ONE_TEST].merge(adjusted, on=_ONE_TEST, how="left", validate="many_to_one")
     table.loc[tested.index, "p_holm_all"] = found["p_holm_all"].to_numpy()
     return table
