@@ -98,9 +98,11 @@ class Dag(Cohort, Evaluation, Batches):
         if self.only_batch is not None:
             self._keep_only(**self.only_batch)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
-        self.splits = assign_splits(self.rows.values(), split, study)
+        # A batch knows too little of the cohort to draw splits from, and needs none.
+        whole = self.only_batch is None
+        self.splits = assign_splits(self.rows.values(), split, study) if whole else {}
         self._check_fitted()
-        self.shards = self._shards()
+        self.shards = self._shards() if whole else []
         self.targets = [target.name for target in self.config.finetune.targets]
         self.reviewed = _reviewed(study)
         self.has_truth = (

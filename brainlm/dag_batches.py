@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from .dag_memory import Memory
@@ -28,9 +29,14 @@ _OF_ALL = {"name", "bids_dir", "engine", "seed", "eligibility", "keep_intermedia
 class Batches(Memory):
     """The batches of a study; those of subjects that come in later are the last."""
 
+    study: Path
     rows: dict[str, dict[str, Any]]
     reviewed: frozenset[str]
     only_batch: dict[str, Any] | None  # the one that this very workflow run is about
+
+    @abstractmethod
+    def pattern(self, kind: str) -> str:
+        """The path of a kind of file, with Snakemake's wildcards left in it."""
 
     @abstractmethod
     def each(self, kind: str, names: Iterable[str] | None = None) -> list[str]:
@@ -43,6 +49,10 @@ class Batches(Memory):
     @abstractmethod
     def code(self, stage: str) -> str:
         """The digest of the stage's source files."""
+
+    @abstractmethod
+    def classifier_content(self) -> str:
+        """A digest of the files of the study that ica.classifier names; none: empty."""
 
     @property
     def batched(self) -> bool:
@@ -112,9 +122,21 @@ class Batches(Memory):
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     def batch_content(self, wildcards: Any) -> str:
-        """A digest of all that decides what a batch's files hold."""
+        """A digest of all that decides what a batch's files hold, and of those that were lost."""
         rows = [self.rows[name] for name in self.batch(wildcards)]
-        return sha256_json([self._stages_of_recordings, rows])[:16]
+        stages = [self._stages_of_recordings, self.classifier_content()]
+        return sha256_json([stages, rows, self._lost(wildcards)])[:16]
+
+    def _lost(self, wildcards: Any) -> list[str]:
+        """Files that the list of a batch stands for and that are not there any more.
+
+        Snakemake knows of the list alone: without these a deleted series would not be made anew.
+        """
+        if not (self.study / self.pattern("batch").format(batch=wildcards.batch)).exists():
+            return []
+        names = self.batch(wildcards)
+        paths = [path for kind in ("timeseries", "motion") for path in self.each(kind, names)]
+        return [path for path in paths if not (self.study / path).exists()]
 
     @cached_property
     def _stages_of_recordings(self) -> list[list[str]]:
@@ -139,7 +161,7 @@ class Batches(Memory):
         """Memory of the hungriest stage of a recording, MB."""
         about = _Wildcards(name)
         raw = self.raw_mb(about) if self.rows[name]["kind"] is None else 0
-        return max(_LEAST_MB, raw, self.straight_mb(about))
+        return max(_LEAST_MB, raw, self.brain_mb(about, 2), self.straight_mb(about))
 
 
 class _Wildcards:

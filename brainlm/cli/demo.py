@@ -71,6 +71,7 @@ def demo_settings(atlas: str, space: str, *, small: bool = False) -> list[str]:
 
     size = _SMALL if small else _FULL
     methods = _FORECASTS + (_ODES if find_spec("torchdiffeq") else "")
+    methods = _FEW_FORECASTS if small else methods
     return [
         f"atlas.name={atlas}",
         f"space.template={space}",
@@ -100,6 +101,7 @@ _COMMON = (
 #: Who forecasts beside the model; the last two where their solver is installed.
 _FORECASTS = "brainlm, untrained, zero-shot, mean, persistence, ar, var, lstm"
 _ODES = ", neural-ode, latent-ode"
+_FEW_FORECASTS = "brainlm, persistence, ar, lstm"
 _FULL = {
     "phantom": ("--subjects", 8, "--volumes", 220),
     "settings": (
@@ -130,8 +132,12 @@ _SMALL = {
         "pretrain.checkpoint_every=1",
         "finetune.epochs=2",
         "forecasts.epochs=2",
+        "networks.methods=[lstm]",
         "networks.epochs=2",
         "parcel_networks.epochs=2",
+        "perturbation.shams=1",
+        "attention.permutations=100",
+        "latent.permutations=100",
         "evaluate.bootstrap=100",
         "keep_intermediates=true",
     ),

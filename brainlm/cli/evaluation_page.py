@@ -24,7 +24,7 @@ def evaluation_page(study: StudyOption = HERE, params: ParamsOption = None) -> N
 
     It joins what the tasks of evaluate.tasks have left in evaluation/RUN: tables (also as Markdown,
     LaTeX and HTML in tables/), figures (SVG and PNG in figures/), interactive views (views/) and
-    every number with its interval and its p in results.tsv. What the paper published is printed
+    every score with its interval and its p in results.tsv. What the paper published is printed
     beside, marked as such. What has not run yet is named with the command that runs it. No subject
     or recording is named in any of these files.
     """

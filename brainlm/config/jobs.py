@@ -15,7 +15,8 @@ class Jobs(Section):
     recordings_per_job: Annotated[int, Field(ge=1)] = Field(
         1,
         description="recordings that one job takes all the way to parcels, all of a subject "
-        "together; 1: each stage of each recording is a job. The Slurm profile sets it",
+        "together; 1: each stage of each recording is a job. The Slurm profile sets both of these, "
+        "whatever stands here",
     )
     cores_per_job: Annotated[int, Field(ge=1)] = Field(
         4, description="recordings that such a job works on at a time, each on one core"

@@ -15,6 +15,8 @@ from ..train.settings import TargetSettings
 
 #: A number with fewer values than this is taken for names of classes.
 _FEWEST_VALUES = 6
+#: Columns that name people: their values would stand in the page's legends.
+_WHO = ("recording_id", "subject", "family")
 _MISSING = ("", "n/a", "nan", "NaN", "None", "<NA>")
 
 
@@ -56,8 +58,13 @@ def _of_target(table: pd.DataFrame, target: TargetSettings) -> LatentLabel:
 
 def _of_column(table: pd.DataFrame, name: str, *, as_classes: bool = False) -> LatentLabel:
     column = name if name in table.columns else LABEL_PREFIX + name
+    if name in _WHO:
+        raise InputError(
+            f"latent.labels names {name}, whose values are people's names",
+            fix="take it out: whether neighbours are the same person's is told without it",
+        )
     if column not in table.columns:
-        known = sorted(one.removeprefix(LABEL_PREFIX) for one in table.columns)
+        known = sorted(one.removeprefix(LABEL_PREFIX) for one in table.columns if one not in _WHO)
         raise InputError(
             f"latent.labels names {name}, which the shards' index does not have",
             fix=f"choose of {', '.join(known)}",

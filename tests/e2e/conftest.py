@@ -34,7 +34,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command = runner.demo_command(folder)
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-            assert done.stdout.splitlines()[-1].endswith("reports/report.html")
+            last = done.stdout.splitlines()[-2:]
+            assert last[0].endswith("reports/report.html"), last
+            assert last[1].endswith("evaluation/tiny/index.html"), last
             whole.touch()
     return folder
 

@@ -217,6 +217,8 @@ def test_the_part_of_the_page(study) -> None:
     assert (
         rows["score", "brainlm", "mse", "all", ""].sd == content["repeats"]["metrics"]["mse"]["sd"]
     )
+    beside = rows["score", "connectivity", "error_more", "all", "beside brainlm"]
+    assert beside.p == content["tests"]["connectivity"]["p"] is not None
     assert ("score", "tangent", "r2", "outside", "") in rows
     assert {picture.name for picture in made.pictures} == {
         *(f"clinical-{target}-{what}" for target in TARGETS for what in ("methods", "predictions")),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from brainlm.dag import Dag
 from brainlm.errors import InputError
+from brainlm.layout import ONLY_BATCH
 from brainlm.recordings import COLUMNS
 from brainlm.resources import share_dir
 
@@ -67,6 +69,70 @@ def test_a_table_made_by_hand_is_an_input_of_denoising_both_ways(tmp_path: Path)
     assert Dag({"denoise": {"method": "motion24"}}, study).review_of(RUN) == []
     straight = (share_dir() / "workflow/rules/straight.smk").read_text()
     assert "=study.review_of," in straight.split("    output:")[0]
+
+
+def _batch(study: Path, content: dict[str, Any]) -> Dag:
+    """The workflow run of a batch of one recording."""
+    return Dag({**content, ONLY_BATCH: {"number": "0000", "recordings": [ID]}}, study)
+
+
+def _with_another(study: Path, **columns: object) -> Path:
+    """The study with a second subject, whose row differs in these columns."""
+    path = study / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    other = {"recording_id": "sub-02_task-rest", "subject": "02", **columns}
+    rows = [*table.to_dict("records"), {**table.to_dict("records")[0], **other}]
+    pd.DataFrame(rows).to_parquet(path)
+    return study
+
+
+def test_a_batch_needs_nothing_of_the_cohort(tmp_path: Path) -> None:
+    """An external cohort may be in other batches, and so may all families."""
+    study = _with_another(study_of(tmp_path), dataset="elsewhere", label_family="x")
+    for split in ({"external": {"dataset": ["elsewhere"]}}, {"family": "family"}):
+        assert set(Dag({"split": split}, study).splits) == {"01", "02"}
+        assert _batch(study, {"split": split}).each("timeseries")
+
+
+def test_a_batch_is_stale_with_its_recordings_options_and_classifier(tmp_path: Path) -> None:
+    study = _with_another(study_of(tmp_path))
+    (study / "own.py").write_text("one")
+    ica = {"denoise": {"method": "aroma"}, "ica": {"classifier": ["own.py"]}}
+    first = SimpleNamespace(batch="0000")
+
+    def content(**changed: Any) -> str:
+        return Dag({"jobs": {"recordings_per_job": 2}, **ica, **changed}, study).batch_content(
+            first
+        )
+
+    seen = [content()]
+    assert content(pretrain={"epochs": 7}) == seen[0]
+    (study / "own.py").write_text("two")
+    seen += [content(), content(motion={"iterations": 1})]
+    path = study / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table.assign(bold_sha256=["another", None]).astype({"bold_sha256": "string"}).to_parquet(path)
+    seen.append(content())
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_series_that_was_lost_makes_its_batch_stale(tmp_path: Path) -> None:
+    dag = Dag({"jobs": {"recordings_per_job": 2}}, study_of(tmp_path))
+    batch = SimpleNamespace(batch="0000")
+    first = dag.batch_content(batch)  # nothing has been made yet, and so nothing lost
+    made = [*dag.parcellations, *dag.each("timeseries"), *dag.each("motion")]
+    for path in made:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert dag.batch_content(batch) == first
+    (tmp_path / dag.each("timeseries")[0]).unlink()
+    assert dag.batch_content(batch) != first
+
+
+def test_a_batch_has_the_memory_of_its_hungriest_stage(tmp_path: Path) -> None:
+    options = {"jobs": {"recordings_per_job": 2}, "denoise": {"method": "motion24"}}
+    long = Dag(options, study_of(tmp_path, "[10, 10, 10]", 4000))
+    assert long.batch_mb(SimpleNamespace(batch="0000")) >= long.brain_mb(RUN, 2)
 
 
 def test_an_atlas_that_changed_under_its_name_is_stale(

@@ -273,11 +273,16 @@ def test_tests_of_labels_are_one_family() -> None:
     ]
     shared = Row("clinical", "m0", "r2", 0.3, target="label0", p=0.001)  # of the same test
     other = Row("forecast", "ar", "mse", 1.0, p=0.0001)
-    table = results_table([*rows, shared, other])
+    beside = [
+        Row("clinical", f"m{n}", "error_more", 1.0, condition="beside brainlm", p=0.002)
+        for n in range(3)
+    ]
+    table = results_table([*rows, shared, other, *beside])
     expected = holm(np.array([np.nan if value is None else value for value in p]))
     assert table["p_holm_all"][:5].to_numpy() == pytest.approx(expected, nan_ok=True)
     assert table["p_holm_all"][5] == table["p_holm_all"][0] == pytest.approx(0.004)
     assert np.isnan(table["p_holm_all"][6])
+    assert table["p_holm_all"][7:].to_numpy() == pytest.approx(0.006)  # a family of their own
 
 
 def test_tests_beside_the_model_are_a_family_of_their_own() -> None:

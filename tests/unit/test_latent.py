@@ -240,6 +240,8 @@ def test_labels_are_numbers_or_classes() -> None:
     assert latent_labels(table, [above], [])[0].classes == ("other", "above 0")
     with pytest.raises(InputError, match="does not have"):
         latent_labels(table, [], ["moon"])
+    with pytest.raises(InputError, match="names subject, whose values are people's names"):
+        latent_labels(table.assign(subject="01"), [], ["subject"])
 
 
 def test_whole_subjects_are_drawn_test_ones_apart() -> None:

@@ -375,6 +375,8 @@ def test_the_command_tells_all_experiments(study, capsys) -> None:
     table = pd.read_parquet(path)
     assert list(table.groupby("experiment", sort=False)["perturbed"].sum()) == [2, 1]
     before = path.read_bytes()
+    found = section(Material(study, {"run": "brainlm", "space": "x", "res": "2", "atlas": "x"}, ()))
+    assert found is not None and "at least 0.5 after Holm's correction" in found.tables[0].note
     evaluate_perturbation(study.root, json.dumps(chosen))
     assert path.read_bytes() == before
     evaluate_perturbation(study.root)  # its atlas names no networks

@@ -154,7 +154,7 @@ def _table(cohort: Mapping[str, Any], scheme: str) -> Table:
             (
                 METHODS[name],
                 *(printed(estimate) for estimate in line),
-                f"{found[name]['metrics']['accuracy']['sd']:.3f}",
+                _spread(found[name], cohort["n_recordings"]),
                 signed(_more(found[name])),
                 p_text(found[name].get("p_holm")),
             )
@@ -169,6 +169,11 @@ def _table(cohort: Mapping[str, Any], scheme: str) -> Table:
             if (row := _best([line[place].value for line in estimates.values()])) is not None
         ),
     )
+
+
+def _spread(part: Mapping[str, Any], n_recordings: int) -> str:
+    """The recordings' standard deviation; one recording has none."""
+    return f"{part['metrics']['accuracy']['sd']:.3f}" if n_recordings > 1 else "n/a"
 
 
 def _more(part: Mapping[str, Any]) -> float | None:

@@ -87,7 +87,7 @@ def _experiments(content: Mapping[str, Any]) -> Table:
                 _with_interval(beside),
                 "n/a" if sham.get("p_holm") is None else f"{sham['p_holm']:.3f}",
                 _above_shams(one),
-                f"{one['n_significant']} of {one['n_tested']}",
+                _share(one["n_significant"], one["n_tested"]),
             )
         )
     reasons = dict.fromkeys(
@@ -111,9 +111,10 @@ def _experiments(content: Mapping[str, Any]) -> Table:
             [
                 *reasons,
                 "Size: 95% intervals over subjects; shams: mean and 95% of them; p: share of shams "
-                "as large; parcels that answer more than to any sham: beside it how many would if "
-                "the experiment were one more sham; parcels with a mean effect: false discovery "
-                "rate below 0.05 among those left alone",
+                f"as large{_least_p(shams, len(rows))}; parcels that answer more than to any sham: "
+                "beside it how many would if the experiment were one more sham; parcels with a mean "
+                "effect: false discovery rate below 0.05 among those left alone, n/a where too few "
+                "subjects test none",
             ]
         )
         + ".",
@@ -126,6 +127,20 @@ def _above_shams(experiment: Mapping[str, Any]) -> str:
         return "n/a"
     chance = experiment["n_above_shams_by_chance"]
     return f"{experiment['n_above_shams']} (chance {chance:.1f}) of {experiment['n_beside_shams']}"
+
+
+def _share(found: int, tested: int) -> str:
+    return f"{found} of {tested}" if tested else "n/a"
+
+
+def _least_p(shams: int, experiments: int) -> str:
+    """What shams cannot tell, however large the effect: their number is in their p."""
+    least = min(experiments / (shams + 1), 1.0)
+    if not shams or least <= 0.05:
+        return ""
+    return (
+        f" (of so few shams and so many experiments at least {least:.2g} after Holm's correction)"
+    )
 
 
 def _charts(content: Mapping[str, Any]) -> Iterator[Picture]:

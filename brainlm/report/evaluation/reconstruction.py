@@ -242,9 +242,10 @@ def _traces(table: pd.DataFrame | None, parcels: pd.DataFrame) -> list[Picture]:
     return [
         Picture(
             "reconstruction-traces",
-            "Whole recordings of three test subjects, one parcel of each: reconstructed well "
-            "(better than nine in ten recordings, and in the recording than nine in ten parcels), "
-            "middling and badly. Every time point was hidden when it was guessed.",
+            "A parcel of a test recording that was reconstructed well (better than nine in ten "
+            "recordings, and in the recording than nine in ten parcels), of a middling and of a "
+            "bad one; with few recordings they may be the same. Every time point was hidden when "
+            "it was guessed.",
             _trace_figure(table, parcels),
         )
     ]

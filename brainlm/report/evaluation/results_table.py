@@ -1,4 +1,4 @@
-"""`results.tsv`: every number of the page, one in a line."""
+"""`results.tsv`: the scores of the page, one in a line."""
 
 from __future__ import annotations
 

@@ -61,6 +61,11 @@ def _made(
 
 def _how(task: str, tasks: tuple[str, ...], *, forecasts: bool) -> str:
     """What to do for a task's results; code is between backticks."""
+    if task == "scaling" and task not in tasks:
+        return (
+            "Not asked for: name `scaling.sizes` and add `scaling` to `evaluate.tasks`, then "
+            "`snakemake evaluate` trains a model for each"
+        )
     if task not in tasks:
         return f"Not asked for: add `{task}` to `evaluate.tasks`, then `snakemake evaluate`"
     if task == "forecast" and not forecasts:
