@@ -27,6 +27,8 @@ _FEWEST = {"paired": 6, "groups": 4}
 #: Parcels that more subjects lack are not tested; in the others a missing value speaks for no
 #: difference. What is held but more subjects lack is not held; else those without it are left out.
 _MISSING = 0.1
+#: Values of a column that are named where one is not among them.
+_LISTED = 8
 #: What names of recordings tell.
 _ENTITIES = {"task": "task", "session": "ses", "run": "run", "acquisition": "acq"}
 
@@ -158,7 +160,7 @@ def compare(
             reason += (
                 f" (and {len(both)} in both: compared with themselves from {_FEWEST['paired']} on)"
             )
-        return {**about, "reason": reason}, None
+        return {**about, "reason": reason + _not_there(contrast, table)}, None
     values, of, nuisances, names = _model(high, low, list(columns), adjust, paired=paired)
     about["adjusted_for"] = names
     try:
@@ -227,6 +229,17 @@ def _values_of(contrast: Contrast, table: pd.DataFrame) -> pd.Series:
             f"{', '.join(_ENTITIES)}, label one of participants.tsv",
         )
     return values
+
+
+def _not_there(contrast: Contrast, table: pd.DataFrame) -> str:
+    """Which of a contrast's values no recording has: perhaps they are written in another way."""
+    there = set(_words(_values_of(contrast, table)).dropna().astype(str))
+    lacking = [value for value in (*contrast.high, *contrast.low) if value not in there]
+    if not lacking:
+        return ""
+    known = ", ".join(sorted(there)) if 0 < len(there) <= _LISTED else f"{len(there)} others"
+    what = contrast.column or contrast.label
+    return f"; {what} is {' or '.join(lacking)} in no recording (but {known})"
 
 
 def _words(values: pd.Series) -> pd.Series:

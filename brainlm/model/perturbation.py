@@ -60,7 +60,10 @@ class Change:
         """
         time = past.shape[2]
         if self.last is not None and self.last > time:
-            raise InputError(f"last is {self.last}, but the past has {time} time points")
+            raise InputError(
+                f"last is {self.last}, but the past has {time} time points",
+                fix=f"set last (of perturbation.experiments) to at most {time}, or leave it out",
+            )
         rows = torch.from_numpy(self.rows).to(past.device)
         begin = 0 if self.last is None else time - self.last
         own = past[:, rows]

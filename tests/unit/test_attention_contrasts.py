@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,6 +180,22 @@ def test_one_recording_without_motion_does_not_leave_motion_unheld(paired: bool)
         3: (["mean_fd"], 37, 3),
         10: ([], 40, 0),
     }
+
+
+def test_values_that_nobody_has_are_named() -> None:
+    table = _table(12)
+    maps = _maps(table, 0.0 * table["mean_fd"])
+    how = {"adjust": [], "draws": 200, "seed": 0}
+    for told, words in (
+        ({"column": "task", "high": ["face"], "low": ["rest"]}, "task is face in no recording"),
+        ({"label": "group", "high": ["pat"]}, r"group is pat in no .*but control, patient"),
+    ):
+        about, tested = compare(_contrast(**told), table, maps, ["a"], **how)
+        assert tested is None
+        assert re.search(words, about["reason"])
+    rare = _contrast(column="task", high=["faces"], low=["rest"])
+    about, _ = compare(rare, table[:4], maps[:4], ["a"], **how)
+    assert "in no recording" not in about["reason"]
 
 
 def test_few_people_in_both_conditions_are_told_so() -> None:
