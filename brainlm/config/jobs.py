@@ -12,7 +12,8 @@ from .base import Section
 class Jobs(Section):
     """How the work is cut into jobs: it changes no result."""
 
-    recordings_per_job: Annotated[int, Field(ge=1)] = Field(
+    # Their names stand in one command line, which may hold 128 KiB.
+    recordings_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
         1,
         description="recordings that one job takes all the way to parcels, all of a subject "
         "together; 1: each stage of each recording is a job. The Slurm profile sets both of these, "

@@ -21,6 +21,7 @@ from brainlm.errors import DataError
 from brainlm.evaluate.forecast_scores import compare_forecasts
 from brainlm.evaluate.paired import holm
 from brainlm.files import read_json, write_json
+from brainlm.layout import Study
 from brainlm.report.evaluation.forecasts import ORDER
 from brainlm.report.evaluation.parts import Material, Picture, Row, Section, Table, stem_of
 from brainlm.report.evaluation.printed import numeric_columns, to_html, to_latex, to_markdown
@@ -260,6 +261,18 @@ def test_published_values_are_marked_and_never_rows_of_ours(folder) -> None:
         assert others.published == frozenset(range(len(others.rows)))
         assert {len(row) for row in others.rows} == {len(others.columns)}
     assert published("scaling", []) is None
+
+
+@pytest.mark.parametrize("kind", ["latent", "latent_coordinates"])
+def test_a_broken_file_is_named_with_what_makes_it_anew(tmp_path, kind) -> None:
+    material = Material(Study(tmp_path), {"run": "brainlm"}, ())
+    path = material.study.path(kind, run="brainlm")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"n_subjects": ')
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        material.json(kind) if path.suffix == ".json" else material.table(kind)
+    assert Path(str(caught.value.file)) == path
+    assert f"snakemake --force {material.study.relative(path)}" in str(caught.value)
 
 
 # --- results.tsv ----------------------------------------------------------------------------

@@ -136,6 +136,8 @@ def test_the_page_shows_both(study: Study) -> None:
         "VAE",
         "GCN",
     ]
+    assert "VAE and GCN were trained" in one.text
+    assert networks._autoencoders([]) == "" and "graph" not in networks._autoencoders(["vae"])
     assert first.name == "table-3-networks" and one.tables[1].name == "table-3-networks-apart"
     assert {row.metric for row in one.rows} == {"accuracy", "balanced_accuracy"}
     assert len(one.rows) == 2 * 2 * 8

@@ -76,6 +76,12 @@ def test_the_latent_space_is_told(material: Material) -> None:
         )
     assert rows["subject", "vectors", "same_subject"].value == content["subject"]["value"]
     assert "have it" in rows["site", "vectors", ""].note
+    corrected = {
+        f"p {latent._p(one['spaces']['vectors']['metrics'][metric]['p_holm'])} (Holm)"
+        for name, metric in (("score", "pearson"), ("group", "balanced_accuracy"))
+        for one in [content["labels"][name]]
+    }
+    assert found.headline.split(", ")[-1] in corrected
     [table] = found.tables
     assert [row[0] for row in table.rows] == ["Group", "Score", "Same subject"]
     assert table.columns == ("Label", "Score", "Subjects", "Among the vectors", "PCA", "Chance")

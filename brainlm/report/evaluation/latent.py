@@ -114,7 +114,10 @@ def _neighbours(content: Mapping[str, Any]) -> Table:
             "Chance",
         ),
         rows=tuple(rows),
-        note="; ".join([*reasons, "95% intervals over subjects; p after Holm's correction"]) + ".",
+        note="; ".join(
+            [*reasons, "95% intervals over subjects; p of labels after Holm's correction"]
+        )
+        + ".",
     )
 
 
@@ -207,20 +210,23 @@ def _pictures(
 
 
 def _headline(content: Mapping[str, Any]) -> str:
-    """The label that neighbours tell best, by p and then by its score above chance."""
+    """The label that neighbours tell best, by p and then by its score above chance.
+
+    Its p is the corrected one: the least of many is told.
+    """
     told = []
     for name, label in content["labels"].items():
         if "spaces" not in label:
             continue
         found = label["spaces"]["vectors"]
         score = found["metrics"][found["headline"]]
-        if score["value"] is not None and score["p"] is not None:
+        if score.get("p_holm") is not None:
             above = score["value"] - (score["chance"] or 0)
             told.append((score["p"], -above, name, found["headline"], score))
     if not told:
         return "neighbours could not be asked for any label"
     _, _, name, metric, score = min(told, key=lambda one: one[:3])
-    told_by = f"{_SCORES[metric]} {_estimate(score)}, p {_p(score['p'])}"
+    told_by = f"{_SCORES[metric]} {_estimate(score)}, p {_p(score['p_holm'])} (Holm)"
     return f"{pretty(name)} by its neighbours: {told_by}"
 
 

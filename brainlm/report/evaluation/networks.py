@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,9 +108,8 @@ def _text(content: Mapping[str, Any]) -> str:
         "parcels, each left out once. Whole rows stand for a parcel: its attention to (and "
         "correlation with) parcels that are asked for, too, which have no label there.\n\n"
         f"Attention: {chosen['chosen']}, the best of {len(chosen['tried'])} in "
-        f"{chosen['n_val_recordings']} validation recordings. VAE and GCN were trained on train "
-        "recordings to tell whole windows from parts of them; the GCN's graph is the mean "
-        "connectivity of those, so that it brings the group's networks with it."
+        f"{chosen['n_val_recordings']} validation recordings."
+        + _autoencoders(content["autoencoders"])
         + _shared(chosen["parcels_of_a_token"])
         + stricter
     )
@@ -126,6 +125,21 @@ def _shared(parcels: int) -> str:
         "parcels within one, and its accuracy here does not compare with that of a model whose "
         "tokens are parcels."
     )
+
+
+def _autoencoders(trained: Collection[str]) -> str:
+    """How they came about; empty where none was asked for."""
+    if not trained:
+        return ""
+    graph = (
+        "; the GCN's graph is the mean connectivity of those, so that it brings the group's "
+        "networks with it"
+        if "gcn" in trained
+        else ""
+    )
+    names = " and ".join(METHODS[name] for name in METHODS if name in trained)
+    which = f"{names} {'were' if len(trained) > 1 else 'was'}"
+    return f" {which} trained on train recordings to tell whole windows from parts of them{graph}."
 
 
 def _table(cohort: Mapping[str, Any], scheme: str) -> Table:

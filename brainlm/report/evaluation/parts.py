@@ -7,14 +7,16 @@ that a number stands in one place only.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ...errors import DataError
 from ...files import read_json
 from ...layout import Study
 from ...shards.reader import PARCELS_NAME
@@ -37,12 +39,30 @@ class Material:
     def json(self, kind: str, **fields: str) -> dict[str, Any] | None:
         """A JSON file's content; None when it is not there."""
         path = self._find(kind, fields)
-        return None if path is None else read_json(path)
+        if path is None:
+            return None
+        with self._whole(path):
+            return read_json(path)
 
     def table(self, kind: str, **fields: str) -> pd.DataFrame | None:
         """A Parquet file's content; None when it is not there."""
         path = self._find(kind, fields)
-        return None if path is None else pd.read_parquet(path)
+        if path is None:
+            return None
+        with self._whole(path):
+            return pd.read_parquet(path)
+
+    @contextlib.contextmanager
+    def _whole(self, path: Path) -> Iterator[None]:
+        """Tell of a file that is broken: JSON and Parquet both raise a ValueError."""
+        try:
+            yield
+        except ValueError as error:
+            raise DataError(
+                f"This file of the evaluation cannot be read: {error}",
+                file=path,
+                fix=f"make it anew: `snakemake --force {self.study.relative(path)}`",
+            ) from error
 
     def _find(self, kind: str, fields: Mapping[str, str]) -> Path | None:
         path = self.study.path(kind, **{**self.fields, **fields})

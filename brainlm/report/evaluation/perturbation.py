@@ -112,9 +112,9 @@ def _experiments(content: Mapping[str, Any]) -> Table:
                 *reasons,
                 "Size: 95% intervals over subjects; shams: mean and 95% of them; p: share of shams "
                 f"as large{_least_p(shams, len(rows))}; parcels that answer more than to any sham: "
-                "beside it how many would if the experiment were one more sham; parcels with a mean "
-                "effect: false discovery rate below 0.05 among those left alone, n/a where too few "
-                "subjects test none",
+                "beside it how many would if the experiment were one more sham; parcels with a "
+                "mean effect: false discovery rate below 0.05 among those left alone, n/a where "
+                "too few subjects test none",
             ]
         )
         + ".",
