@@ -59,6 +59,8 @@ def evaluate_latent(
         result.coordinates.to_parquet(path, index=False)
     split = {"pool": options["pool"], "split_sha256": split_sha256(reader.table)}
     write_metrics(run, "latent", {**result.metrics, **split, **machine})
-    if reason := result.metrics["umap"].get("reason"):
+    if reason := result.metrics.get("reason"):
+        say(f"no map: {reason}; train the model for longer, or try another latent.pool")
+    elif reason := result.metrics["umap"].get("reason"):
         say(f"no UMAP: {reason}")
     say(f"{len(result.coordinates)} recordings: {run.study.relative(run.path('latent'))}")

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from ..shards.reader import ShardReader
 from ..shards.splits import uniform_of
 from .latent_labels import LatentLabel
@@ -65,14 +64,14 @@ def evaluate_latent(
     splits = table["split"].to_numpy(dtype=np.str_)
     chosen = set(draw(table, most, judged.seed))
     rows = np.array([place for place, name in enumerate(names) if name in chosen])
+    drawn = [names[row] for row in rows]
     try:
         plane, explained = principal_components(vectors[splits == "train"], vectors[rows])
     except NoMapError as error:
-        raise DataError(
-            f"The latent space has no map: {error}",
-            file=reader.index_path,
-            fix="train the model for longer, or on more recordings",
-        ) from None
+        return Latent(
+            {"task": "latent", "reason": str(error), "seed": judged.seed},
+            pd.DataFrame({"recording_id": drawn, "split": splits[rows]}),
+        )
     spaces: dict[str, NDArray[np.floating]] = {"vectors": vectors[rows], "pca": _flat(plane)}
     umap: dict[str, Any] = {"neighbours": judged.neighbours}
     try:
@@ -106,7 +105,7 @@ def evaluate_latent(
         "permutations": judged.permutations,
         "seed": judged.seed,
     }
-    return Latent(metrics, _coordinates([names[row] for row in rows], splits[rows], plane, spaces))
+    return Latent(metrics, _coordinates(drawn, splits[rows], plane, spaces))
 
 
 def _flat(plane: NDArray[np.float64]) -> NDArray[np.float64]:

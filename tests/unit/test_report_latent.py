@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from brainlm.cli import _embeddings
 from brainlm.cli.embed import embed
 from brainlm.cli.evaluate_latent import evaluate_latent
 from brainlm.cli.evaluate_perturbation import evaluate_perturbation
@@ -53,6 +55,20 @@ def material(tmp_path_factory) -> Material:
         evaluate_latent(study.root)
         evaluate_perturbation(study.root)
     return Material(study, {**FIELDS, "run": "brainlm"}, ("score", "group"))
+
+
+def test_vectors_that_do_not_differ_stop_nothing(material: Material, tmp_path, monkeypatch) -> None:
+    """CLS of a model that has hardly learned is the same in all recordings."""
+    study = type(material.study)(shutil.copytree(material.study.root, tmp_path / "study"))
+    monkeypatch.setattr(
+        _embeddings, "present_vectors", lambda run, pool: (names, np.ones((34, 8), np.float32))
+    )
+    names = sorted(pd.read_parquet(study.path("shards_index"))["recording_id"])
+    evaluate_latent(study.root)
+    found = latent.section(Material(study, material.fields, material.targets))
+    assert found is not None
+    assert "the train recordings' vectors do not differ" in found.text
+    assert not found.rows and not found.tables and not found.pictures
 
 
 def test_a_label_without_p_is_no_headline() -> None:

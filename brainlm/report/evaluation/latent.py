@@ -32,6 +32,13 @@ def section(material: Material) -> Section | None:
     index = material.table("shards_index")
     if content is None or coordinates is None or index is None:
         return None
+    if reason := content.get("reason"):
+        return Section(
+            name="latent",
+            title="Latent space",
+            text=f"There is no map of the recordings' vectors ({_pool(content)}): {reason}.",
+            headline="no map",
+        )
     table = index.set_index("recording_id", drop=False).loc[coordinates["recording_id"]]
     params = content["Parameters"]
     labels = latent_labels(
@@ -49,7 +56,6 @@ def section(material: Material) -> Section | None:
 
 
 def _text(content: Mapping[str, Any]) -> str:
-    pool = "CLS" if content["pool"] == "cls" else "the mean over CLS and all tokens"
     n, trust = content["n_recordings"], content["trustworthiness"]
     shares = content["pca"]["explained"]
     known = [
@@ -59,8 +65,8 @@ def _text(content: Mapping[str, Any]) -> str:
     ]
     umap = content["umap"].get("reason")
     return (
-        f"Each recording's vector ({pool}; its windows averaged) of the pretrained model, on the "
-        "first principal components of the train recordings (they hold "
+        f"Each recording's vector ({_pool(content)}; its windows averaged) of the pretrained "
+        "model, on the first principal components of the train recordings (they hold "
         f"{sum(shares[:2]):.0%} of the variance)"
         + (
             f"; no UMAP: {umap}."
@@ -73,6 +79,10 @@ def _text(content: Mapping[str, Any]) -> str:
         "label, beside the same with labels dealt out anew among the subjects (chance, and p, "
         "one-sided, corrected by Holm over labels and spaces)."
     )
+
+
+def _pool(content: Mapping[str, Any]) -> str:
+    return "CLS" if content["pool"] == "cls" else "the mean over CLS and all tokens"
 
 
 def _neighbours(content: Mapping[str, Any]) -> Table:
