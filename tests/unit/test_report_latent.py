@@ -18,6 +18,7 @@ from brainlm.cli.pretrain import pretrain
 from brainlm.files import read_json
 from brainlm.report.evaluation import latent, latent_maps, perturbation
 from brainlm.report.evaluation.parts import Material
+from brainlm.report.evaluation.wording import p_text
 
 from . import synthetic_cohort
 from .synthetic_cohort import FIELDS, make_shards, parcel_table, write_study
@@ -93,7 +94,7 @@ def test_the_latent_space_is_told(material: Material) -> None:
     assert rows["subject", "vectors", "same_subject"].value == content["subject"]["value"]
     assert "have it" in rows["site", "vectors", ""].note
     corrected = {
-        f"p {latent._p(one['spaces']['vectors']['metrics'][metric]['p_holm'])} (Holm)"
+        f"p {p_text(one['spaces']['vectors']['metrics'][metric]['p_holm'])} (Holm)"
         for name, metric in (("score", "pearson"), ("group", "balanced_accuracy"))
         for one in [content["labels"][name]]
     }

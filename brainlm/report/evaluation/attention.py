@@ -229,17 +229,14 @@ def _line(name: str, found: Mapping[str, Any], row: int) -> tuple[str, ...]:
 def _rows(content: Mapping[str, Any]) -> Iterator[Row]:
     for cohort in content["cohorts"]:
         for name, score in cohort["networks"].items():
-            yield Row(
+            yield Row.of(
+                score,
                 task="attention",
                 method="brainlm",
                 metric="attention",
-                value=score["value"],
-                low=score["ci_low"],
-                high=score["ci_high"],
                 target=name,
                 cohort=cohort["cohort"],
                 n_subjects=cohort["n_subjects"],
-                note=score.get("reason") or "",
             )
     for contrast in content["contrasts"]:
         if "parcels" not in contrast:

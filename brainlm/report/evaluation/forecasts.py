@@ -140,19 +140,16 @@ def _of_scores(
     """One row for each score; tests are of the squared error."""
     for metric in _METRICS:
         score, tested = found[metric], metric == "mse"
-        yield Row(
+        yield Row.of(
+            score,
             task="forecast",
             method=method,
             metric=metric,
-            value=score["value"],
-            low=score["ci_low"],
-            high=score["ci_high"],
             cohort=cohort["cohort"],
             condition=condition,
             n_subjects=cohort["n_subjects"],
             p=p if tested else None,
             p_corrected=p_holm if tested else None,
-            note=score.get("reason") or "",
         )
 
 

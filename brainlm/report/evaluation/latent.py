@@ -13,6 +13,7 @@ from ...train.settings import read_finetune
 from ..metrics import Estimate, pretty
 from .latent_maps import class_map, number_map, subject_map
 from .parts import Material, Picture, Row, Section, Table, stem_of
+from .wording import estimate_of, p_text, printed
 
 #: Where neighbours are looked for, and how it is called.
 SPACES = {"vectors": "vectors", "pca": "PCA", "umap": "UMAP"}
@@ -108,7 +109,7 @@ def _neighbours(content: Mapping[str, Any]) -> Table:
     if "reason" in subject:
         reasons.append(f"Same subject: {subject['reason']}")
     else:
-        cell = f"{_estimate(subject)} (p {_p(subject['p'])})"
+        cell = f"{printed(estimate_of(subject))} (p {p_text(subject['p'])})"
         rest = ("" for _ in spaces[1:])
         chance = _printed(subject["chance"])
         count = str(subject["n_subjects"])
@@ -134,7 +135,7 @@ def _neighbours(content: Mapping[str, Any]) -> Table:
 def _cell(found: Mapping[str, Any]) -> str:
     score = found["metrics"][found["headline"]]
     p = score.get("p_holm")
-    return _estimate(score) + ("" if p is None else f"; p {_p(p)}")
+    return printed(estimate_of(score)) + ("" if p is None else f"; p {p_text(p)}")
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[Row]:
@@ -150,19 +151,16 @@ def _rows(content: Mapping[str, Any]) -> Iterator[Row]:
             yield Row("latent", "vectors", "", None, target=target, note=label["reason"])
         for space, found in label.get("spaces", {}).items():
             for metric, score in found["metrics"].items():
-                yield Row(
-                    "latent",
-                    space,
-                    metric,
-                    score["value"],
-                    score["ci_low"],
-                    score["ci_high"],
+                yield Row.of(
+                    score,
+                    task="latent",
+                    method=space,
+                    metric=metric,
                     target=target,
                     condition=f"{found['neighbours']} neighbours",
                     n_subjects=label["n_subjects"],
                     p=score["p"],
                     p_corrected=score.get("p_holm"),
-                    note=score.get("reason") or "",
                 )
     subject = content["subject"]
     yield Row(
@@ -236,18 +234,9 @@ def _headline(content: Mapping[str, Any]) -> str:
     if not told:
         return "neighbours could not be asked for any label"
     _, _, name, metric, score = min(told, key=lambda one: one[:3])
-    told_by = f"{_SCORES[metric]} {_estimate(score)}, p {_p(score['p_holm'])} (Holm)"
+    told_by = f"{_SCORES[metric]} {printed(estimate_of(score))}, p {p_text(score['p_holm'])} (Holm)"
     return f"{pretty(name)} by its neighbours: {told_by}"
-
-
-def _estimate(score: Mapping[str, Any]) -> str:
-    found = Estimate(score["value"], score["ci_low"], score["ci_high"])
-    return found.text + (f" ({found.interval})" if found.interval else "")
 
 
 def _printed(value: float | None) -> str:
     return Estimate(value).text
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

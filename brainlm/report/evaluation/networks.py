@@ -208,19 +208,16 @@ def _rows(cohorts: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
                 part = found[name]
                 for metric in _METRICS:
                     score, tested = part["metrics"][metric], metric == "accuracy"
-                    yield Row(
+                    yield Row.of(
+                        score,
                         task="networks",
                         method=name,
                         metric=metric,
-                        value=score["value"],
-                        low=score["ci_low"],
-                        high=score["ci_high"],
                         cohort=cohort["cohort"],
                         condition=_SCHEMES[scheme],
                         n_subjects=cohort["n_subjects"],
                         p=part.get("p") if tested else None,
                         p_corrected=part.get("p_holm") if tested else None,
-                        note=score.get("reason") or "",
                     )
 
 

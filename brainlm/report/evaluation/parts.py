@@ -99,6 +99,17 @@ class Row:
     p_corrected: float | None = None
     note: str = ""  # why there is no value or no interval
 
+    @classmethod
+    def of(cls, score: Mapping[str, Any], **about: Any) -> Row:
+        """The row of a score as metrics.json holds it: value, interval, or the reason."""
+        return cls(
+            **about,
+            value=score["value"],
+            low=score["ci_low"],
+            high=score["ci_high"],
+            note=score.get("reason") or "",
+        )
+
 
 def stem_of(name: str) -> str:
     """What a part's files are called: names of datasets and labels may hold anything."""

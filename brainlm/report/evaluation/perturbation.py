@@ -11,6 +11,7 @@ import pandas as pd
 from ..metrics import Estimate
 from .parts import Material, Picture, Row, Section, Table, stem_of
 from .perturbation_charts import network_matrix, steps_figure
+from .wording import estimate_of, printed
 
 _MOST_MAPS = 8
 _FORECASTERS = {
@@ -83,8 +84,8 @@ def _experiments(content: Mapping[str, Any]) -> Table:
             (
                 one["name"],
                 str(one["n_parcels"]),
-                _estimate(one["size"]),
-                _with_interval(beside),
+                printed(estimate_of(one["size"])),
+                printed(beside),
                 "n/a" if sham.get("p_holm") is None else f"{sham['p_holm']:.3f}",
                 _above_shams(one),
                 _share(one["n_significant"], one["n_tested"]),
@@ -166,18 +167,15 @@ def _rows(content: Mapping[str, Any], effects: pd.DataFrame) -> Iterator[Row]:
     yield Row("perturbation", method, "null effect", content["null_effect"], n_subjects=n_subjects)
     for one in content["experiments"]:
         size, sham = one["size"], one["sham"]
-        yield Row(
-            "perturbation",
-            method,
-            "size",
-            size["value"],
-            size["ci_low"],
-            size["ci_high"],
+        yield Row.of(
+            size,
+            task="perturbation",
+            method=method,
+            metric="size",
             condition=one["name"],
             n_subjects=n_subjects,
             p=sham["p"],
             p_corrected=sham.get("p_holm"),
-            note=size.get("reason") or "",
         )
         yield Row(
             "perturbation",
@@ -232,12 +230,6 @@ def _above(experiment: Mapping[str, Any]) -> float:
 def _headline(strongest: Mapping[str, Any]) -> str:
     sham = strongest["sham"]["mean"]
     beside = "" if sham is None else f"; shams {Estimate(sham).text}"
-    return f"{strongest['name']}: size of the effect {_estimate(strongest['size'])}{beside}"
-
-
-def _estimate(score: Mapping[str, Any]) -> str:
-    return _with_interval(Estimate(score["value"], score["ci_low"], score["ci_high"]))
-
-
-def _with_interval(found: Estimate) -> str:
-    return found.text + (f" ({found.interval})" if found.interval else "")
+    return (
+        f"{strongest['name']}: size of the effect {printed(estimate_of(strongest['size']))}{beside}"
+    )

@@ -174,17 +174,14 @@ def _rows(blocks: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Iterator
             for method, scores in cohort["methods"].items():
                 for metric in _METRICS:
                     score = scores[metric]
-                    yield Row(
+                    yield Row.of(
+                        score,
                         task="reconstruction",
                         method=method,
                         metric=metric,
-                        value=score["value"],
-                        low=score["ci_low"],
-                        high=score["ci_high"],
                         cohort=cohort["cohort"],
                         condition=condition,
                         n_subjects=cohort["n_subjects"],
-                        note=score.get("reason") or "",
                     )
 
 

@@ -187,15 +187,12 @@ def _row(
     score: Mapping[str, Any],
     condition: str = "",
 ) -> Row:
-    return Row(
+    return Row.of(
+        score,
         **about,
         method=method,
         metric=metric,
-        value=score["value"],
-        low=score["ci_low"],
-        high=score["ci_high"],
         condition=condition,
-        note=score.get("reason") or "",
     )
 
 
