@@ -13,7 +13,9 @@ from pathlib import Path
 from brainlm.resources import share_dir
 
 #: What may differ between two runs: logs, timings, and Snakemake's own bookkeeping.
-_VOLATILE = re.compile(r"^(study/)?(logs|benchmarks|\.snakemake|models/[^/]+/checkpoints)(/|$)")
+_VOLATILE = re.compile(
+    r"^(study/)?(logs|benchmarks|\.snakemake|models/[^/]+/checkpoints|evaluation/.+/checkpoints)(/|$)"
+)
 
 
 def brainlm(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
