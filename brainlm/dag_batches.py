@@ -22,6 +22,8 @@ QC_BATCH = 50
 #: machine, 1,200 volumes and ICA.
 _RECORDING_MIN = 45
 _LEAST_MB = 3000  # registration of a T1w
+#: What a batch's own workflow run may do: all that comes before the cohort, and the figures.
+_STAGES_OF_RECORDINGS = (*list(STAGES)[: list(STAGES).index("cohort")], "qc-figure")
 #: Keys of the config that rules look at, besides the sections of their stages.
 _OF_ALL = {"name", "bids_dir", "engine", "seed", "eligibility", "keep_intermediates"}
 
@@ -114,9 +116,7 @@ class Batches(Memory):
     @property
     def batch_config(self) -> str:
         """The config of a batch's own workflow run, as JSON: what its stages may read."""
-        order = list(STAGES)
-        stages = [STAGES[name] for name in (*order[: order.index("cohort")], "qc-figure")]
-        read = {section for stage in stages for section in stage.sections} | _OF_ALL
+        read = {part for name in _STAGES_OF_RECORDINGS for part in STAGES[name].sections} | _OF_ALL
         content = self.config.model_dump(mode="json", include=read)
         content["jobs"] = {"recordings_per_job": self.config.jobs.recordings_per_job}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -140,9 +140,7 @@ class Batches(Memory):
 
     @cached_property
     def _stages_of_recordings(self) -> list[list[str]]:
-        order = list(STAGES)
-        stages = [*order[: order.index("cohort")], "qc-figure"]
-        return [[stage, self.options(stage), self.code(stage)] for stage in stages]
+        return [[name, self.options(name), self.code(name)] for name in _STAGES_OF_RECORDINGS]
 
     def batch_mb(self, wildcards: Any) -> int:
         """Memory for as many of a batch's recordings as are worked on at a time, MB."""

@@ -10,17 +10,18 @@ from .config import Config, scaling_points
 from .errors import InputError
 from .stages import params_to_json, stage_params
 
-#: Task of evaluate.tasks -> the kinds of files that it ends with; in the paper's order.
-DONE: dict[str, tuple[str, ...]] = {
-    "reconstruction": ("reconstruction",),
-    "scaling": ("scaling",),
-    "clinical": ("clinical",),
-    "latent": ("latent",),
-    "forecast": ("forecast",),
-    "networks": ("networks",),
-    "attention": ("attention",),
-    "perturbation": ("perturbation",),
-}
+#: The tasks in the paper's order. Each ends with the kind of file that bears its name, one for
+#: each label where it hangs on them.
+TASKS = (
+    "reconstruction",
+    "scaling",
+    "clinical",
+    "latent",
+    "forecast",
+    "networks",
+    "attention",
+    "perturbation",
+)
 
 
 class Evaluation(ABC):
@@ -44,10 +45,9 @@ class Evaluation(ABC):
         """The files with which the tasks end, one for each label where they hang on labels."""
         return [
             path
-            for task, kinds in DONE.items()
+            for task in TASKS
             if self.wants(task)
-            for kind in kinds
-            for path in self._of_targets(self.pattern(kind))
+            for path in self._of_targets(self.pattern(task))
         ]
 
     def _of_targets(self, pattern: str) -> list[str]:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .evaluation.wording import p_text, signed
 from .metrics import metric_name, metric_table
 from .results import metric_rows
 from .style import AMBER, BLUE, GREEN, GREY, INK, PURPLE, RC, SKY, VERMILION, light_grid, to_svg_uri
@@ -55,7 +56,11 @@ def _cohort(part: Mapping[str, Any], reference: str) -> dict[str, Any]:
         "subjects": part["n_subjects"],
         "table": metric_rows(table),
         "tests": [
-            {"name": _name(name), "p": _p(found["p_holm"]), "more": _more(found)}
+            {
+                "name": _name(name),
+                "p": p_text(found["p_holm"]),
+                "more": signed(found["mse_more_than_reference"], 4),
+            }
             for name, found in methods.items()
             if found.get("p_holm") is not None
         ],
@@ -121,12 +126,3 @@ def _mark(axes: Axes, methods: Mapping[str, Any], order: list[str]) -> None:
 
 def _name(method: str) -> str:
     return METHODS[method][0]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _more(found: Mapping[str, Any]) -> str:
-    """By how much a method's squared error is more than the reference's, in words."""
-    return f"{found['mse_more_than_reference']:+.4f}".replace("-", "−")

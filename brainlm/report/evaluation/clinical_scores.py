@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..metrics import NAMES, Estimate, baseline_name, smaller_is_better
+from . import wording
 from .parts import Row
 
 Content = Mapping[str, Any]
@@ -91,9 +92,7 @@ def of_block(block: Content, metric: str) -> Estimate:
     score = block.get(metric)
     if score is None:
         return Estimate(reason=str(block.get("reason") or ""))
-    return Estimate(
-        score["value"], score["ci_low"], score["ci_high"], str(score.get("reason") or "")
-    )
+    return wording.estimate_of(score)
 
 
 def over_repeats(content: Content, metric: str) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..style import AMBER, BLUE, GREEN, GREY, INK, PURPLE, RC, SKY, VERMILION, light_grid
+from .wording import to_draw
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +28,7 @@ def network_matrix(experiments: Sequence[Mapping[str, Any]]) -> Figure:
     """Experiments (rows) by networks (columns): size, and size less that of shams."""
     networks = list(experiments[0]["by_network"])
     size, sham = (
-        np.array([[_number(e["by_network"][n][key]) for n in networks] for e in experiments])
+        np.array([[to_draw(e["by_network"][n][key]) for n in networks] for e in experiments])
         for key in ("size", "sham")
     )
     own = np.array([[e["by_network"][n]["perturbed"] for n in networks] for e in experiments])
@@ -91,7 +92,7 @@ def steps_figure(experiments: Sequence[Mapping[str, Any]]) -> Figure:
         seen[group] = seen.get(group, 0) + 1
         color = _COLORS[order.index(group) % len(_COLORS)]
         for axes, key in zip(panels, ("size_by_step", "size_perturbed_by_step"), strict=True):
-            sizes = [_number(value) for value in experiment[key]]
+            sizes = [to_draw(value) for value in experiment[key]]
             steps = range(1, len(sizes) + 1)
             axes.plot(
                 steps, sizes, color=color, linestyle=line, linewidth=1.3, label=experiment["name"]
@@ -106,7 +107,3 @@ def steps_figure(experiments: Sequence[Mapping[str, Any]]) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=7)
     return figure
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else float(value)

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from ..metrics import Estimate, metric_name, smaller_is_better
 from ..style import BLUE, GREY, INK, MUTED, RC, VERMILION, light_grid
 from .parts import Material, Picture, Row, Section, Table
-from .wording import cohort_name, estimate_of, printed
+from .wording import cohort_name, estimate_of, printed, to_draw
 
 #: Method -> (name in print, colour, line).
 METHODS: dict[str, tuple[str, str, Any]] = {
@@ -213,7 +213,7 @@ def _share_figure(conditions: Sequence[Mapping[str, Any]]) -> Figure:
             value, low, high = (
                 np.array(
                     [
-                        _number(one["cohorts"][place]["methods"][method]["r2"][key])
+                        to_draw(one["cohorts"][place]["methods"][method]["r2"][key])
                         for one in conditions
                     ]
                 )
@@ -278,10 +278,6 @@ def _best(values: Sequence[float | None], metric: str) -> int | None:
     if len(known) < 2:
         return None
     return (min if smaller_is_better(metric) else max)(known, key=lambda row: known[row])
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
 
 
 def _finite(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,11 @@ def estimate_of(score: Mapping[str, Any]) -> Estimate:
     return Estimate(
         score["value"], score["ci_low"], score["ci_high"], str(score.get("reason") or "")
     )
+
+
+def to_draw(value: float | None) -> float:
+    """A number for a chart: NaN, which is not drawn, where there is none."""
+    return math.nan if value is None else float(value)
 
 
 def printed(estimate: Estimate) -> str:
