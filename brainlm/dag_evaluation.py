@@ -50,6 +50,12 @@ class Evaluation(ABC):
             for path in self._of_targets(self.pattern(task))
         ]
 
+    @property
+    def evaluation_ends(self) -> list[str]:
+        """All that the evaluation ends with; without a task there is no page either."""
+        ends = self.evaluations
+        return [*ends, self.pattern("evaluation_page")] if ends else []
+
     def _of_targets(self, pattern: str) -> list[str]:
         if "{target}" not in pattern:
             return [pattern]

@@ -289,7 +289,8 @@ class Evaluate(Section):
             "perturbation",
         ),
         description="what `snakemake evaluate` runs: clinical: each of finetune.targets; forecast: "
-        "where finetune.forecast is true; scaling, not a default, pretrains a grid of models",
+        "where finetune.forecast is true; scaling, not a default, pretrains a grid of models; []: "
+        "nothing, and no page",
     )
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.75, description="share of tokens to reconstruct, hidden at random: the main condition"

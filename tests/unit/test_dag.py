@@ -54,6 +54,8 @@ def test_tasks_are_run_where_the_config_names_them_and_a_model_is_made(tmp_path:
     assert not Dag({"finetune": {"targets": targets}}, tmp_path).wants("forecast")
     only = Dag({"evaluate": {"tasks": ["reconstruction"]}}, tmp_path)
     assert only.evaluations == ["evaluation/brainlm/reconstruction/metrics.json"]
+    assert only.evaluation_ends == [*only.evaluations, "evaluation/brainlm/index.html"]
+    assert Dag({"evaluate": {"tasks": []}}, tmp_path).evaluation_ends == []
     with pytest.raises(InputError, match="twice"):
         Dag({"evaluate": {"tasks": ["clinical", "clinical"]}}, tmp_path)
 

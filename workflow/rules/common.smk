@@ -20,7 +20,7 @@ except BrainLMError as error:
     raise WorkflowError(str(error)) from None
 
 AUDIT = "qc/audit.ok"
-EVALUATIONS = [*study.evaluations, study.pattern("evaluation_page")]
+EVALUATIONS = study.evaluation_ends
 if study.has_truth:
     EVALUATIONS.append(study.pattern("phantom_check"))
 
