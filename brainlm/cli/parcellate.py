@@ -91,7 +91,7 @@ def write_parcels(
     """
     import numpy as np
 
-    from ..atlas.labels import read_labels
+    from ..atlas.labels import beyond_grid, read_labels
     from ..atlas.moved import labels_on_grid
     from ..atlas.table import read_table
     from ..parcellate.extract import parcel_series
@@ -105,15 +105,17 @@ def write_parcels(
     table = read_table(run.source(run.path("atlas_table")))
     atlas = read_labels(run.source(run.path("atlas_image")))
     labels, moved = labels_on_grid(atlas, affine, mask.shape)
+    numbers = table["index"].to_numpy()
     options = run.params["parcellate"]
     result = parcel_series(
         volumes,
         labels,
         mask,
-        table["index"].to_numpy(),
+        numbers,
         options["min_coverage"],
         estimator=options["estimator"],
         weights=_grey_matter(run, affine, mask) if options["estimator"] == "weighted" else None,
+        beyond=beyond_grid(atlas, affine, mask.shape, numbers) if moved else None,
     )
     dropped = int(np.isnan(result.series[0]).sum())
     about: dict[str, Any] = {
