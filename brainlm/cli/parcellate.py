@@ -56,6 +56,7 @@ def parcellate(
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
     pin_libraries()
+    from ..errors import about_file
     from ..parcellate.stream import open_series
     from ..provenance import read_sidecar
     from ..series import read_mask
@@ -73,7 +74,8 @@ def parcellate(
         volumes = open_series(denoised)
         mask = read_mask(run.input("mni_mask"), volumes.affine, volumes.shape).data
         further = scrubbing_of(read_sidecar(denoised))
-        write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
+        with about_file(denoised):
+            write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
 
 
 def write_parcels(

@@ -81,7 +81,7 @@ def parcellate_file(
     """
     pin_libraries()
     from ..config import Parcellate
-    from ..errors import InputError
+    from ..errors import InputError, about_file
 
     given = {"estimator": estimator, "min_coverage": min_coverage}
     try:
@@ -93,7 +93,8 @@ def parcellate_file(
     if (options["estimator"] == "weighted") != (weights is not None):
         raise InputError("--estimator weighted and --weights go together", fix="give both or none")
     job = _Job(series, atlas, table, mask, weights, space, space_ok, options)
-    parcels, result, about = _dense(job) if series.name.endswith(_DENSE) else _volume(job)
+    with about_file(series):
+        parcels, result, about = _dense(job) if series.name.endswith(_DENSE) else _volume(job)
     _write(job, out, parcels, result, about, tsv)
 
 
@@ -137,7 +138,7 @@ def _volume(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
     result = parcel_series(
         replace(volumes, watch=partial(progress, what="volumes", total=volumes.n_volumes)),
         on_grid,
-        _on_grid_of(volumes, job.mask) if job.mask else _seen(volumes),
+        _mask(volumes, job.mask) if job.mask else _seen(volumes),
         numbers,
         job.options["min_coverage"],
         estimator=job.options["estimator"],
@@ -156,6 +157,19 @@ def _on_grid_of(volumes: VolumeStream, path: Path) -> NDArray:
     if not same_grid(image.affine, image.data.shape, volumes.affine, volumes.shape):
         raise InputError("This map and the series lie on different grids", file=path)
     return image.data
+
+
+def _mask(volumes: VolumeStream, path: Path) -> NDArray:
+    from ..errors import DataError
+
+    mask = _on_grid_of(volumes, path)
+    if not (mask > 0).any():
+        raise DataError(
+            "The brain mask holds no voxel",
+            file=path,
+            fix="give the mask of this run, or leave --mask away",
+        )
+    return mask
 
 
 def _weights(volumes: VolumeStream, path: Path) -> NDArray:

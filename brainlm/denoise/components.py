@@ -108,11 +108,12 @@ def _read(path: Path, fix: str) -> pd.DataFrame:
 
 def read_mixing(path: Path) -> pd.DataFrame:
     """The courses (T, k) of the components."""
-    mixing = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
+    fix = "delete it and rerun `brainlm ica`"
+    try:
+        mixing = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"The courses cannot be read: {reason}", file=path, fix=fix) from None
     if not np.isfinite(mixing.to_numpy(dtype=float)).all():
-        raise DataError(
-            "The courses of the components hold text, NaN or inf",
-            file=path,
-            fix="delete it and rerun `brainlm ica`",
-        )
+        raise DataError("The courses of the components hold text, NaN or inf", file=path, fix=fix)
     return mixing

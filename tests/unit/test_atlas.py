@@ -65,6 +65,8 @@ def test_table_agrees_with_the_published_figures(shared_data):
         ("index\tname\tx\ty\tz\n1\ta\t0\t0\t0\n2\ta\t0\t0\t0\n", "name a more than once"),
         ("index\tname\tx\ty\tz\n0\ta\t0\t0\t0\n", "start at 1"),
         ("index\tname\tx\ty\tz\n1\ta\tleft\t0\t0\n", "x of the atlas table must hold numbers"),
+        ("", "cannot be read: No columns"),
+        ("index\tname\tx\ty\tz\n1\ta\t0\t0\t0\n2\tb\t0\t0\t0\t9\n", "cannot be read: .*line 3"),
     ],
 )
 def test_a_faulty_table_is_refused(tmp_path, text, fault):

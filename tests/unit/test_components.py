@@ -212,7 +212,7 @@ def test_a_file_that_is_no_table_is_told(tmp_path: Path, content: bytes) -> None
 
 def test_a_feature_that_is_a_word_is_told(tmp_path: Path) -> None:
     ours = table(tmp_path, HFC=[0.1, 0.2, 0.3]).rename(tmp_path / "ours.tsv")
-    with pytest.raises(InputError, match="no number.*high"):
+    with pytest.raises(InputError, match=r"no number: .*high"):
         check_same_components(table(tmp_path, HFC=["0.1", "high", "0.3"]), ours)
 
 
@@ -235,6 +235,15 @@ def test_courses_with_nan_or_text_are_told(tmp_path: Path, value: object) -> Non
     pd.DataFrame({"ica_000": [0.1, value]}).to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="NaN"):
         read_mixing(path)
+
+
+def test_courses_that_are_no_table_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "mixing.tsv"
+    for content in (b"\xff\x00", b"ica_000\n0.1\n0.2\t0.3\n"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="courses cannot be read") as told:
+            read_mixing(path)
+        assert str(path) in str(told.value)
 
 
 def test_components_of_another_length_are_told() -> None:
