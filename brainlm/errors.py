@@ -7,6 +7,8 @@ succeed when tried again, so a workflow may retry them.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -58,3 +60,13 @@ class ResourceError(BrainLMError):
     """The machine failed us: disk full, no network, no memory. Trying again may help."""
 
     exit_code = 1
+
+
+@contextlib.contextmanager
+def about_file(file: str | Path) -> Iterator[None]:
+    """Have errors that name no file name this one: what computes on arrays knows of none."""
+    try:
+        yield
+    except BrainLMError as error:
+        error.file = error.file or str(file)
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,31 @@ def resample_labels(labels: Image, affine: Array, shape: Sequence[int]) -> NDArr
         x, y, z = source[:, inside]
         moved[int(index)][inside] = labels.data[x, y, z]
     return moved
+
+
+def beyond_grid(
+    labels: Image, affine: Array, shape: Sequence[int], numbers: NDArray
+) -> NDArray[np.int64]:
+    """How many voxels of each label in `numbers` (n,) lie beyond the grid's edges, (n,).
+
+    The grid's lattice is thought to go on. An image that shows half of a parcel has half of its
+    voxels: without these, it would seem to cover all of it.
+    """
+    inside = np.argwhere(labels.data > 0)
+    if not len(inside):
+        return np.zeros(len(numbers), dtype=np.int64)
+    box = product(*zip(inside.min(axis=0) - 0.5, inside.max(axis=0) + 0.5, strict=True))
+    way = np.linalg.inv(affine) @ labels.affine
+    corners = np.array(list(box)) @ way[:3, :3].T + way[:3, 3]
+    first = np.minimum(np.ceil(np.round(corners.min(axis=0), 6)).astype(int), 0)
+    end = np.floor(np.round(corners.max(axis=0), 6)).astype(int) + 1
+    end = np.maximum(end, np.array(shape[:3]))
+    if not first.any() and (end == np.array(shape[:3])).all():
+        return np.zeros(len(numbers), dtype=np.int64)
+    wider = np.array(affine, dtype=float)
+    wider[:3, 3] += wider[:3, :3] @ first
+    moved = resample_labels(labels, wider, end - first)
+    seen = tuple(slice(-a, n - a) for a, n in zip(first, shape, strict=False))
+    moved[seen] = 0
+    sizes = label_sizes(moved)
+    return np.array([sizes.get(int(number), 0) for number in numbers], dtype=np.int64)

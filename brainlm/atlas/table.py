@@ -38,6 +38,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
     except FileNotFoundError:
         raise InputError("The atlas table does not exist", file=path) from None
+    except ValueError as error:  # empty, ragged, or no text
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"The atlas table cannot be read: {reason}",
+            file=path,
+            fix=f"it is tab-separated and needs {', '.join(REQUIRED)}",
+        ) from None
     missing = [column for column in REQUIRED if column not in table.columns]
     if missing:
         raise InputError(

@@ -50,6 +50,7 @@ def adopt_parcels(
     """
     pin_libraries()
     from ..atlas.table import read_table
+    from ..errors import about_file
     from ..parcellate.tables import write_coverage, write_series
     from ..preproc.tables import write_motion
 
@@ -66,9 +67,10 @@ def adopt_parcels(
         table = read_table(run.source(run.path("atlas_table")))
         source = take(run, ready, "series")
         assert source is not None
-        result, further = (_from_dense if ready.kind == "dense" else _from_table)(
-            run, ready, source, table
-        )
+        with about_file(source):
+            result, further = (_from_dense if ready.kind == "dense" else _from_table)(
+                run, ready, source, table
+            )
         motion, about_motion = motion_of(run, ready, None, len(result.series))
         dropped = int((result.coverage < run.params["parcellate"]["min_coverage"]).sum())
         about: dict[str, Any] = {

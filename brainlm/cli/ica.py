@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ._console import say
+from ._console import say, warn
 from ._single_thread import pin_libraries
 from ._stage import (
     HERE,
@@ -106,8 +106,8 @@ def write_components(
     with run.output("aroma_metrics", about={**about, "Masks": options["masks"]}) as path:
         write_metrics(path, found.metrics)
     if not about["Converged"]:
-        say(
-            f"Warning: the components of {run.recording.id} did not settle; denoising will take "
+        warn(
+            f"the components of {run.recording.id} did not settle; denoising will take "
             f"out {FALLBACK} instead, unless a table in review/ says which are noise"
         )
     say(f"{run.recording.id}: {about['Rejected']} of {about['Components']} components are noise")

@@ -56,6 +56,7 @@ def parcellate(
     never 0. If the grids differ, the labels are moved (nearest neighbour), not the data.
     """
     pin_libraries()
+    from ..errors import about_file
     from ..parcellate.stream import open_series
     from ..provenance import read_sidecar
     from ..series import read_mask
@@ -73,7 +74,8 @@ def parcellate(
         volumes = open_series(denoised)
         mask = read_mask(run.input("mni_mask"), volumes.affine, volumes.shape).data
         further = scrubbing_of(read_sidecar(denoised))
-        write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
+        with about_file(denoised):
+            write_parcels(run, volumes, mask, volumes.affine, further, tsv=tsv)
 
 
 def write_parcels(
@@ -91,7 +93,7 @@ def write_parcels(
     """
     import numpy as np
 
-    from ..atlas.labels import read_labels
+    from ..atlas.labels import beyond_grid, read_labels
     from ..atlas.moved import labels_on_grid
     from ..atlas.table import read_table
     from ..parcellate.extract import parcel_series
@@ -105,15 +107,17 @@ def write_parcels(
     table = read_table(run.source(run.path("atlas_table")))
     atlas = read_labels(run.source(run.path("atlas_image")))
     labels, moved = labels_on_grid(atlas, affine, mask.shape)
+    numbers = table["index"].to_numpy()
     options = run.params["parcellate"]
     result = parcel_series(
         volumes,
         labels,
         mask,
-        table["index"].to_numpy(),
+        numbers,
         options["min_coverage"],
         estimator=options["estimator"],
         weights=_grey_matter(run, affine, mask) if options["estimator"] == "weighted" else None,
+        beyond=beyond_grid(atlas, affine, mask.shape, numbers) if moved else None,
     )
     dropped = int(np.isnan(result.series[0]).sum())
     about: dict[str, Any] = {

@@ -81,7 +81,7 @@ def parcellate_file(
     """
     pin_libraries()
     from ..config import Parcellate
-    from ..errors import InputError
+    from ..errors import InputError, about_file
 
     given = {"estimator": estimator, "min_coverage": min_coverage}
     try:
@@ -93,7 +93,8 @@ def parcellate_file(
     if (options["estimator"] == "weighted") != (weights is not None):
         raise InputError("--estimator weighted and --weights go together", fix="give both or none")
     job = _Job(series, atlas, table, mask, weights, space, space_ok, options)
-    parcels, result, about = _dense(job) if series.name.endswith(_DENSE) else _volume(job)
+    with about_file(series):
+        parcels, result, about = _dense(job) if series.name.endswith(_DENSE) else _volume(job)
     _write(job, out, parcels, result, about, tsv)
 
 
@@ -122,7 +123,7 @@ def _dense(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
 
 def _volume(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
     """Parcels (index, name), their series and sidecar fields, from NIfTI."""
-    from ..atlas.labels import label_sizes
+    from ..atlas.labels import beyond_grid, label_sizes
     from ..atlas.moved import labels_on_grid
     from ..parcellate.extract import parcel_series
     from ..parcellate.stream import open_series
@@ -133,14 +134,16 @@ def _volume(job: _Job) -> tuple[pd.DataFrame, ParcelSeries, dict[str, Any]]:
     volumes = open_series(job.series)
     on_grid, moved = labels_on_grid(labels, volumes.affine, volumes.shape)
     warn_of_tiny(parcels, label_sizes(on_grid))
+    numbers = parcels["index"].to_numpy()
     result = parcel_series(
         replace(volumes, watch=partial(progress, what="volumes", total=volumes.n_volumes)),
         on_grid,
-        _on_grid_of(volumes, job.mask) if job.mask else _seen(volumes),
-        parcels["index"].to_numpy(),
+        _mask(volumes, job.mask) if job.mask else _seen(volumes),
+        numbers,
         job.options["min_coverage"],
         estimator=job.options["estimator"],
-        weights=_on_grid_of(volumes, job.weights) if job.weights else None,
+        weights=_weights(volumes, job.weights) if job.weights else None,
+        beyond=beyond_grid(labels, volumes.affine, volumes.shape, numbers) if moved else None,
     )
     return parcels, result, {"AtlasMovedToDataGrid": moved}
 
@@ -154,6 +157,34 @@ def _on_grid_of(volumes: VolumeStream, path: Path) -> NDArray:
     if not same_grid(image.affine, image.data.shape, volumes.affine, volumes.shape):
         raise InputError("This map and the series lie on different grids", file=path)
     return image.data
+
+
+def _mask(volumes: VolumeStream, path: Path) -> NDArray:
+    from ..errors import DataError
+
+    mask = _on_grid_of(volumes, path)
+    if not (mask > 0).any():
+        raise DataError(
+            "The brain mask holds no voxel",
+            file=path,
+            fix="give the mask of this run, or leave --mask away",
+        )
+    return mask
+
+
+def _weights(volumes: VolumeStream, path: Path) -> NDArray:
+    import numpy as np
+
+    from ..errors import InputError
+
+    weights = _on_grid_of(volumes, path)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise InputError(
+            "Weights are numbers of 0 or more; the map holds others too",
+            file=path,
+            fix="set its NaN and negative voxels to 0",
+        )
+    return weights
 
 
 def _seen(volumes: VolumeStream) -> NDArray:

@@ -52,7 +52,7 @@ def classified(metrics: pd.DataFrame, *, settled: bool = True) -> pd.DataFrame:
 def read_noise(path: Path, names: list[str]) -> NDArray[np.bool_]:
     """Which components (k,) a table calls noise: ours, or one that a person has edited."""
     fix = f"give each of the {len(names)} components one row with {ACCEPTED} or {REJECTED}"
-    table = pd.read_csv(path, sep="\t")
+    table = _read(path, fix)
     if not {"component", "classification"} <= set(table.columns):
         raise InputError(
             "The table of components needs the columns component and classification",
@@ -80,27 +80,40 @@ def check_same_components(review: Path, metrics: Path) -> None:
     Names are numbers: after another search (an option, the data, the code) they stand for other
     components. The features that the table was copied with tell; one without them is believed.
     """
-    theirs, ours = (
-        pd.read_csv(path, sep="\t").set_index("component") for path in (review, metrics)
-    )
+    fix = f"classify those of {metrics.name} anew, or delete the table in review/"
+    theirs, ours = (_read(path, fix).set_index("component") for path in (review, metrics))
     shared = [name for name in FEATURES if name in theirs.columns]
-    gap = (theirs.loc[ours.index, shared].astype(float) - ours[shared]).abs() > _SAME
+    try:
+        features = theirs.loc[ours.index, shared].astype(float)
+    except ValueError as error:
+        raise InputError(f"A feature is no number: {error}", file=review, fix=fix) from None
+    gap = (features - ours[shared]).abs() > _SAME
     if gap.any(axis=None):
         raise InputError(
             f"The table was made of other components: {ours.index[gap.any(axis=1)][0]} of the run "
             "has other features now",
             file=review,
-            fix=f"classify those of {metrics.name} anew, or delete the table in review/",
+            fix=fix,
         )
+
+
+def _read(path: Path, fix: str) -> pd.DataFrame:
+    """A table that a person or a program may have written."""
+    try:
+        return pd.read_csv(path, sep="\t")
+    except ValueError as error:  # empty, ragged, or no text
+        reason = " ".join(str(error).split())
+        raise InputError(f"This is not a table: {reason}", file=path, fix=fix) from None
 
 
 def read_mixing(path: Path) -> pd.DataFrame:
     """The courses (T, k) of the components."""
-    mixing = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
+    fix = "delete it and rerun `brainlm ica`"
+    try:
+        mixing = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"The courses cannot be read: {reason}", file=path, fix=fix) from None
     if not np.isfinite(mixing.to_numpy(dtype=float)).all():
-        raise DataError(
-            "The courses of the components hold text, NaN or inf",
-            file=path,
-            fix="delete it and rerun `brainlm ica`",
-        )
+        raise DataError("The courses of the components hold text, NaN or inf", file=path, fix=fix)
     return mixing

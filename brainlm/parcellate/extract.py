@@ -22,7 +22,7 @@ class ParcelSeries:
     """Parcel series and the voxels (or grayordinates) behind them."""
 
     series: NDArray[np.float32]  # (time, parcels); NaN where coverage is too small
-    n_voxels: NDArray[np.int64]  # (parcels,), voxels of the parcel on this grid
+    n_voxels: NDArray[np.int64]  # (parcels,), of this grid's size, beyond its edges too
     n_usable: NDArray[np.int64]  # (parcels,), those inside the mask that vary in time
 
     @property
@@ -37,7 +37,7 @@ class Members:
 
     voxels: NDArray[np.intp]  # (n,), ascending places in the flat volume: labelled and in the mask
     columns: NDArray[np.intp]  # (n,), the parcel's column of each
-    n_voxels: NDArray[np.int64]  # (parcels,), voxels of the parcel, in the mask or not
+    n_voxels: NDArray[np.int64]  # (parcels,), voxels of the parcel, in mask and image or not
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -52,6 +52,7 @@ def parcel_series(
     *,
     estimator: Estimator = "mean",
     weights: NDArray | None = None,
+    beyond: NDArray | None = None,
 ) -> ParcelSeries:
     """Reduce the usable voxels of each parcel to one series.
 
@@ -60,6 +61,7 @@ def parcel_series(
     the columns wanted. A voxel is usable if it lies inside the mask and its value changes
     in time (variance > 0: voxels outside the field of view are constant). Parcels with
     less than `min_coverage` of their voxels usable are NaN: a zero would be taken for data.
+    `beyond` (parcels,) counts voxels that the image does not show at all; they are not usable.
 
     `mean` and `weighted` (by `weights`, the share of grey matter) take one pass over the file and
     hold one volume. `median` and `eigenvariate` (see `estimators`) hold the labelled voxels of
@@ -67,10 +69,10 @@ def parcel_series(
     """
     if estimator == "weighted":
         assert weights is not None
-        return mean_series(volumes, labels, mask, parcels, min_coverage, weights)
+        return mean_series(volumes, labels, mask, parcels, min_coverage, weights, beyond)
     if estimator == "mean":
-        return mean_series(volumes, labels, mask, parcels, min_coverage)
-    members = find_members(labels, mask, parcels)
+        return mean_series(volumes, labels, mask, parcels, min_coverage, beyond=beyond)
+    members = find_members(labels, mask, parcels, beyond)
     order = np.argsort(members.columns, kind="stable")  # each parcel's voxels side by side
     rows = [values.astype(np.float32) for values in _values_at(volumes, members.voxels[order])]
     ends = np.cumsum(np.bincount(members.columns, minlength=len(parcels)))
@@ -93,6 +95,7 @@ def mean_series(
     parcels: NDArray,
     min_coverage: float,
     weights: NDArray | None = None,
+    beyond: NDArray | None = None,
 ) -> ParcelSeries:
     """Average the usable voxels of each parcel at each time; see `parcel_series`.
 
@@ -103,7 +106,7 @@ def mean_series(
     turn out to be constant have added exactly nothing, one pass over the file is enough,
     and large offsets cost no digits.
     """
-    members = find_members(labels, mask, parcels)
+    members = find_members(labels, mask, parcels, beyond)
     weight = np.ones(len(members)) if weights is None else weights.ravel(order="F")[members.voxels]
     weight = weight.astype(np.float64)
     n_parcels = len(parcels)
@@ -116,10 +119,13 @@ def mean_series(
     return with_coverage(means, members.n_voxels, n_usable, min_coverage)
 
 
-def find_members(labels: NDArray, mask: NDArray, parcels: NDArray) -> Members:
+def find_members(
+    labels: NDArray, mask: NDArray, parcels: NDArray, beyond: NDArray | None = None
+) -> Members:
     """The voxels of the mask that belong to a parcel; it is an error if there are none."""
     columns = columns_of(labels.ravel(order="F"), parcels)
     n_voxels = np.bincount(columns[columns >= 0], minlength=len(parcels))
+    n_voxels = n_voxels if beyond is None else n_voxels + beyond
     inside = mask.ravel(order="F") > 0
     if not inside.any():
         raise DataError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atlas.labels import read_labels
+from ..atlas.labels import beyond_grid, read_labels
 from ..atlas.moved import labels_on_grid
 from ..atlas.table import read_table
 from ..config import Config
@@ -26,7 +26,8 @@ def parcel_means(
     volumes = open_series(bold)
     mask = read_mask(mni_mask, volumes.affine, volumes.shape).data
     table = read_table(atlas_table)
-    labels, moved = labels_on_grid(read_labels(atlas_image), volumes.affine, mask.shape)
+    atlas = read_labels(atlas_image)
+    labels, moved = labels_on_grid(atlas, volumes.affine, mask.shape)
     parcels = table["index"].to_numpy()
     options = config.parcellate
     grey = None
@@ -40,6 +41,7 @@ def parcel_means(
         options.min_coverage,
         estimator=options.estimator,
         weights=grey,
+        beyond=beyond_grid(atlas, volumes.affine, mask.shape, parcels) if moved else None,
     )
     files = {"timeseries": folder / "timeseries.parquet", "coverage": folder / "coverage.tsv"}
     write_series(files["timeseries"], table["name"].tolist(), result)

@@ -17,6 +17,8 @@ from ..errors import BrainLMError, DataError
 from ..geometry import Array
 from ..images import LONGEST_HEADER, parse_header, unreadable
 
+#: Smaller voxels there are none.
+_SMALLEST_MM3 = 1e-6
 _READ_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     OSError,
@@ -106,12 +108,19 @@ def open_series(path: str | Path) -> VolumeStream:
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise DataError(f"Voxels of type {dtype} cannot be averaged", file=path)
+    affine = np.asarray(header.get_best_affine(), dtype=float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_MM3:
+        raise DataError(
+            "The header does not say where the voxels lie: its affine is singular",
+            file=path,
+            fix="convert the series anew, or copy the header of an image on the same grid",
+        )
     as_stored = slope is None or (slope == 1 and not intercept)
     return VolumeStream(
         path=path,
         shape=shape[:3],
         n_volumes=shape[3],
-        affine=np.asarray(header.get_best_affine(), dtype=float),
+        affine=affine,
         dtype=dtype,
         offset=int(header.get_data_offset()),
         slope=None if as_stored else float(slope),

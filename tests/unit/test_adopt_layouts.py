@@ -12,6 +12,8 @@ import yaml
 from nibabel.cifti2 import BrainModelAxis, Cifti2Header, Cifti2Image, LabelAxis, SeriesAxis
 
 from brainlm.atlas.table import load_table
+from brainlm.bids.ready.choice import Wanted
+from brainlm.bids.ready.xcpd import find_runs as xcpd_runs
 from brainlm.cli.adopt import adopt
 from brainlm.cli.adopt_parcels import adopt_parcels
 from brainlm.cli.adopt_to_parcels import adopt_to_parcels
@@ -118,6 +120,53 @@ def test_denoised_volumes_of_xcpd_are_passed_on(tmp_path: Path, filled: bool) ->
     np.testing.assert_array_equal(nib.load(taken.path("denoised_bold", XCPD)).get_fdata(), before)
     qc_figure([XCPD], root)
     assert taken.about("qc_figure", XCPD)["MeanFramewiseDisplacement"] > 0
+
+
+def test_motion_as_estimated_goes_before_filtered(tmp_path: Path) -> None:
+    """Of the filtered parameters FD is smaller, and the rule on mean FD would let more pass."""
+    root = xcpd(tmp_path / "xcpd", filled=True)
+    plain = root / f"sub-01/func/{XCPD}_motion.tsv"
+    filtered = plain.with_name(f"{XCPD}_desc-filtered_motion.tsv")
+    filtered.write_text(plain.read_text())
+    wanted = Wanted(ready.SPACE, ready.ZOOM)
+    (run,) = xcpd_runs(root, wanted, "volume", "A424")
+    assert run.files["motion"].endswith(plain.name) and not run.notes
+    plain.unlink()
+    (run,) = xcpd_runs(root, wanted, "volume", "A424")
+    assert run.files["motion"].endswith(filtered.name)
+    assert run.notes == ("motion parameters are filtered: the head's true FD is larger",)
+
+
+# --- fMRIPost-AROMA --------------------------------------------------------------------------
+
+
+def test_what_fmripost_aroma_denoised_is_passed_on_without_mask_and_confounds(
+    tmp_path: Path,
+) -> None:
+    """The names are those of its own list of outputs; masks and motion stay with fMRIPrep's."""
+    root = tmp_path / "aroma"
+    ready.describe(root, "fMRIPost-AROMA", "0.0.12")
+    brain = ready.template()
+    data = ready.series_of(brain) * brain.data[..., None]
+    for desc in ("aggrDenoised", "nonaggrDenoised", "orthaggrDenoised"):
+        kept = ready.write_run(root, XCPD, image=(data, brain.affine), desc=desc)
+    next(kept.parent.glob("*desc-brain_mask*")).unlink()
+    for name in ("desc-aroma_metrics", "desc-aroma_timeseries", "desc-melodic_mixing"):
+        (kept.parent / f"{XCPD}_{name}.tsv").write_text("0\n")
+    taken = Taken(root, *VOLUMES)
+    assert taken.table.loc[XCPD, "eligible"], taken.table.loc[XCPD, "reason"]
+    assert taken.config.denoise.method == "fix"
+    prepare_atlas(taken.study.root)
+    for stage in (adopt, denoise, parcellate):
+        stage(XCPD, taken.study.root)
+    found = nib.load(taken.path("denoised_bold", XCPD)).get_fdata()
+    np.testing.assert_array_equal(found, data)
+    assert taken.series(XCPD).notna().to_numpy().all()
+    about = taken.about("preproc_bold", XCPD)["ProcessedBy"]
+    assert about["denoising"] == "fMRIPost-AROMA 0.0.12"
+
+
+# --- chains of XCP-D -------------------------------------------------------------------------
 
 
 def test_a_chain_of_runs_is_left_out(tmp_path: Path) -> None:

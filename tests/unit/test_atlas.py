@@ -12,7 +12,7 @@ import pytest
 from brainlm.atlas import available_atlas, load_table, read_table
 from brainlm.atlas.build import GREY_MATTER, approximate_labels
 from brainlm.atlas.fetch import cached_path, get_atlas, locate
-from brainlm.atlas.labels import read_labels, resample_labels
+from brainlm.atlas.labels import beyond_grid, read_labels, resample_labels
 from brainlm.atlas.registry import Atlas, find_atlas, find_dense, load_registry
 from brainlm.cli.prepare_atlas import prepare_atlas
 from brainlm.errors import InputError, ResourceError
@@ -65,6 +65,8 @@ def test_table_agrees_with_the_published_figures(shared_data):
         ("index\tname\tx\ty\tz\n1\ta\t0\t0\t0\n2\ta\t0\t0\t0\n", "name a more than once"),
         ("index\tname\tx\ty\tz\n0\ta\t0\t0\t0\n", "start at 1"),
         ("index\tname\tx\ty\tz\n1\ta\tleft\t0\t0\n", "x of the atlas table must hold numbers"),
+        ("", "cannot be read: No columns"),
+        ("index\tname\tx\ty\tz\n1\ta\t0\t0\t0\n2\tb\t0\t0\t0\t9\n", "cannot be read: .*line 3"),
     ],
 )
 def test_a_faulty_table_is_refused(tmp_path, text, fault):
@@ -128,6 +130,34 @@ def test_labels_move_in_world_space():
     outside = affine.copy()
     outside[0, 3] += 100
     assert not resample_labels(Image(data, affine), outside, data.shape).any()
+
+
+def test_voxels_beyond_the_grid_are_counted_on_its_lattice():
+    """Whatever the grid's size, steps and orientation: seen and unseen voxels add up."""
+    rng = np.random.default_rng(0)
+    labels = Image(rng.integers(0, 5, (9, 10, 11)).astype(np.int16), np.diag([2.0, 2, 2, 1]))
+    numbers = np.arange(1, 6)  # 5 has no voxel
+
+    def sizes(data):
+        return np.bincount(data.ravel(), minlength=6)[1:]
+
+    window = np.diag([2.0, 2, 2, 1])
+    window[:3, 3] = 4, -6, 2
+    shown = resample_labels(labels, window, (4, 9, 30))
+    beyond = beyond_grid(labels, window, (4, 9, 30), numbers)
+    assert (sizes(shown) + beyond == sizes(labels.data)).all() and (beyond[:4] > 0).all()
+    turned = window @ [[-1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert (beyond_grid(labels, turned, (4, 9, 30), numbers) == beyond).all()
+    coarse = np.diag([4.0, 4, 4, 1])
+    everywhere = sizes(resample_labels(labels, coarse, (9, 9, 9)))
+    few = resample_labels(labels, coarse, (2, 3, 1))
+    assert (sizes(few) + beyond_grid(labels, coarse, (2, 3, 1), numbers) == everywhere).all()
+    assert not beyond_grid(labels, labels.affine, labels.data.shape, numbers).any()
+    away = labels.affine.copy()
+    away[0, 3] = 500
+    assert (beyond_grid(labels, away, (3, 3, 3), numbers) == sizes(labels.data)).all()
+    nothing = Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    assert not beyond_grid(nothing, window, (4, 9, 30), numbers).any()
 
 
 def test_moving_the_real_atlas_keeps_each_parcel_in_place(shared_data):

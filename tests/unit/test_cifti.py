@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,8 +157,9 @@ def _run(volume, **options):
     folder, series, *_ = volume
     given = {"table": folder / "atlas.tsv", "space_ok": True, **options}
     parcellate_file(series, str(folder / "atlas.nii.gz"), folder / "out", **given)
+    kind = options.get("estimator", "mean")
     return pd.read_parquet(
-        folder / "out" / "sub-02_task-rest_space-X_atlas-atlas_stat-mean_timeseries.parquet"
+        folder / "out" / f"sub-02_task-rest_space-X_atlas-atlas_stat-{kind}_timeseries.parquet"
     )
 
 
@@ -179,6 +181,39 @@ def test_a_series_stored_from_right_to_left_gives_the_same_parcels(volume):
     assert len(kept) == 1
     kept[0].write_bytes(kept[0].read_bytes()[:100])  # a damaged cache is made anew
     pd.testing.assert_frame_equal(_run(volume), expected)
+
+
+@pytest.mark.parametrize("estimator", ["mean", "median"])
+def test_what_the_image_does_not_show_of_a_parcel_is_not_covered(volume, estimator):
+    """A slab through the left half: five sixths of it are out of the field of view."""
+    folder, series, data, _, affine = volume
+    write_image(series, data[4:, 1:], _moved(affine, (4, 1, 0)), tr=2.0)
+    table = _run(volume, estimator=estimator)
+    assert table["left"].isna().all() and table["right"].notna().all()
+    coverage = pd.read_csv(
+        folder / "out" / "sub-02_task-rest_space-X_atlas-atlas_stat-coverage_timeseries.tsv",
+        sep="\t",
+    ).set_index("name")
+    assert coverage.loc["right", ["n_voxels", "n_usable"]].tolist() == [150, 125]
+    assert coverage.loc["left", ["n_voxels", "n_usable"]].tolist() == [150, 25]
+    assert coverage.loc["left", "coverage"] == pytest.approx(1 / 6, abs=1e-6)
+
+
+def _moved(affine, voxels):
+    moved = affine.copy()
+    moved[:3, 3] += affine[:3, :3] @ voxels
+    return moved
+
+
+@pytest.mark.parametrize("value", [-0.1, np.nan])
+def test_weights_that_are_none_are_refused(volume, value):
+    folder, _, _, labels, affine = volume
+    weights = np.ones(labels.shape, np.float32)
+    weights[2, 2, 2] = value
+    write_image(folder / "gm.nii.gz", weights, affine)
+    with pytest.raises(InputError, match="0 or more") as told:
+        _run(volume, estimator="weighted", weights=folder / "gm.nii.gz")
+    assert "gm.nii.gz" in str(told.value)
 
 
 def test_swapped_and_fractional_and_missing_labels_are_refused(volume):
@@ -216,12 +251,32 @@ def test_permuted_labels_of_the_real_atlas_are_found_out(shared_data):
         check_places(Image(order[real.data], real.affine), table, None)
 
 
+def test_a_series_without_signal_or_place_is_named(volume, pair):
+    _, series, data, _, affine = volume
+    dense, atlas, whole, _ = pair
+    write_image(series, np.full_like(data, 7), affine, tr=2.0)
+    with pytest.raises(DataError, match="No parcel has 50%") as told:
+        _run(volume)
+    assert str(series) in str(told.value)
+    _series(dense, np.full_like(whole, 7), _models())
+    with pytest.raises(DataError, match="No parcel has 50%") as told:
+        parcellate_file(dense, str(atlas), dense.parent)
+    assert str(dense) in str(told.value)
+    flat = nib.Nifti1Image(data, affine)
+    flat.set_sform(np.diag([4.0, 4, 0, 1]), 1)
+    nib.save(flat, series)
+    with pytest.raises(DataError, match="affine is singular") as told:
+        _run(volume)
+    assert str(series) in str(told.value)
+
+
 def test_other_inputs_that_cannot_be_used(volume, pair, shared_data):
     folder, series, _, labels, affine = volume
     dense, atlas, *_ = pair
     write_image(folder / "none.nii.gz", np.zeros(labels.shape, np.uint8), affine)
-    with pytest.raises(DataError, match="mask holds no voxel"):
+    with pytest.raises(DataError, match="mask holds no voxel") as told:
         _run(volume, mask=folder / "none.nii.gz")
+    assert "none.nii.gz" in str(told.value)
     with pytest.raises(InputError, match="In which space the atlas lies is not known"):
         _run(volume, space_ok=False)
     with pytest.raises(InputError, match="is not registered"):

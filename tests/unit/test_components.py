@@ -194,6 +194,28 @@ def test_a_wrong_table_is_told(tmp_path: Path, columns: dict, word: str) -> None
     assert str(path) in str(caught.value) and "accepted or rejected" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"component\tclassification\nica_000\taccepted\nica_001\taccepted\ta note\n",
+        b"\xff\xfe\x00a",
+    ],
+)
+def test_a_file_that_is_no_table_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "metrics.tsv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_noise(path, component_names(3))
+    assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 3
+
+
+def test_a_feature_that_is_a_word_is_told(tmp_path: Path) -> None:
+    ours = table(tmp_path, HFC=[0.1, 0.2, 0.3]).rename(tmp_path / "ours.tsv")
+    with pytest.raises(InputError, match=r"no number: .*high"):
+        check_same_components(table(tmp_path, HFC=["0.1", "high", "0.3"]), ours)
+
+
 def test_a_table_made_of_other_components_is_refused(tmp_path: Path) -> None:
     """After another search the same names stand for others; rounding and order do not matter."""
     measured = {"HFC": [0.1234567, 0.2, 0.61], "edge_fract": [0.3, 0.9, 0.1]}
@@ -213,6 +235,15 @@ def test_courses_with_nan_or_text_are_told(tmp_path: Path, value: object) -> Non
     pd.DataFrame({"ica_000": [0.1, value]}).to_csv(path, sep="\t", index=False)
     with pytest.raises(DataError, match="NaN"):
         read_mixing(path)
+
+
+def test_courses_that_are_no_table_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "mixing.tsv"
+    for content in (b"\xff\x00", b"ica_000\n0.1\n0.2\t0.3\n"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="courses cannot be read") as told:
+            read_mixing(path)
+        assert str(path) in str(told.value)
 
 
 def test_components_of_another_length_are_told() -> None:

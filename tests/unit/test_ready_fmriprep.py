@@ -178,7 +178,12 @@ def test_a_denoised_series_alone_is_taken_as_denoised(tmp_path: Path) -> None:
     ready.write_run(root, RUN, desc="nonaggrDenoised")
     ready.write_run(root, RUN, desc="aggrDenoised")
     (run,) = find_runs(root, WANTED)
-    assert run.cleaned and not run.faults
+    assert "mask" in run.files and not run.notes
+    for mask in root.glob("sub-01/func/*desc-brain_mask*"):
+        mask.unlink()  # fMRIPost-AROMA leaves it to the dataset that it was given
+    (run,) = find_runs(root, WANTED)
+    assert run.cleaned and not run.faults and "mask" not in run.files
+    assert run.notes == ("no brain mask: voxels count that vary within the template's brain",)
     assert "nonaggr" in run.files["series"]
     assert run.by["denoising"] == "fMRIPost-AROMA 0.0.10"
 

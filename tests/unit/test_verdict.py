@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -251,6 +252,60 @@ def test_the_command_with_the_published_masks(
     np.testing.assert_allclose(table["HFC"], plain["HFC"])
     assert not np.allclose(table["edge_fract"], plain["edge_fract"], atol=1e-3)
     np.testing.assert_allclose(table["edge_fract"], plain["edge_fract"], atol=0.3)
+
+
+def cleaned(study: Study, identifier: str) -> tuple[np.ndarray, dict]:
+    """The series that `brainlm denoise` writes, and its sidecar."""
+    denoise(identifier, study.root)
+    path = study.path("denoised_bold", **fields_of(study, identifier))
+    return nib.load(path).get_fdata(), json.loads(sidecar_path(path).read_text())
+
+
+def taken_out(about: dict) -> list[str]:
+    return [name for name in about["Confounds"] if name.startswith("ica_")]
+
+
+def test_a_table_made_by_hand_overrules_and_components_stay(prepared: tuple[Study, str]) -> None:
+    study, identifier = prepared
+    table, _ = judged(study, identifier, "rule: HFC < 0")
+    plain, about = cleaned(study, identifier)
+    assert taken_out(about) == []
+    review = study.path("aroma_review", **fields_of(study, identifier))
+    review.parent.mkdir(exist_ok=True)
+    try:
+        table["classification"] = ["accepted", "rejected", "accepted", "rejected"]
+        table.to_csv(review, sep="\t", index=False)
+        other, about = cleaned(study, identifier)
+        assert taken_out(about) == ["ica_001", "ica_003"]
+        assert f"review/{review.name}" in about["Sources"]
+        assert np.abs(other - plain).max() > 0.1
+    finally:
+        review.unlink()
+    again, about = cleaned(study, identifier)
+    assert taken_out(about) == [] and (again == plain).all()
+
+
+def test_a_search_that_does_not_settle_ends_in_motion24_unless_reviewed(
+    prepared: tuple[Study, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, identifier = prepared
+    monkeypatch.setattr("brainlm.denoise.ica._ITERATIONS", 1)
+    table, about = judged(study, identifier, "")
+    assert about["Converged"] is False and len(table) < about["ComponentsEstimated"] == 4
+    assert set(table["classification"]) == {"accepted"}
+    assert set(table["rationale"]) == {"search did not settle"}
+    assert "did not settle; denoising will take out motion24" in capsys.readouterr().err
+    _, about = cleaned(study, identifier)
+    assert about["Fallback"] == "motion24" and taken_out(about) == []
+    assert {"trans_x", "rot_z_derivative1_power2"} <= set(about["Confounds"])
+    review = study.path("aroma_review", **fields_of(study, identifier))
+    review.parent.mkdir(exist_ok=True)
+    try:
+        table.assign(classification="rejected").to_csv(review, sep="\t", index=False)
+        _, about = cleaned(study, identifier)
+    finally:
+        review.unlink()
+    assert "Fallback" not in about and taken_out(about) == table["component"].tolist()
 
 
 def test_a_given_up_decomposition_is_passed_on_and_the_audit_names_it(

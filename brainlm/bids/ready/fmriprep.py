@@ -64,8 +64,10 @@ def _run(
         found["series"] = chosen.path
         masks = _beside(chosen, files)
         found |= {"mask": masks[0].path} if masks else {}
-        if not masks:
+        if not masks and preprocessed:
             faults.append(f"no brain mask (desc-brain_mask) beside {chosen.path}")
+        elif not masks:  # fMRIPost-AROMA leaves it with the series that it was given
+            notes.append("no brain mask: voxels count that vary within the template's brain")
     if len(confounds) > 1:
         faults.append(f"two candidate files for one run: {' and '.join(confounds)}")
     elif confounds:

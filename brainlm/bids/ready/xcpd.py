@@ -48,6 +48,8 @@ def find_runs(root: Path, wanted: Wanted, kind: Kind, atlas: str) -> list[ReadyR
             else:
                 continue
         found |= _motion(files)
+        if "_desc-filtered_" in found.get("motion", ""):
+            notes.append("motion parameters are filtered: the head's true FD is larger")
         by = dict.fromkeys(("denoising", "censoring"), pipeline)
         by |= {"parcellation": pipeline} if kind == "parcels" else {}
         by |= dict.fromkeys(("motion", "normalisation"), "the preprocessing that XCP-D was given")
@@ -109,8 +111,9 @@ def _coverage(series: Derived, files: list[Derived]) -> dict[str, str]:
 
 
 def _motion(files: list[Derived]) -> dict[str, str]:
-    """Motion parameters with FD, and the volumes that were censored."""
-    motion = [f.path for f in files if f.has("motion", ".tsv")]
+    """Motion parameters as they were estimated, else filtered; and which volumes were censored."""
+    tables = [f for f in files if f.has("motion", ".tsv")]
+    motion = [f.path for f in sorted(tables, key=lambda f: f.further.get("desc") == "filtered")]
     outliers = [f.path for f in files if f.has("outliers", ".tsv")]
     found = {"motion": motion[0]} if motion else {}
     return found | ({"outliers": outliers[0]} if outliers else {})
