@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import write_text
+from .family import started
 
 #: Names the run in the environment of everything that it starts.
 RUN_VARIABLE = "BRAINLM_RUN"
@@ -44,7 +45,7 @@ class Process:
     def this(cls) -> Process:
         """The running one."""
         return cls(
-            socket.gethostname(), _boot(), _namespace(), os.getpid(), _started(os.getpid()) or ""
+            socket.gethostname(), _boot(), _namespace(), os.getpid(), started(os.getpid()) or ""
         )
 
     @property
@@ -57,7 +58,7 @@ class Process:
     @property
     def lives(self) -> bool:
         """Whether it is there still; of processes of this machine."""
-        return self.boot == _boot() and _started(self.pid) == self.started
+        return self.boot == _boot() and started(self.pid) == self.started
 
 
 @dataclass(frozen=True)
@@ -169,20 +170,3 @@ def _namespace() -> str:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
-
-
-def _started(pid: int) -> str | None:
-    """When a process began; None where there is none. Without /proc, that there is one."""
-    if not Path("/proc/self/stat").exists():
-        with contextlib.suppress(PermissionError):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return None
-        return ""
-    try:
-        # The second field is the program's name, in brackets, with whatever in it.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]

@@ -15,7 +15,6 @@ import getpass
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ from snakemake.logging import logger
 from ..errors import BrainLMError, ResourceError
 from . import queue
 from .alive import DEAD_AFTER_S, RUN_VARIABLE, Heart, Marker, Process, left_behind, markers, now
+from .family import end
+from .submission import wait_for_controller
 
 #: Until a cancelled job has ended: its time to save (KillWait of the cluster) and a slow epilogue.
 _END_S = 600.0
-_TERM_S = 10.0
 _LOCKS = Path(".snakemake") / "locks"
 
 
@@ -68,8 +68,9 @@ def submitting(run: _Run, workflow: Any) -> None:
     if marker is None or marker.executor != "slurm":
         return
     with _told_as_snakemake_does():
-        name = getattr(getattr(workflow.scheduler, "_executor", None), "run_uuid", None)
-        run.marker = marker.named(name)
+        executor = workflow.scheduler._executor
+        wait_for_controller(executor)
+        run.marker = marker.named(executor.run_uuid)
         run.marker.write(run.study)
         alone = not _others(run.study, run.marker)[0]
         _end([job for job in queue.jobs() if alone and _is_of(job, run.study)])
@@ -121,7 +122,7 @@ def clean_up(study: Path, mine: Marker) -> None:
     for one in dead:
         logger.warning(f"An earlier run was killed: {one}. Cleaning up behind it.")
         if one.process.is_of_this_machine:
-            _kill(left_behind(one.run))
+            end(left_behind(one.run))
     _end(_orphans(study, dead, alone=not living))
     if not living:
         shutil.rmtree(study / _LOCKS, ignore_errors=True)
@@ -193,17 +194,6 @@ def _end(jobs: Sequence[queue.Job]) -> None:
 def _some(ids: Sequence[str]) -> str:
     """Some of many numbers."""
     return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-
-
-def _kill(pids: Sequence[int]) -> None:
-    """End processes of this machine: first by SIGTERM, so that a training saves."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-        end = time.monotonic() + _TERM_S
-        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
-            time.sleep(0.1)
 
 
 def _cancel_own(run: _Run) -> None:
