@@ -26,7 +26,7 @@ from ..errors import BrainLMError, ResourceError
 from . import queue
 from .alive import DEAD_AFTER_S, RUN_VARIABLE, Heart, Marker, Process, left_behind, markers, now
 from .family import end
-from .submission import wait_for_controller
+from .patience import remember_jobs, wait_for_controller
 
 #: Until a cancelled job has ended: its time to save (KillWait of the cluster) and a slow epilogue.
 _END_S = 600.0
@@ -70,6 +70,7 @@ def submitting(run: _Run, workflow: Any) -> None:
     with _told_as_snakemake_does():
         executor = workflow.scheduler._executor
         wait_for_controller(executor)
+        remember_jobs(executor)
         run.marker = marker.named(executor.run_uuid)
         run.marker.write(run.study)
         alone = not _others(run.study, run.marker)[0]

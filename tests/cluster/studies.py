@@ -34,7 +34,6 @@ SETTINGS = (
 _QUICK = (
     *("--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "1"),
-    *("--max-status-checks-per-second", "10"),
     *("--latency-wait", "3"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ import pytest
 from brainlm.cluster import queue, runs
 from brainlm.cluster.alive import DEAD_AFTER_S, Heart, Marker, Process, markers
 from brainlm.cluster.family import descendants, end, started
-from brainlm.cluster.submission import wait_for_controller
+from brainlm.cluster.patience import remember_jobs, wait_for_controller
 from brainlm.errors import InputError, ResourceError
 from brainlm.resources import share_dir
 
@@ -255,6 +256,37 @@ def test_jobs_wait_for_the_controller_and_are_not_submitted_after_an_end(slurm: 
     say("UP")
     executor.run_job("d")
     assert submitted == ["a", "b"] and cancelled == ["all"]
+
+
+def test_jobs_that_slurm_does_not_tell_of_are_asked_about_again() -> None:
+    """As the executor does: of what it knows it reports the ended ones and yields the others."""
+    known: dict[str, bool] = {}
+    jobs = [SimpleNamespace(name=name) for name in "abc"]
+    ended: list[str] = []
+
+    async def check(active: list[SimpleNamespace]) -> AsyncIterator[SimpleNamespace]:
+        for job in active:
+            if known.get(job.name):
+                executor.report_job_success(job)
+            elif job.name in known:
+                yield job
+
+    executor = SimpleNamespace(
+        check_active_jobs=check,
+        report_job_success=lambda job: ended.append(job.name),
+        report_job_error=lambda job, msg: ended.append(msg),
+    )
+    remember_jobs(executor)
+
+    async def left() -> str:
+        return "".join([job.name async for job in executor.check_active_jobs(jobs)])
+
+    assert asyncio.run(left()) == "abc"
+    known.update(b=True, c=False)
+    assert asyncio.run(left()) == "ca"
+    assert ended == ["b"]
+    jobs.pop(1)
+    assert asyncio.run(left()) == "ca"
 
 
 # --- Snakemake itself --------------------------------------------------------------------

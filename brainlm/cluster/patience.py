@@ -1,21 +1,51 @@
-"""Submitting jobs while Slurm's controller is away: later.
+"""Patience, which Snakemake's Slurm executor lacks while Slurm's controller is away for minutes.
 
-`sbatch` gives up after some seconds. Snakemake takes that for a failure of the job, tries it as
-often as `retries` says, and has soon used up all tries of all jobs that are ready. Restarts of a
-controller take minutes, and happen in the weeks that a large study takes.
+That happens in the weeks that a large study takes. `sbatch` gives up after some seconds; Snakemake
+takes that for a failure of the job, and soon all tries that `retries` allows are used up. When the
+executor asks in vain how its jobs are, it forgets them, and waits for ever.
 """
 
 from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from snakemake.logging import logger
 
 _PAUSE_S = 10.0
 _TIMEOUT_S = 60.0
+
+
+def remember_jobs(executor: Any) -> None:
+    """Have the executor keep the jobs of which it could not find out how they are."""
+    check, told = executor.check_active_jobs, set()
+
+    def noting(report: Callable[..., None]) -> Callable[..., None]:
+        def noted(job: Any, *args: Any, **kwargs: Any) -> None:
+            told.add(id(job))
+            report(job, *args, **kwargs)
+
+        return noted
+
+    async def check_and_keep(active: Sequence[Any]) -> AsyncIterator[Any]:
+        jobs = list(active)
+        told.clear()
+        async for job in check(jobs):
+            told.add(id(job))
+            yield job
+        forgotten = [job for job in jobs if id(job) not in told]
+        if forgotten:
+            logger.warning(
+                f"Slurm did not say how {len(forgotten)} jobs are. It will be asked again."
+            )
+        for job in forgotten:
+            yield job
+
+    executor.report_job_success = noting(executor.report_job_success)
+    executor.report_job_error = noting(executor.report_job_error)
+    executor.check_active_jobs = check_and_keep
 
 
 def wait_for_controller(executor: Any, pause_s: float = _PAUSE_S) -> None:
