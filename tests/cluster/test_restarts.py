@@ -170,7 +170,8 @@ def test_snakemake_told_to_end(lab: Cluster, study: Path, gates: Gates, undistur
         interrupted.kill(signal.SIGINT)
         assert interrupted.end() != 0
     _wait_until_dead(lab, held)
-    assert list(_states(lab, before)["CANCELLED"]) != [done]
+    lab.wait_for("the job is cancelled", 60, lambda: "CANCELLED" in _states(lab, before))
+    assert done not in _states(lab, before)["CANCELLED"]
     with running(lab, study, "parcellations") as again:
         _ended_well(again, study, undisturbed)
     assert "killed" not in again.said()
