@@ -6,7 +6,9 @@ an empty queue: who took one for the other would start jobs twice.
 
 from __future__ import annotations
 
+import getpass
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -18,7 +20,7 @@ from ..errors import ResourceError
 #: Slurm's own commands give up on a controller that is away after some tens of seconds.
 _TIMEOUT_S = 120.0
 _BETWEEN = "\x1f"  # no name, path or comment holds it
-_FIELDS = ("%i", "%j", "%T", "%Z", "%k")
+_FIELDS = ("%i", "%j", "%T", "%Z", "%k", "%u")
 _IDS_PER_CALL = 500  # a command line has its limits
 
 
@@ -31,6 +33,15 @@ class Job:
     state: str
     folder: str  # where it was submitted: the study
     comment: str  # rule_NAME_wildcards_VALUES
+    user: str
+
+
+def me() -> str:
+    """The user, by the name that Slurm knows: whoever was logged in first does not matter."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return getpass.getuser()
 
 
 def available() -> bool:
@@ -68,11 +79,10 @@ def ask(*command: str, timeout: float = _TIMEOUT_S) -> str:
     return done.stdout
 
 
-def jobs() -> list[Job]:
-    """All jobs of this user that have not ended."""
-    text = ask(
-        *("squeue", "--noheader", f"--user={os.getuid()}", "--format", _BETWEEN.join(_FIELDS))
-    )
+def jobs(also_of: Iterable[str] = ()) -> list[Job]:
+    """All jobs that have not ended, of this user and of the users `also_of`."""
+    users = ",".join([str(os.getuid()), *sorted(also_of)])
+    text = ask(*("squeue", "--noheader", f"--user={users}", "--format", _BETWEEN.join(_FIELDS)))
     rows = (line.split(_BETWEEN) for line in text.splitlines())
     return [Job(*(field.strip() for field in row)) for row in rows if len(row) == len(_FIELDS)]
 

@@ -11,7 +11,6 @@ that there is no hook in a Snakefile, so `Workflow.execute` is wrapped.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import shutil
 import signal
@@ -91,7 +90,7 @@ def _watched(run: _Run, executor: str) -> Iterator[None]:
     """Clean up behind dead runs, be seen for as long as the block, leave nothing in the queue."""
     marker = Marker(
         process=Process.this(),
-        user=getpass.getuser(),
+        user=queue.me(),
         since=now(),
         executor=executor,
         slurm_job=os.environ.get("SLURM_JOB_ID"),
@@ -122,6 +121,10 @@ def clean_up(study: Path, mine: Marker) -> None:
         return
     for one in dead:
         logger.warning(f"An earlier run was killed: {one}. Cleaning up behind it.")
+        if one.executor not in ("local", "slurm"):
+            logger.warning(
+                f"Its jobs may still be in the queue of {one.executor}, which is not asked."
+            )
         if one.process.is_of_this_machine:
             end(left_behind(one.run))
     _end(_orphans(study, dead, alone=not living))
@@ -134,7 +137,8 @@ def clean_up(study: Path, mine: Marker) -> None:
 
 def _others(study: Path, mine: Marker) -> tuple[list[Marker], list[Marker]]:
     """The other runs of this study: those that live, and those that are surely dead."""
-    living, dead = [], []
+    living: list[Marker] = []
+    dead: list[Marker] = []
     for one in markers(study):
         if one.run != mine.run:
             with contextlib.suppress(FileNotFoundError):
@@ -173,7 +177,18 @@ def _orphans(study: Path, dead: Sequence[Marker], alone: bool) -> list[queue.Job
             fix="run the workflow on a login node of the cluster; or there type "
             f"`scancel --name {','.join(sorted(filter(None, names)))}`, and delete this file",
         )
-    return [job for job in queue.jobs() if job.name in names or (alone and _is_of(job, study))]
+    me = queue.me()
+    jobs = queue.jobs(also_of={one.user for one in submitted} - {me})
+    found = [job for job in jobs if job.name in names or (alone and _is_of(job, study))]
+    foreign = [job for job in found if job.name in names and job.user != me]
+    if foreign:
+        raise ResourceError(
+            f"A killed run of {foreign[0].user} has left jobs in the queue, and only that user "
+            f"may cancel them: {_some([job.id for job in foreign])}",
+            file=submitted[0].path(study),
+            fix=f"ask for `scancel --name {foreign[0].name}`, or wait until they have ended",
+        )
+    return found
 
 
 def _end(jobs: Sequence[queue.Job]) -> None:

@@ -76,8 +76,7 @@ def environment(lab: Cluster, gates: Gates | None = None) -> dict[str, str]:
     programs = Path(sys.executable).parent
     found["PATH"] = f"{lab.folder / 'bin'}:{programs}:{os.environ['PATH']}"
     if gates is not None:
-        path = [str(gates.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        found["PYTHONPATH"] = os.pathsep.join(path)
+        found["PYTHONPATH"] = gates.path
     return found
 
 
@@ -166,6 +165,11 @@ class Gates:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
+
+    @property
+    def path(self) -> str:
+        """PYTHONPATH of those who are to wait."""
+        return os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
 
     def hold(self, *words: str) -> str:
         """From now on, processes with all these words wait; returns the gate's name."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from brainlm.cluster.family import descendants
 
 from . import studies
 from .slurm import Cluster
@@ -97,6 +102,27 @@ def test_a_cancelled_job_is_run_again_and_leaves_no_process(
     assert _states(lab, before) == {"CANCELLED": ["0000"], "COMPLETED": ["0000", "0001"]}
 
 
+def test_a_batch_that_is_told_to_end_leaves_no_process(study: Path, gates: Gates) -> None:
+    """By `kill` of its command alone, without a cluster that would end the others."""
+    gate = gates.hold(*_SECOND)
+    command = [sys.executable, "-m", "brainlm", "run-batch", "sub-1000_task-rest"]
+    batch = subprocess.Popen(
+        [*command, "sub-1001_task-rest", "--study", study],
+        env={**os.environ, "PYTHONPATH": gates.path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    held = gates.wait(gate)
+    family = descendants(batch.pid)
+    assert set(held) <= set(family)
+    batch.terminate()
+    said = batch.communicate(timeout=60)[1]
+    assert batch.returncode == 1
+    assert "stopped by SIGTERM" in said
+    assert not any(map(_alive, family))
+
+
 def test_a_node_that_dies(lab: Cluster, study: Path, gates: Gates, undisturbed: dict) -> None:
     """Slurm puts the job back into its queue, Snakemake waits for it and starts no second one."""
     before, gate = _last_job(lab), gates.hold(*_SECOND)
@@ -125,7 +151,7 @@ def test_a_controller_that_is_away_for_more_than_a_minute(
         gates.wait(gate)
         lab.kill("slurmctld")
         gates.open(gate)  # the jobs end while nobody listens
-        time.sleep(70)
+        time.sleep(62)  # five questions of the executor in vain take 45 s
         lab.start_controller()
         _ended_well(run, study, undisturbed)
     assert _states(lab, before) == {"COMPLETED": ["0000", "0001"]}

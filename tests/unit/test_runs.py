@@ -25,9 +25,11 @@ from brainlm.cluster.patience import remember_jobs, wait_for_controller
 from brainlm.errors import InputError, ResourceError
 from brainlm.resources import share_dir
 
+_ME = queue.me()
+
 
 def _marker(process: Process | None = None, **fields: str | None) -> Marker:
-    known = {"user": "ann", "since": "then", "executor": "local", **fields}
+    known = {"user": _ME, "since": "then", "executor": "local", **fields}
     return Marker(process=process or Process.this(), **known)
 
 
@@ -162,11 +164,11 @@ def test_only_jobs_of_the_dead_run_and_of_this_study_are_ended(slurm: Path, tmp_
     (study / ".snakemake" / "locks" / "0.input.lock").touch()
     link.symlink_to(study)
     lines = (
-        f"1|of-the-dead|RUNNING|{study}|rule_process_batch_wildcards_0000",
-        "2|of-the-dead|PENDING|/by/another/name|rule_select_cohort",
-        f"3_[4-7]|not-known|PENDING|{link}|rule_write_shard",
-        f"4|not-known|RUNNING|{study}|a job of the user's own",
-        f"5|not-known|RUNNING|{tmp_path}/other|rule_process_batch_wildcards_0000",
+        f"1|of-the-dead|RUNNING|{study}|rule_process_batch_wildcards_0000|{_ME}",
+        f"2|of-the-dead|PENDING|/by/another/name|rule_select_cohort|{_ME}",
+        f"3_[4-7]|not-known|PENDING|{link}|rule_write_shard|{_ME}",
+        f"4|not-known|RUNNING|{study}|a job of the user's own|{_ME}",
+        f"5|not-known|RUNNING|{tmp_path}/other|rule_process_batch_wildcards_0000|{_ME}",
     )
     (slurm / "queue").write_text("\n".join(lines) + "\n")
     mine = _marker(executor="slurm")
@@ -179,13 +181,24 @@ def test_only_jobs_of_the_dead_run_and_of_this_study_are_ended(slurm: Path, tmp_
     assert not list((study / ".snakemake" / "locks").iterdir())
 
 
+def test_jobs_of_somebody_else_are_told_and_not_doubled(slurm: Path, tmp_path: Path) -> None:
+    (slurm / "queue").write_text(f"1|of-the-dead|RUNNING|{tmp_path}|rule_x|bob\n")
+    mine = _marker()
+    dead = _marker(_dead(), executor="slurm", slurm_name="of-the-dead", user="bob")
+    for one in (mine, dead):
+        one.write(tmp_path)
+    with pytest.raises(ResourceError, match="A killed run of bob has left jobs"):
+        runs.clean_up(tmp_path, mine)
+    assert len(markers(tmp_path)) == 2 and not (slurm / "cancelled").exists()
+
+
 def test_where_another_run_lives_its_jobs_and_its_lock_stay(slurm: Path, tmp_path: Path) -> None:
     lock = tmp_path / ".snakemake" / "locks" / "0.input.lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
     lines = (
-        f"1|of-the-dead|RUNNING|{tmp_path}|rule_process_batch_wildcards_0000",
-        f"2|of-the-living|RUNNING|{tmp_path}|rule_process_batch_wildcards_0001",
+        f"1|of-the-dead|RUNNING|{tmp_path}|rule_process_batch_wildcards_0000|{_ME}",
+        f"2|of-the-living|RUNNING|{tmp_path}|rule_process_batch_wildcards_0001|{_ME}",
     )
     (slurm / "queue").write_text("\n".join(lines) + "\n")
     mine, living = _marker(), _marker(slurm_name="of-the-living", executor="slurm")
