@@ -71,11 +71,11 @@ def ask(*command: str, timeout: float = _TIMEOUT_S) -> str:
         ) from None
     except subprocess.TimeoutExpired:
         raise ResourceError(
-            f"Slurm did not answer `{' '.join(command)}` within {timeout:g} s", fix=fix
+            f"Slurm did not answer `{command[0]}` within {timeout:g} s", fix=fix
         ) from None
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise ResourceError(f"`{' '.join(command[:8])}` failed: {said}", fix=fix)
+        raise ResourceError(f"`{command[0]}` failed: {said}", fix=fix)
     return done.stdout
 
 

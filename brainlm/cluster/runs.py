@@ -50,7 +50,7 @@ def guard(workflow: Any) -> _Run:
 
         if executor_plugin.common_settings.dryrun_exec:
             return go_on()
-        with _told_as_snakemake_does(), _watched(run, executor_plugin.name):
+        with told_by_snakemake(), _watched(run, executor_plugin.name):
             return go_on()
 
     workflow.execute = guarded
@@ -66,18 +66,17 @@ def submitting(run: _Run, workflow: Any) -> None:
     marker = run.marker
     if marker is None or marker.executor != "slurm":
         return
-    with _told_as_snakemake_does():
-        executor = workflow.scheduler._executor
-        wait_for_controller(executor)
-        remember_jobs(executor)
-        run.marker = marker.named(executor.run_uuid)
-        run.marker.write(run.study)
-        alone = not _others(run.study, run.marker)[0]
-        _end([job for job in queue.jobs() if alone and _is_of(job, run.study)])
+    alone = not _others(run.study, marker)[0]
+    _end([job for job in queue.jobs() if alone and _is_of(job, run.study)])
+    executor = workflow.scheduler._executor
+    wait_for_controller(executor)
+    remember_jobs(executor)
+    run.marker = marker.named(executor.run_uuid)
+    run.marker.write(run.study)
 
 
 @contextlib.contextmanager
-def _told_as_snakemake_does() -> Iterator[None]:
+def told_by_snakemake() -> Iterator[None]:
     """Our errors in Snakemake's way, without a traceback."""
     try:
         yield

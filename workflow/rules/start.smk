@@ -6,4 +6,5 @@ if workflow.is_main_process:
     this_run = runs.guard(workflow)
 
     onstart:
-        runs.submitting(this_run, workflow)
+        with runs.told_by_snakemake():
+            runs.submitting(this_run, workflow)
