@@ -1,4 +1,4 @@
-# Before anything is submitted: clean up behind a killed run, and look whether the jobs can run.
+# Before anything is submitted: clean up behind a killed run.
 # Jobs parse this file too; what follows is for the run that a user has started.
 if workflow.is_main_process:
     from brainlm.cluster import runs
