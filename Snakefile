@@ -15,6 +15,7 @@ min_version("9.0")
 configfile: "config/config.yaml"
 
 
+include: "workflow/rules/start.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/atlas.smk"
 

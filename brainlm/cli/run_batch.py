@@ -71,10 +71,10 @@ def run_batch(
 
 def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int | None) -> int:
     """Run workflow/Batch.smk; the workflow that started this job holds the study's lock."""
-    import subprocess
     import sys
     import tempfile
 
+    from ..cluster.family import run_with_family
     from ..resources import share_dir
 
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -86,7 +86,7 @@ def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int 
         command += ["--resources", f"mem_mb={mem_mb}"] if mem_mb else []
         command += ["--nolock", "--rerun-incomplete", "--keep-going", "--show-failed-logs"]
         command += ["--quiet", "rules", "--workflow-profile", "none", "--profile", "none"]
-        return subprocess.run(command, check=False).returncode
+        return run_with_family(command)
 
 
 def _list(study: Study, recording_ids: list[str], labels: dict[str, str]) -> str:

@@ -1,0 +1,91 @@
+"""Patience, which Snakemake's Slurm executor lacks while Slurm's controller is away for minutes.
+
+That happens in the weeks that a large study takes. `sbatch` gives up after some seconds; Snakemake
+takes that for a failure of the job, and soon all tries that `retries` allows are used up. When the
+executor asks in vain how its jobs are, it forgets them, and waits for ever.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from snakemake.logging import logger
+
+_PAUSE_S = 10.0
+_TIMEOUT_S = 60.0
+
+
+def remember_jobs(executor: Any) -> None:
+    """Have the executor keep the jobs of which it could not find out how they are."""
+    check, told = executor.check_active_jobs, set()
+
+    def noting(report: Callable[..., None]) -> Callable[..., None]:
+        def noted(job: Any, *args: Any, **kwargs: Any) -> None:
+            told.add(id(job))
+            report(job, *args, **kwargs)
+
+        return noted
+
+    async def check_and_keep(active: Sequence[Any]) -> AsyncIterator[Any]:
+        jobs = list(active)
+        told.clear()
+        async for job in check(jobs):
+            told.add(id(job))
+            yield job
+        forgotten = [job for job in jobs if id(job) not in told]
+        if forgotten:
+            logger.warning(
+                f"Slurm did not say how {len(forgotten)} jobs are. It will be asked again."
+            )
+        for job in forgotten:
+            yield job
+
+    executor.report_job_success = noting(executor.report_job_success)
+    executor.report_job_error = noting(executor.report_job_error)
+    executor.check_active_jobs = check_and_keep
+
+
+def wait_for_controller(executor: Any, pause_s: float = _PAUSE_S) -> None:
+    """Have Snakemake's Slurm executor submit only while the controller is there.
+
+    After Ctrl-C nothing is submitted any more: the executor itself would still submit what waits.
+    """
+    cancelled, cancel = threading.Event(), executor.cancel
+
+    def patient(submit: Callable[[Any], None]) -> Callable[[Any], None]:
+        def submit_when_it_is_there(jobs: Any) -> None:
+            told = False
+            while not cancelled.is_set() and _is_away():
+                if not told:
+                    logger.warning(
+                        "Slurm's controller is away: jobs are submitted when it is back."
+                    )
+                told = True
+                cancelled.wait(pause_s)
+            if not cancelled.is_set():
+                submit(jobs)
+
+        return submit_when_it_is_there
+
+    def cancel_all() -> None:
+        cancelled.set()
+        cancel()
+
+    executor.run_job = patient(executor.run_job)
+    executor.run_array_jobs = patient(executor.run_array_jobs)
+    executor.cancel = cancel_all
+
+
+def _is_away() -> bool:
+    """Whether Slurm says that no controller is up; who cannot ask finds out by submitting."""
+    command = ("scontrol", "ping")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return " is DOWN" in done.stdout and " is UP" not in done.stdout

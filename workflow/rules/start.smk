@@ -1,0 +1,10 @@
+# Before anything is submitted: clean up behind a killed run.
+# Jobs parse this file too; what follows is for the run that a user has started.
+if workflow.is_main_process:
+    from brainlm.cluster import runs
+
+    this_run = runs.guard(workflow)
+
+    onstart:
+        with runs.told_by_snakemake():
+            runs.submitting(this_run, workflow)
