@@ -70,6 +70,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/hadolint containers/Dockerfile containers/Dockerfile.gpu
 	$(BIN)/python tests/workflow/lint_workflow.py
 
 bench: $(STAMP)
