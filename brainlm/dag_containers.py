@@ -23,6 +23,12 @@ from .resources import PLANNED_BY, package_digest
 _CACHES = {"TEMPLATEFLOW_HOME": "templateflow", "HF_HOME": "huggingface"}
 
 
+def pulled_image(reference: str) -> Path:
+    """Where `brainlm prefetch` keeps an image of a registry, for machines without a network."""
+    repository, _, digest = reference.partition("@sha256:")
+    return cache_dir("images") / f"{repository.rpartition('/')[2]}-{digest[:12]}.sif"
+
+
 class Images:
     """The images of a study's rules; the part of `Dag` that needs the config alone."""
 
@@ -40,7 +46,12 @@ class Images:
         return self._located(self.config.containers.gpu_image) or self.image
 
     def _located(self, image: str | None) -> str | None:
-        return image if image is None or "://" in image else str((self.study / image).resolve())
+        if image is None:
+            return None
+        if "://" in image:
+            pulled = pulled_image(image)
+            return str(pulled) if pulled.is_file() else image
+        return str((self.study / image).resolve())
 
 
 def enter_containers(dag: Images, environment: MutableMapping[str, str] = os.environ) -> None:
