@@ -7,12 +7,14 @@ import hashlib
 import http.server
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
@@ -189,3 +191,22 @@ def test_an_image_of_another_brainlm_is_refused(
         assert "build the image anew" in done.stderr and "Traceback" not in done.stderr
     else:
         assert done.returncode == 0, done.stderr
+
+
+def test_an_image_holds_the_same_brainlm_as_the_source_it_was_built_from(tmp_path: Path) -> None:
+    """The digest is that of the code, wherever it is installed; images install a wheel."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    code = "from brainlm.resources import package_digest; print(package_digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == package_digest()
+    assert (tmp_path / "installed" / "brainlm" / "_share" / "containers" / "Dockerfile").is_file()
