@@ -2,6 +2,7 @@
 
 Each job has a folder, called by its number: `args` holds the arguments that it was submitted with,
 `log` what it said; `pid` is there while it runs (Grid Engine), `state` says how it stands (LSF).
+Jobs of Grid Engine do not begin while there is a file `hold` beside them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _GRID_ENGINE = {
     "qsub": _NEXT
     + """\
 cat >"$D/$n/script"
-JOB_ID=$n setsid sh -c 'sh "$0/script" >"$0/log" 2>&1; rm -f "$0/pid"' \\
-    "$D/$n" </dev/null >/dev/null 2>&1 &
+JOB_ID=$n setsid sh -c 'while [ -e "$0/../hold" ]; do sleep 0.2; done
+    sh "$0/script" >"$0/log" 2>&1; rm -f "$0/pid"' "$D/$n" </dev/null >/dev/null 2>&1 &
 echo $! >"$D/$n/pid"
 echo $n
 """,

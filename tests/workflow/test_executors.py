@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,14 @@ class Site:
             "PYTHONPATH": f"{ROOT}:{PLUGINS}",
         }
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str) -> list[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(share_dir() / "Snakefile")]
         command += ["--profile", f"config/profiles/{self.engine}", "--latency-wait", "5"]
+        return [*command, *arguments]
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, *arguments],
+            self.command(*arguments),
             cwd=self.study,
             env=self.environment,
             capture_output=True,
@@ -63,9 +67,20 @@ class Site:
 
 @pytest.fixture(params=["sge", "lsf"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    return needing_plugins(tmp_path, request.param)
+
+
+def needing_plugins(root: Path, engine: str) -> Site:
     if not (PLUGINS / ".installed").exists():
         pytest.skip("the plugins of other engines are not here: make executors")
-    return Site(tmp_path, request.param)
+    return Site(root, engine)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -104,6 +119,26 @@ def test_a_job_that_fails_is_tried_again_and_then_told(site: Site) -> None:
     assert (site.jobs / "2").exists() and not (site.jobs / "3").exists()
 
 
+@pytest.mark.slow
+def test_jobs_of_a_killed_snakemake_are_taken_up_and_not_doubled(tmp_path: Path) -> None:
+    site = needing_plugins(tmp_path, "sge")
+    (site.jobs / "hold").touch()
+    command, first = site.command("--jobs", "2", ATLAS), site.jobs / "1" / "pid"
+    with (tmp_path / "said").open("w") as said:
+        running = subprocess.Popen(command, cwd=site.study, env=site.environment, stderr=said)
+        wait_for(lambda: "external jobid '1'" in (tmp_path / "said").read_text())
+        running.kill()
+        running.wait()
+    assert first.exists()
+    assert site.snakemake("--unlock").returncode == 0
+    with (tmp_path / "again").open("w") as said:
+        running = subprocess.Popen(command, cwd=site.study, env=site.environment, stderr=said)
+        wait_for(lambda: "Resuming incomplete job" in (tmp_path / "again").read_text())
+        (site.jobs / "hold").unlink()
+        assert running.wait(timeout=300) == 0, (tmp_path / "again").read_text()
+    assert (site.study / ATLAS).stat().st_size and not (site.jobs / "2").exists()
+
+
 # --- the scripts of Grid Engine, alone ---------------------------------------------------------
 
 
@@ -130,9 +165,7 @@ def status(site: Site, job: str) -> str:
 
 
 def ended(site: Site, job: str) -> None:
-    end = time.monotonic() + 60
-    while (site.jobs / job / "pid").exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_for(lambda: not (site.jobs / job / "pid").exists())
 
 
 def test_resources_are_those_of_one_slot(grid: Site) -> None:
