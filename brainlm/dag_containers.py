@@ -68,7 +68,7 @@ def enter_containers(dag: Images, environment: MutableMapping[str, str] = os.env
             raise InputError(f"The image that containers.{key} names does not exist", file=image)
     environment["BRAINLM_CACHE"] = str(cache_dir("atlases").parent.resolve())
     for variable, name in _CACHES.items():
-        environment[variable] = os.environ.get(variable) or str(Path.home() / ".cache" / name)
+        environment[variable] = environment.get(variable) or str(Path.home() / ".cache" / name)
     engine = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
     given = [path for path in environment.get(f"{engine}_BIND", "").split(",") if path]
     binds = dict.fromkeys([*given, *map(str, _outside(dag, environment))])
