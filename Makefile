@@ -14,8 +14,9 @@ STAMP := $(VENV)/.installed
 # Packages that some slow tests put before those of $(VENV).
 HF4 := .venv-hf4
 BRAINMARKS := .venv-brainmarks
+EXECUTORS := .venv-executors
 
-.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env slurm
+.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env executors slurm
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
@@ -45,7 +46,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
 
-test-slow: $(STAMP) hf4 brainmarks-env
+test-slow: $(STAMP) hf4 brainmarks-env executors
 	$(BIN)/python -m pytest -n $(CORES) -m slow
 
 # tests/cluster starts one of its own; this machine's own Slurm, if any, is left alone.
@@ -56,10 +57,12 @@ slurm:
 
 hf4: $(HF4)/.installed
 brainmarks-env: $(BRAINMARKS)/.installed
+executors: $(EXECUTORS)/.installed
 
 $(HF4)/.installed: tests/environments/transformers-4.txt | $(STAMP)
 $(BRAINMARKS)/.installed: tests/environments/brainmarks.txt | $(STAMP)
-$(HF4)/.installed $(BRAINMARKS)/.installed:
+$(EXECUTORS)/.installed: tests/environments/executors.txt | $(STAMP)
+$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed:
 	rm -rf $(@D)
 	$(BIN)/pip install --quiet --no-deps --target $(@D) --requirement $<
 	@touch $@
@@ -70,6 +73,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/hadolint containers/Dockerfile containers/Dockerfile.gpu
 	$(BIN)/python tests/workflow/lint_workflow.py
 
 bench: $(STAMP)

@@ -17,6 +17,7 @@ from .atlas.registry import find_atlas
 from .config import Config, parse_config
 from .dag_batches import Batches
 from .dag_cohort import Cohort
+from .dag_containers import Images
 from .dag_evaluation import Evaluation
 from .errors import InputError
 from .layout import FORECAST_MODELS, ONLY_BATCH, TEMPLATES, folder_of
@@ -76,7 +77,7 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag(Cohort, Evaluation, Batches):
+class Dag(Cohort, Evaluation, Batches, Images):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):

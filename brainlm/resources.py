@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+#: The variable by which a workflow tells its containers which brainlm planned their jobs.
+PLANNED_BY = "BRAINLM_PLANNED_BY"
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -19,3 +23,15 @@ def share_dir() -> Path:
 def package_dir() -> Path:
     """The folder of the Python package itself."""
     return _PACKAGE
+
+
+def package_digest() -> str:
+    """A digest of all of this brainlm's source: that of the package and that of the workflow."""
+    share = share_dir()
+    python = [path for path in _PACKAGE.rglob("*.py") if "_share" not in path.parts]
+    rules = [share / "Snakefile", *(share / "workflow").rglob("*.smk")]
+    digest = hashlib.sha256()
+    for base, paths in ((_PACKAGE, python), (share, rules)):
+        for path in sorted(paths):
+            digest.update(f"{path.relative_to(base)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

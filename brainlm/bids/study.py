@@ -161,7 +161,7 @@ def set_up_study(study: Study, config: Config, dataset: str) -> None:
         copy = profiles / source.relative_to(share_dir() / "config" / "profiles")
         if source.is_file() and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
+            shutil.copy(source, copy)
     for profile in sorted(entry.name for entry in profiles.iterdir() if entry.is_dir()):
         _link(study.root / profile, Path("config") / "profiles" / profile)
     description = {

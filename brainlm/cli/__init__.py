@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 
 import typer
 
 from .. import __version__
-from ..errors import BrainLMError
+from ..errors import BrainLMError, InputError
+from ..resources import PLANNED_BY, package_digest
 from ._help import SectionedGroup
 
 app = typer.Typer(
@@ -48,10 +50,24 @@ def _load_verbs() -> None:
             importlib.import_module(f"{__name__}.{module}").register(app)
 
 
+def _check_planner() -> None:
+    """Refuse to work in a container whose brainlm is another one than that which planned the job.
+
+    Its results would be recorded as those of code that did not make them.
+    """
+    planned_by = os.environ.get(PLANNED_BY)
+    if planned_by and planned_by != package_digest():
+        raise InputError(
+            f"The brainlm of this image ({__version__}) is not the one that planned this job",
+            fix="build the image anew from the brainlm that you run Snakemake with, or the reverse",
+        )
+
+
 def main() -> None:
     """Run the command line; known errors are told in at most three lines."""
     _load_verbs()
     try:
+        _check_planner()
         app()
     except BrainLMError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ templates lie must not make days of preprocessing stale.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,6 +69,14 @@ class Containers(Section):
         "auto",
         description="auto: Apptainer (or Singularity) where it is installed, else Docker",
     )
+    image: str | None = Field(
+        None,
+        description="brainlm's own image, in which `snakemake --sdm apptainer` runs the rules: a "
+        ".sif file, or docker://REPOSITORY@sha256:DIGEST; not used without --sdm",
+    )
+    gpu_image: str | None = Field(
+        None, description="the same for the rules that ask for a GPU; null: `image`"
+    )
     fs_license: Path | None = Field(
         None,
         description="FreeSurfer's licence file (free, surfer.nmr.mgh.harvard.edu/registration.html)"
@@ -83,3 +92,14 @@ class Containers(Section):
         description="where a job keeps its scratch (some 20 GB), emptied when it ends; "
         "null: $TMPDIR; on a cluster a disk of the node is best",
     )
+
+    @field_validator("image", "gpu_image")
+    @classmethod
+    def _is_fixed(cls, image: str | None) -> str | None:
+        fixed = image is None or "://" not in image or re.search(r"@sha256:[0-9a-f]{64}$", image)
+        if not fixed:
+            raise ValueError(
+                f"{image} may be other bytes tomorrow: end it in @sha256:DIGEST, or name a .sif "
+                "file"
+            )
+        return image

@@ -17,6 +17,8 @@ rule adopt_bold:
         "benchmarks/adopt/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 2) * attempt,

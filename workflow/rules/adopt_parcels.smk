@@ -16,6 +16,8 @@ rule adopt_parcels:
         "benchmarks/adopt-parcels/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 1500 * attempt,

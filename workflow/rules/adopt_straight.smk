@@ -27,6 +27,8 @@ rule adopt_to_parcels:
         "benchmarks/adopt-to-parcels/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.straight_mb(wildcards) * attempt,

@@ -13,6 +13,8 @@ if study.kind == "volume":
             "benchmarks/prepare-atlas.tsv"
         conda:
             "../../environment.yml"
+        container:
+            study.image
         threads: 1
         resources:
             mem_mb=2000,
@@ -37,6 +39,8 @@ else:
             "benchmarks/prepare-atlas.tsv"
         conda:
             "../../environment.yml"
+        container:
+            study.image
         threads: 1
         resources:
             mem_mb=1000,

@@ -14,6 +14,8 @@ rule evaluate_attention:
         "benchmarks/evaluate-attention.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,

@@ -18,6 +18,8 @@ rule process_batch:
         "benchmarks/run-batch/{batch}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: study.config.jobs.cores_per_job
     resources:
         mem_mb=lambda wildcards, attempt: study.batch_mb(wildcards) * attempt,

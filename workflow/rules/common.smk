@@ -3,8 +3,10 @@ import gc
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from brainlm.dag import RECORDING_REGEX, Dag, prepare_environment
+from brainlm.dag_containers import enter_containers
 from brainlm.errors import BrainLMError
 from brainlm.shards.plan import SHARD_REGEX
 
@@ -16,6 +18,8 @@ prepare_environment()
 
 try:
     study = Dag(config, Path.cwd())
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        enter_containers(study)
 except BrainLMError as error:
     raise WorkflowError(str(error)) from None
 

@@ -19,6 +19,8 @@ rule find_components:
         "benchmarks/ica/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 3) * attempt,
@@ -49,6 +51,8 @@ rule denoise_bold:
         "benchmarks/denoise/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 1) * attempt,

@@ -13,6 +13,8 @@ rule embed_recordings:
         "benchmarks/embed.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,

@@ -15,6 +15,8 @@ rule evaluate_reconstruction:
         "benchmarks/evaluate-reconstruction.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,
@@ -43,6 +45,8 @@ rule predict_label:
         "benchmarks/predict-label-{target}-{method}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,
@@ -75,6 +79,8 @@ rule evaluate_clinical:
         "benchmarks/evaluate-clinical-{target}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,
@@ -102,6 +108,8 @@ rule check_phantom:
         "benchmarks/phantom-check.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,

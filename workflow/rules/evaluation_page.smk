@@ -13,6 +13,8 @@ rule write_evaluation_page:
         "benchmarks/evaluation-page.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

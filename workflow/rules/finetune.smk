@@ -17,6 +17,8 @@ rule finetune_model:
         "benchmarks/finetune-{target}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.finetune_gpus,
@@ -46,6 +48,8 @@ rule finetune_forecast:
         "benchmarks/finetune-forecast.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.finetune_gpus,
@@ -75,6 +79,8 @@ rule finetune_forecast_untrained:
         "benchmarks/finetune-forecast-untrained.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.finetune_gpus,

@@ -13,6 +13,8 @@ rule score_forecast:
         "benchmarks/score-forecast-{method}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,
@@ -42,6 +44,8 @@ rule compare_forecasts:
         "benchmarks/compare-forecasts.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

@@ -15,6 +15,8 @@ rule evaluate_latent:
         "benchmarks/evaluate-latent.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

@@ -14,6 +14,8 @@ rule evaluate_networks:
         "benchmarks/evaluate-networks.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.gpus,

@@ -16,6 +16,8 @@ rule parcellate_bold:
         "benchmarks/parcellate/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.parcellate_mb(wildcards) * attempt,

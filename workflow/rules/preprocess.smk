@@ -15,6 +15,8 @@ rule estimate_motion:
         "benchmarks/motion/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.raw_mb(wildcards) * attempt,
@@ -43,6 +45,8 @@ rule normalize_anat:
         "benchmarks/normalize-anat/{anat_folder}/{anat}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
@@ -74,6 +78,8 @@ rule estimate_fieldmap:
         "benchmarks/fieldmap/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -102,6 +108,8 @@ rule coregister_bold:
         "benchmarks/coregister-bold/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -130,6 +138,8 @@ rule normalize_bold:
         "benchmarks/normalize-bold/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -157,6 +167,8 @@ rule warp_bold:
         "benchmarks/warp-bold/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -187,6 +199,8 @@ rule resample_bold:
         "benchmarks/resample/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
@@ -215,6 +229,8 @@ rule compute_confounds:
         "benchmarks/confounds/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.brain_mb(wildcards, 2) * attempt,

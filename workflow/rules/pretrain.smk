@@ -19,6 +19,8 @@ rule pretrain_model:
         "benchmarks/pretrain.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.pretrain_gpus,

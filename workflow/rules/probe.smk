@@ -15,6 +15,8 @@ rule probe_label:
         "benchmarks/probe-{target}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,

@@ -12,6 +12,8 @@ rule draw_qc:
         "benchmarks/qc-figure/batch-{batch}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,

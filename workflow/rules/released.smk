@@ -14,6 +14,8 @@ rule import_checkpoint:
         "benchmarks/import-checkpoint.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,

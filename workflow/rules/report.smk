@@ -16,6 +16,8 @@ rule write_report:
         "benchmarks/report.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -39,6 +41,8 @@ rule audit_recordings:
         "logs/audit.log",
     conda:
         "../../environment.yml"
+    container:
+        study.image
     message:
         "audit: was any eligible recording given up?"
     shell:

@@ -16,6 +16,8 @@ rule train_scaling:
         "benchmarks/train-scaling-{point}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.gpu_image
     threads: 1
     resources:
         gpu=study.pretrain_gpus,
@@ -44,6 +46,8 @@ rule compare_scaling:
         "benchmarks/compare-scaling.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

@@ -19,6 +19,8 @@ rule select_cohort:
         "benchmarks/cohort.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
@@ -45,6 +47,8 @@ rule bracket_scaler:
         "benchmarks/scale-brackets.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -71,6 +75,8 @@ rule scale_part:
         "benchmarks/scale-part/{shard}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -98,6 +104,8 @@ rule fit_scaler:
         "benchmarks/scale.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -125,6 +133,8 @@ rule write_shard:
         "benchmarks/write-shard/{shard}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -154,6 +164,8 @@ rule index_shards:
         "benchmarks/index-shards.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

@@ -29,6 +29,8 @@ rule resample_to_parcels:
         "benchmarks/resample-to-parcels/{folder}/{recording}.tsv"
     conda:
         "../../environment.yml"
+    container:
+        study.image
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: study.straight_mb(wildcards) * attempt,
