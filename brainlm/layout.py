@@ -152,6 +152,11 @@ def entities_of(identifier: str) -> dict[str, str]:
     return entities
 
 
+def recording_of(path: Path) -> str:
+    """The recording that a file on the standard grid is named after."""
+    return path.name.partition("_space-")[0]
+
+
 def folder_of(identifier: str) -> str:
     """The subject (and session) folder of an identifier: `sub-01/ses-1`."""
     entities = entities_of(identifier)

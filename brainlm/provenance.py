@@ -21,6 +21,9 @@ from .files import read_json, write_json
 #: Longest first: `.nii.gz` must be cut as one.
 _EXTENSIONS = (".nii.gz", ".tsv.gz", ".dtseries.nii", ".dlabel.nii")
 
+#: Bytes that are looked at on either end of a file.
+_END = 1 << 16
+
 
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
@@ -28,14 +31,36 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def sha256_ends(path: str | Path) -> str:
+    """SHA-256 of a file's first and last 64 KiB, as hex: a glance that costs the same at any size.
+
+    With the size it tells our files apart: a gzip file ends with the CRC of all that it holds, and
+    tables and tensors begin or end with what describes them.
+    """
+    with Path(path).open("rb") as handle:
+        digest = hashlib.sha256(handle.read(_END))
+        handle.seek(max(handle.tell(), handle.seek(0, 2) - _END))
+        digest.update(handle.read())
+    return digest.hexdigest()
+
+
+def fast_fingerprint(path: Path) -> str:
+    """`fast:SIZE:MTIME_NS:ENDS` of a raw file that is not read whole."""
+    status = path.stat()
+    return f"fast:{status.st_size}:{status.st_mtime_ns}:{sha256_ends(path)}"
+
+
 def still_is(path: Path, fingerprint: str) -> bool:
     """Whether a raw file is the one that onboarding saw.
 
-    `fingerprint` is its SHA-256, or `fast:SIZE:MTIME_NS`: then only the size is compared, since
-    file systems and copies differ in how they keep times.
+    `fingerprint` is its SHA-256, or that of `fast_fingerprint` (earlier versions left out the
+    ends): then size and ends are compared, not the time, which file systems and copies keep
+    differently.
     """
     if fingerprint.startswith("fast:"):
-        return path.stat().st_size == int(fingerprint.split(":")[1])
+        _, size, *further = fingerprint.split(":")
+        same_ends = len(further) < 2 or further[1] == sha256_ends(path)
+        return path.stat().st_size == int(size) and same_ends
     return sha256_file(path) == fingerprint
 
 
@@ -72,11 +97,13 @@ def write_sidecar(
     parameters: Mapping[str, Any],
     software: Mapping[str, str],
     fields: Mapping[str, Any] | None = None,
+    written: Path | None = None,
 ) -> None:
     """Write the sidecar of `data_path`. Call it BEFORE the data file gets its final name.
 
     `sources` maps a path relative to the study (or `bids::path`) to its SHA-256;
-    `fields` are further BIDS-style fields of this kind of file (RepetitionTime, ...).
+    `fields` are further BIDS-style fields of this kind of file (RepetitionTime, ...); `written` is
+    the data under their temporary name, which ties the sidecar to them.
     """
     content = {
         **(fields or {}),
@@ -87,6 +114,8 @@ def write_sidecar(
         "Parameters": dict(parameters),
         "Software": dict(software),
     }
+    if written is not None:
+        content["Data"] = _data_of(written)
     write_json(sidecar_path(data_path), content)
 
 
@@ -118,7 +147,8 @@ def is_tombstone(path: str | Path) -> bool:
 def check_input(path: str | Path, entities: Mapping[str, str]) -> dict[str, Any]:
     """Verify that `path` is whole and belongs to `entities`; return its sidecar.
 
-    This is what keeps one subject's data out of another subject's file.
+    This is what keeps one subject's data out of another subject's file: the sidecar names whose
+    data it describes, and knows them by their size and ends.
     """
     path = Path(path)
     if not path.exists():
@@ -136,4 +166,15 @@ def check_input(path: str | Path, entities: Mapping[str, str]) -> dict[str, Any]
             file=path,
             fix="delete it and rerun the stage that makes it; never rename derivatives by hand",
         )
+    # Sidecars of earlier versions, and those of the cohort's files, do not describe their data.
+    if sidecar.get("Data") not in (None, _data_of(path)):
+        raise DataError(
+            f"{path.name} is not the file that its sidecar describes: it was changed or exchanged",
+            file=path,
+            fix="delete it and rerun the stage that makes it; never edit derivatives by hand",
+        )
     return sidecar
+
+
+def _data_of(path: Path) -> dict[str, Any]:
+    return {"Size": path.stat().st_size, "EndsSHA256": sha256_ends(path)}

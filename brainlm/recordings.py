@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .identity import check_row
 from .layout import entities_of, folder_of
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def load_recording(path: Path, recording_id: str, bids_dir: Path) -> Recording:
             file=path,
             fix="look into onboarding/recordings.tsv, or onboard the dataset again",
         )
+    check_row(rows[0], path)
     return _to_recording(rows[0], bids_dir)
 
 
@@ -190,6 +192,14 @@ def load_recording_of_anat(path: Path, anat_id: str, bids_dir: Path) -> Recordin
             file=path,
             fix="look into onboarding/recordings.tsv, or onboard the dataset again",
         )
+    for row in rows:
+        check_row(row, path)
+        if (row["t1w"], row["t1w_sha256"]) != (rows[0]["t1w"], rows[0]["t1w_sha256"]):
+            raise InputError(
+                f"The recordings table holds two T1w images called {anat_id}",
+                file=path,
+                fix="make it anew with `brainlm onboard`",
+            )
     return _to_recording(rows[0], bids_dir)
 
 

@@ -26,6 +26,7 @@ GROUND_FLOOR = frozenset(
         "brainlm.errors",
         "brainlm.fetch",
         "brainlm.files",
+        "brainlm.identity",
         "brainlm.layout",
         "brainlm.provenance",
         "brainlm.recordings",

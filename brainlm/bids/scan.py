@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Array
 from ..images import parse_header
-from ..provenance import sha256_file
+from ..provenance import fast_fingerprint, sha256_file
 
 _PIECE = 1 << 17
 _LONGEST_HEADER = 540
@@ -40,7 +40,7 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 class Scan:
     """Facts about an image file; `faults` forbid its use, `notes` do not."""
 
-    fingerprint: str | None = None  # SHA-256, or fast:SIZE:MTIME_NS
+    fingerprint: str | None = None  # SHA-256, or fast:SIZE:MTIME_NS:ENDS
     shape: tuple[int, ...] = ()
     zooms: tuple[float, ...] = ()  # mm
     affine: Array | None = None
@@ -57,8 +57,7 @@ def scan_image(path: Path, *, full: bool) -> Scan:
     """
     scan = Scan()
     try:
-        status = path.stat()
-        if status.st_size == 0:
+        if path.stat().st_size == 0:
             scan.faults.append("the file is empty (0 bytes)")
             scan.fingerprint = hashlib.sha256(b"").hexdigest() if full else "fast:0"
             return scan
@@ -69,7 +68,7 @@ def scan_image(path: Path, *, full: bool) -> Scan:
         if full:
             scan.fingerprint = scan.fingerprint or sha256_file(path)
         else:
-            scan.fingerprint = f"fast:{status.st_size}:{status.st_mtime_ns}"
+            scan.fingerprint = fast_fingerprint(path)
     except FileNotFoundError:
         scan.faults.append("the file is not there (a link to content that was not fetched?)")
     except _READ_ERRORS as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..layout import recording_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,13 @@ def read_recording(root: Path, row: Mapping[str, Any], names: list[str]) -> Seri
     from ..shards.series import Series
     from ..shards.timing import resample, resample_counted
 
-    path = root / str(row["timeseries"])
+    path, name = root / str(row["timeseries"]), str(row["recording_id"])
+    if recording_of(path) != name:
+        raise DataError(
+            f"The cohort's plan gives {name} the parcel series of another recording",
+            file=path,
+            fix="run `brainlm cohort` and `brainlm scale` again, then this; never edit plans",
+        )
     data = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(data).hexdigest() != row["timeseries_sha256"]:
         raise DataError(

@@ -137,6 +137,7 @@ def _of_fmriprep(run: RecordingRun) -> Ready:
     from ..errors import DataError, UpstreamError
     from ..files import read_json
     from ..fmriprep.jobs import job_of
+    from ..layout import entities_of
     from ..provenance import is_tombstone
 
     recording, space = run.recording, run.params["space"]
@@ -156,6 +157,13 @@ def _of_fmriprep(run: RecordingRun) -> Ready:
             file=root,
             fix=f"look into derivatives/fmriprep/sub-{recording.entities['sub']}.html",
         )
-    listed = read_json(manifest)["Files"]
+    content = read_json(manifest)
+    if content["Entities"] != entities_of(job):
+        raise DataError(
+            f"This list of fMRIPrep's files is of {content['Entities']}, not of {job}",
+            file=manifest,
+            fix=f"delete it and rerun `brainlm fmriprep {job}`",
+        )
+    listed = content["Files"]
     prints = {role: listed[path]["SHA256"] for role, path in found.files.items() if path in listed}
     return Ready(root, found.files, prints, found.by, "fmriprep", found.kind, found.space, False)

@@ -187,6 +187,8 @@ class StageRun:
                 parameters=self.params,
                 software=software_versions(self.software),
                 fields=about,
+                # Whose data it is matters where they are somebody's.
+                written=temporary if self.entities else None,
             )
 
     def give_up(self, identifier: str, error: DataError, outputs: tuple[str, ...]) -> None:

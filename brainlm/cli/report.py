@@ -24,7 +24,8 @@ def report(study: StudyOption = HERE, params: ParamsOption = None) -> None:
 
     The page names subjects: it is not meant to leave the place where the data are.
     """
-    from ..provenance import is_tombstone
+    from ..layout import entities_of
+    from ..provenance import check_input, is_tombstone
     from ..report.gather import gather
     from ..report.page import render_page
     from ..report.recordings import figures_to_embed
@@ -41,6 +42,7 @@ def report(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     for name in figures_to_embed(findings):
         path = run.path("qc_figure", recording=name)
         if path.exists() and not is_tombstone(path):
+            check_input(path, entities_of(name))
             figures[name] = run.source(path).read_bytes()
     with run.output("report") as path:
         path.write_text(render_page(findings, figures), encoding="utf-8")

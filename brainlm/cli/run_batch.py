@@ -58,6 +58,7 @@ def run_batch(
     given = json.loads(config) if config else {}
     content = {**read_content(folder.path("config")), **given}
     labels = parse_config(content, source=folder.path("config")).labels
+    _check_own(folder.path("batch", batch=batch), recording_ids)
     about = {ONLY_BATCH: {"number": batch, "recordings": recording_ids}}
     if _snakemake(folder.root, {**given, **about}, threads, mem_mb):
         raise ResourceError(
@@ -67,6 +68,24 @@ def run_batch(
         )
     write_text(folder.path("batch", batch=batch), _list(folder, recording_ids, labels))
     say(f"batch {batch}: {len(recording_ids)} recordings")
+
+
+def _check_own(path: Path, recording_ids: list[str]) -> None:
+    """Refuse to write over the list of a batch of other recordings, which stands for their series.
+
+    The workflow's own jobs find no list: Snakemake takes away what a job is to make.
+    """
+    from ..errors import InputError
+
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    if [line.partition("\t")[0] for line in lines] != recording_ids:
+        raise InputError(
+            "This batch is of other recordings",
+            file=path,
+            fix="give --batch a number that is free",
+        )
 
 
 def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int | None) -> int:

@@ -57,6 +57,13 @@ def test_a_raw_run_is_adopted_from_the_files_of_its_job(study: Study) -> None:
     assert any(name.startswith("derivatives/fmriprep/sub-01/func/") for name in sources)
 
 
+def test_the_list_of_another_job_is_refused(study: Study) -> None:
+    manifest = study.root / "derivatives/fmriprep-jobs/sub-01.json"
+    manifest.write_text(manifest.read_text().replace('"01"', '"02"'))
+    with pytest.raises(DataError, match=r"is of \{.sub.: .02.\}, not of sub-01"):
+        adopt(RUN, study.root)
+
+
 def test_a_run_that_fmriprep_left_out_is_given_up_alone(study: Study) -> None:
     other = RUN.replace("run-1", "run-2")
     with pytest.raises(DataError, match="there is no preprocessed series of it"):

@@ -85,7 +85,7 @@ def test_fast_mode_says_so_and_reads_no_voxels(bids):
     full, fast = table_of(bids), table_of(bids, full=False)
     changed = ["bold_sha256", "t1w_sha256"]
     pd.testing.assert_frame_equal(full.drop(columns=changed), fast.drop(columns=changed))
-    assert fast["bold_sha256"].str.fullmatch(r"fast:\d+:\d+").all()
+    assert fast["bold_sha256"].str.fullmatch(r"fast:\d+:\d+:[0-9a-f]{64}").all()
 
 
 # --- faults ------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def write_small_study(study: Study, *, n_labels: int, **params) -> str:
     row = dict.fromkeys(COLUMNS) | {
         "recording_id": ID,
         "subject": "01",
-        "bold": "sub-01/func/x.nii.gz",
+        "bold": f"sub-01/func/{ID}_bold.nii.gz",
         "n_volumes": 12,
         "tr": 2.0,
         "eligible": True,

@@ -15,6 +15,7 @@ import pytest
 from brainlm.cli.qc_figure import qc_figure
 from brainlm.cli.report import report
 from brainlm.config import Denoise
+from brainlm.errors import DataError
 from brainlm.files import read_json, write_json, write_text
 from brainlm.provenance import sidecar_path
 from brainlm.report import recordings
@@ -396,6 +397,16 @@ def test_large_studies_embed_the_worst_figures_only(copied, monkeypatch):
     page = Page(render_page(findings, dict.fromkeys(chosen, b"png")))
     assert "The 2 of 6 recordings with the largest mean FD" in page.text
     assert f"figures/{copied.included[0]}_qc.png" in page.links
+
+
+def test_a_figure_of_another_recording_is_refused(copied):
+    own, other = (copied.path("qc_figure", recording=name) for name in (copied.ids[0], EXCLUDED))
+    own.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match="not the file that its sidecar describes"):
+        report(study=copied.study.root)
+    sidecar_path(own).write_bytes(sidecar_path(other).read_bytes())
+    with pytest.raises(DataError, match="says that it is of"):
+        report(study=copied.study.root)
 
 
 def test_very_large_studies_show_the_odd_and_the_worst_rows(copied, monkeypatch):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...layout import entities_of
-from ...provenance import sha256_file
+from ...provenance import fast_fingerprint, sha256_file
 from ...recordings import COLUMNS, RAW_ENTITIES
 from ..participants import Participants
 from ..scan import Scan, scan_image
@@ -107,10 +107,7 @@ def _look(run: ReadyRun, root: Path, measure: Measure, *, full: bool) -> _Seen:
 def _fingerprint(path: Path, *, full: bool) -> str:
     """SHA-256 of a file, or its size and time; empty where it is not there."""
     try:
-        if full:
-            return sha256_file(path)
-        status = path.stat()
-        return f"fast:{status.st_size}:{status.st_mtime_ns}"
+        return sha256_file(path) if full else fast_fingerprint(path)
     except OSError:
         return ""
 
