@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start here": ("demo", "onboard", "config", "atlas", "template", "masks"),
+    "Start here": ("demo", "onboard", "cluster", "config", "atlas", "template", "masks"),
     "One recording": (
         "motion",
         "fieldmap",

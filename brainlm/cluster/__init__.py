@@ -1,1 +1,1 @@
-"""The workflow on a cluster: what the site offers, and runs that start, end and start again there."""
+"""The workflow on a cluster: what a site offers, and runs that start, end and go on there."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 
 #: Slurm's commands themselves give up on a controller that is away after some tens of seconds.
 _TIMEOUT_S = 60.0
+#: How Slurm says that all groups or accounts may use a partition.
+_ANY = (None, "ALL", "(null)")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Partition:
     default: bool = False
     #: It takes jobs, and those of this user's groups and accounts.
     usable: bool = True
+    accounts: tuple[str, ...] = ()  # the only ones that it takes; empty: any
     max_minutes: int | None = None  # None: no limit
     nodes: int = 0
     gpu_nodes: int = 0
@@ -46,6 +49,11 @@ class Site:
     no_accounting: str | None = None
     #: The least seconds for which the controller remembers an ended job, for `squeue`.
     min_job_age_s: int | None = None
+
+    def accounts_for(self, *places: Partition | None) -> list[str]:
+        """Accounts of this user that all of these partitions take."""
+        wanted = [one.accounts for one in places if one and one.accounts]
+        return [name for name in self.accounts if all(name in names for names in wanted)]
 
     @property
     def default(self) -> Partition | None:
@@ -151,10 +159,12 @@ def read_partitions(
             and _admits(told.get("AllowGroups"), groups)
             and (not accounts or _admits(told.get("AllowAccounts"), set(accounts)))
         )
+        takes = told.get("AllowAccounts", "ALL")
         found[told["PartitionName"]] = Partition(
             told["PartitionName"],
             default=told.get("Default") == "YES",
             usable=usable,
+            accounts=() if takes in _ANY else tuple(takes.split(",")),
             max_minutes=minutes(told.get("MaxTime", "UNLIMITED")),
             tier=_leading_number(told.get("PriorityTier", "1")) or 0,
         )
@@ -198,7 +208,7 @@ def _with_nodes(one: Partition, count: int, gres: str) -> Partition:
 
 
 def _admits(allowed: str | None, own: set[str]) -> bool:
-    return allowed in (None, "ALL", "(null)") or bool(own & set(str(allowed).split(",")))
+    return allowed in _ANY or bool(own & set(str(allowed).split(",")))
 
 
 def _ordinary(one: Partition) -> bool:

@@ -248,7 +248,10 @@ class Cluster:
         }
         settings = dict(self.settings)
         if self.with_accounting:
-            settings = {**accounting.settings(self.ports["slurmdbd"], self.munge_socket), **settings}
+            settings = {
+                **accounting.settings(self.ports["slurmdbd"], self.munge_socket),
+                **settings,
+            }
         lines = [
             line
             for line in text.format(**fields).splitlines()
