@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import ResourceError
 from .admission import Following, Request, problems, raise_all
-from .site import find_site
+from .site import answer, find_site
 
 #: Resources of a job that are options of sbatch under another name.
 _OPTIONS = {
@@ -38,8 +39,11 @@ def check(workflow: Any) -> None:
     if type(workflow.executor_settings).__module__ != "snakemake_executor_plugin_slurm":
         return
     site = find_site()
-    if site is None:  # the plugin has told that already, or Slurm is away: it will tell
-        return
+    if site is None:
+        raise ResourceError(
+            f"Slurm does not answer: {answer('sinfo', '--noheader').error or 'no sbatch here'}",
+            fix="run the workflow on a login node, when `sinfo` lists the partitions there",
+        )
     settings = workflow.executor_settings
     following = Following(
         settings.status_command or "sacct",

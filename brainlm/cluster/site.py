@@ -82,9 +82,9 @@ def find_site() -> Site | None:
     if shutil.which("sbatch") is None:
         return None
     nodes = answer("sinfo", "--noheader", "--exact", "--format", "%R|%D|%G")
-    told = answer("scontrol", "show", "partition", "--oneliner")
-    if not nodes.ok or not told.ok:
+    if not nodes.ok:  # each further question could take as long
         return None
+    told = answer("scontrol", "show", "partition", "--oneliner")
     config = read_config(answer("scontrol", "show", "config").text)
     accounts = find_accounts()
     groups = {entry.gr_name for entry in grp.getgrall() if entry.gr_gid in os.getgroups()}

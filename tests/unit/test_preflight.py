@@ -241,6 +241,18 @@ def test_another_executor_is_not_looked_at() -> None:
     preflight.check(SimpleNamespace(executor_settings=None))
 
 
+def test_a_slurm_that_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from snakemake_executor_plugin_slurm import ExecutorSettings
+
+    workflow = SimpleNamespace(executor_settings=ExecutorSettings(status_command="squeue"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, text in {"sbatch": "exit 0", "sinfo": "echo nobody there >&2; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(ResourceError, match="does not answer: nobody there"):
+        preflight.check(workflow)
+
+
 def test_a_stand_in_says_that_there_is_no_sacct(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
