@@ -51,7 +51,10 @@ def profile(
     choice = choose(site, partition, gpu_partition, account)
     describe(site)
     say(f"Chosen: {choice}")
-    written = write_profile(_profile(study).parent, site, choice, force)
+    folder = _profile(study.resolve()).parent
+    # A clone's profile is used with --directory, a study's own within it.
+    clone = not (study / "onboarding").is_dir()
+    written = write_profile(folder, site, choice, force=force, from_anywhere=clone)
     for path in written:
         beside = path.suffix == ".new"
         say(f"{path}: " + ("compare with your own, or --force" if beside else "written"))

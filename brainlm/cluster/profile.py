@@ -52,13 +52,13 @@ def choose(
     return Choice(cpu, gpu, account or next(iter(fitting), None))
 
 
-def fill(template: str, site: Site, choice: Choice) -> str:
+def fill(template: str, site: Site, choice: Choice, table: str = "partitions.yaml") -> str:
     """The profile with the site's values in the lines that wait for them."""
     lines = {"  # slurm_account: ACCOUNT": f"  slurm_account: {_yaml(choice.account)}"}
     if choice.account is None:
         lines.clear()
     if choice.cpu or choice.gpu:
-        lines["# slurm-partition-config: PARTITIONS"] = "slurm-partition-config: partitions.yaml"
+        lines["# slurm-partition-config: PARTITIONS"] = f"slurm-partition-config: {_yaml(table)}"
     if (limit := longest(choice)) is not None:
         lines["# resources:"] = "resources:"
         lines["#   runtime: MINUTES"] = f"  runtime: {limit}"
@@ -95,14 +95,20 @@ def partitions_text(choice: Choice) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_profile(folder: Path, site: Site, choice: Choice, force: bool = False) -> list[Path]:
+def write_profile(
+    folder: Path, site: Site, choice: Choice, *, force: bool = False, from_anywhere: bool = False
+) -> list[Path]:
     """Write a site's profile into `folder`; what was written.
+
+    Snakemake finds the table of partitions beside the profile when it runs in the study itself;
+    for a run `from_anywhere` (--directory) the table's whole path is written.
 
     A file that a user has edited stays as it is, and the new one goes beside it (`.new`), unless
     `force`.
     """
     template = template_folder() / "config.yaml"
-    made = {"config.yaml": fill(template.read_text(), site, choice)}
+    table = str((folder if from_anywhere else Path()) / "partitions.yaml")
+    made = {"config.yaml": fill(template.read_text(), site, choice, table)}
     if choice.cpu or choice.gpu:
         made["partitions.yaml"] = partitions_text(choice)
     written = []

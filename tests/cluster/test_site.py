@@ -81,7 +81,9 @@ def run(lab: Cluster, folder: Path, *command: str, path: str = "") -> subprocess
 
 def test_the_profile_as_filled_in_runs_with_accounts(books: Cluster, study: Path) -> None:
     assert run(books, study, "brainlm", "cluster", "profile").returncode == 0
-    done = run(books, study, "snakemake", "--profile", "slurm", *_QUICK)
+    elsewhere = ("--profile", f"{study.name}/slurm", "--directory", study.name)
+    snakefile = ("--snakefile", f"{study.name}/Snakefile")
+    done = run(books, study.parent, "snakemake", *elsewhere, *snakefile, *_QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
 
     told = books.run("sacct", "-XnP", "--format=comment,partition,account,timelimitraw,state")
@@ -96,7 +98,8 @@ def test_the_profile_as_filled_in_runs_with_accounts(books: Cluster, study: Path
         rows = list(csv.DictReader(lines))
     assert {row["RuleName"] for row in rows} == {"rule_on_cpus", "rule_on_gpus"}
     assert all(float(row["RequestedMem_MB"]) == 1000 for row in rows)
-    assert not list((study / "logs").rglob("*.log"))  # of jobs that succeeded
+    for folder in (study, study.parent):  # no logs of jobs that succeeded
+        assert not list((folder / "logs").rglob("*.log"))
 
 
 def test_accounts_that_slurm_or_a_partition_does_not_take(books: Cluster, study: Path) -> None:

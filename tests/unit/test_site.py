@@ -163,6 +163,12 @@ def test_a_profile_is_made_anew_until_somebody_edits_it(tmp_path: Path) -> None:
     assert config.read_text() == beside[0].read_text() != edited
 
 
+def test_a_clones_profile_names_its_table_from_anywhere(tmp_path: Path) -> None:
+    write_profile(tmp_path, site(), choose(site()), from_anywhere=True)
+    content = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert content["slurm-partition-config"] == str(tmp_path / "partitions.yaml")
+
+
 def test_the_shipped_profile_is_nobodys_edit(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(_TEMPLATE)
     written = write_profile(tmp_path, site(), choose(site()))
