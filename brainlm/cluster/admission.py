@@ -59,7 +59,7 @@ class Following:
 def problems(site: Site, following: Following, requests: Iterable[Request]) -> list[BrainLMError]:
     """Why these jobs would be refused, wait for ever, or not be followed; each reason once."""
     asked = list(requests)
-    found = [following_problem(site, following)]
+    found = [following_problem(site, following), _array_problem(following)]
     found += [_account_problem(site, account) for account in {one.account for one in asked}]
     tried: dict[tuple[str, ...], Answer] = {}
     for one in asked:
@@ -105,14 +105,18 @@ def following_problem(site: Site, following: Following) -> BrainLMError | None:
             file=PROFILE,
             fix=f"slurm-status-command: squeue; {_FILL}",
         )
-    if not squeue and following.array_jobs:
-        return InputError(
-            "slurm-array-jobs together with sacct: Snakemake's plugin takes the state of one task "
-            "for that of all, and goes on with half-written files",
-            file=PROFILE,
-            fix="leave slurm-array-jobs out",
-        )
     return None
+
+
+def _array_problem(following: Following) -> BrainLMError | None:
+    if not following.array_jobs:
+        return None
+    return InputError(
+        "slurm-array-jobs: Snakemake's Slurm plugin looks for the first task's files after each "
+        "task, and with sacct takes the state of one task for that of all",
+        file=PROFILE,
+        fix="leave it out; jobs.recordings_per_job is what keeps the number of jobs small",
+    )
 
 
 def _account_problem(site: Site, account: str) -> BrainLMError | None:

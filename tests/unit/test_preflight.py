@@ -112,18 +112,16 @@ def test_what_passes_is_no_reason_to_refuse(slurm: Slurm) -> None:
 
 @pytest.mark.parametrize("installed", [True, False])
 @pytest.mark.parametrize(
-    ("command", "books", "age", "arrays", "expected"),
+    ("command", "books", "age", "expected"),
     [
         # (refused where sacct is installed, refused where it is not)
-        ("sacct", True, 300, "", (None, None)),
-        ("sacct", False, 300, "", ("status-command: squeue", None)),
-        ("squeue", False, 300, "", (None, None)),
-        ("squeue", False, 100, "", ("MinJobAge=300", "MinJobAge=300")),
-        ("squeue", False, None, "", ("MinJobAge=300", "MinJobAge=300")),
-        ("squeue", True, 100, "", ("status-command: sacct", "status-command: sacct")),
-        ("squeue", True, 30, "", (None, "MinJobAge")),  # the plugin itself takes sacct
-        ("sacct", True, 300, "all", ("leave slurm-array-jobs out", None)),
-        ("squeue", True, 300, "all", (None, None)),
+        ("sacct", True, 300, (None, None)),
+        ("sacct", False, 300, ("status-command: squeue", None)),
+        ("squeue", False, 300, (None, None)),
+        ("squeue", False, 100, ("MinJobAge=300", "MinJobAge=300")),
+        ("squeue", False, None, ("MinJobAge=300", "MinJobAge=300")),
+        ("squeue", True, 100, ("status-command: sacct", "status-command: sacct")),
+        ("squeue", True, 30, (None, "MinJobAge")),  # the plugin itself takes sacct
     ],
 )
 def test_how_jobs_are_followed(
@@ -133,7 +131,6 @@ def test_how_jobs_are_followed(
     command: str,
     books: bool,
     age: int | None,
-    arrays: str,
     expected: tuple[str | None, str | None],
 ) -> None:
     if not installed:
@@ -141,9 +138,15 @@ def test_how_jobs_are_followed(
         books = False if command == "squeue" and age == 30 else books
     why = None if books else "this cluster keeps no accounting"
     site = Site("uni", _SITE.partitions, (), why, age)
-    problem = admission.following_problem(site, Following(command, 20, arrays))
+    problem = admission.following_problem(site, Following(command, 20))
     wanted = expected[0 if installed else 1]
     assert (problem is None) if wanted is None else wanted in str(problem)
+
+
+@pytest.mark.parametrize("command", ["sacct", "squeue"])
+def test_array_jobs_are_refused(slurm: Slurm, command: str) -> None:
+    (problem,) = told(_SITE, Following(command, 20, array_jobs="process_batch"))
+    assert "the first task's files" in problem
 
 
 def test_an_account_where_sacctmgr_does_not_answer(slurm: Slurm) -> None:
