@@ -187,8 +187,8 @@ def _time_problem(site: Site, one: Request) -> BrainLMError | None:
         f"Rule {one.rule} asks for {one.minutes} minutes{tries}, but partition {place.name} gives "
         f"{limit}: Slurm would keep the job in the queue for ever",
         file=PROFILE,
-        fix=f"`resources: {{runtime: {limit}}}` and `set-resource-scopes: {{runtime: local}}` cut "
-        f"it down; {_FILL}",
+        fix=f"cut it down by `resources: {{runtime: {limit}}}` and `set-resource-scopes: "
+        f"{{runtime: local}}`; {_FILL}",
     )
 
 

@@ -59,11 +59,13 @@ def fill(template: str, site: Site, choice: Choice, table: str = "partitions.yam
         lines.clear()
     if choice.cpu or choice.gpu:
         lines["# slurm-partition-config: PARTITIONS"] = f"slurm-partition-config: {_yaml(table)}"
-    if (limit := longest(choice)) is not None:
-        lines["# resources:"] = "resources:"
-        lines["#   runtime: MINUTES"] = f"  runtime: {limit}"
-        lines["# set-resource-scopes:"] = "set-resource-scopes:"
-        lines["#   runtime: local"] = "  runtime: local"
+    limits = {"runtime: MINUTES": longest(choice), "mem_mb: LARGEST": largest(choice)}
+    for line, limit in limits.items():
+        if limit is not None:
+            lines["# resources:"] = "resources:"
+            lines[f"#   {line}"] = f"  {line.split()[0]} {limit}"
+            lines["# set-resource-scopes:"] = "set-resource-scopes:"
+            lines["#   runtime: local"] = "  runtime: local"
     told = "squeue" if site.no_accounting else "sacct"
     lines["# slurm-status-command: COMMAND"] = f"slurm-status-command: {told}"
     if not site.no_accounting:
@@ -80,6 +82,11 @@ def longest(choice: Choice) -> int | None:
     """Minutes that a job may ask for wherever it goes; None: no limit."""
     limits = [one.max_minutes for one in (choice.cpu, choice.gpu) if one]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def largest(choice: Choice) -> int | None:
+    """MB that a job may ask for wherever it goes: the largest node's; None: not known."""
+    return min((one.mem_mb for one in (choice.cpu, choice.gpu) if one and one.mem_mb), default=None)
 
 
 def partitions_text(choice: Choice) -> str:

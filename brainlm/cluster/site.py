@@ -30,6 +30,7 @@ class Partition:
     usable: bool = True
     accounts: tuple[str, ...] = ()  # the only ones that it takes; empty: any
     max_minutes: int | None = None  # None: no limit
+    mem_mb: int = 0  # of the largest node
     nodes: int = 0
     gpu_nodes: int = 0
     gpus: int = 0  # of all nodes
@@ -81,7 +82,7 @@ def find_site() -> Site | None:
     """The Slurm cluster that this machine belongs to; None where there is none that answers."""
     if shutil.which("sbatch") is None:
         return None
-    nodes = answer("sinfo", "--noheader", "--exact", "--format", "%R|%D|%G")
+    nodes = answer("sinfo", "--noheader", "--exact", "--format", "%R|%D|%m|%G")
     if not nodes.ok:  # each further question could take as long
         return None
     told = answer("scontrol", "show", "partition", "--oneliner")
@@ -147,7 +148,7 @@ def find_accounts() -> tuple[str, ...]:
 def read_partitions(
     partitions: str, nodes: str, groups: set[str], accounts: tuple[str, ...]
 ) -> tuple[Partition, ...]:
-    """Partitions from what `scontrol show partition --oneliner` and `sinfo` (%R|%D|%G) say."""
+    """Partitions from what `scontrol show partition --oneliner` and `sinfo` (%R|%D|%m|%G) say."""
     found: dict[str, Partition] = {}
     for line in partitions.splitlines():
         told = dict(part.split("=", 1) for part in line.split() if "=" in part)
@@ -169,9 +170,9 @@ def read_partitions(
             tier=_leading_number(told.get("PriorityTier", "1")) or 0,
         )
     for line in nodes.splitlines():
-        name, count, gres = (part.strip() for part in line.split("|"))
+        name, count, mem_mb, gres = (part.strip() for part in line.split("|"))
         if name in found:
-            found[name] = _with_nodes(found[name], int(count), gres)
+            found[name] = _with_nodes(found[name], int(count), int(mem_mb), gres)
     return tuple(found.values())
 
 
@@ -189,7 +190,7 @@ def minutes(time: str) -> int | None:
     return parts[0]  # M, M:S
 
 
-def _with_nodes(one: Partition, count: int, gres: str) -> Partition:
+def _with_nodes(one: Partition, count: int, mem_mb: int, gres: str) -> Partition:
     """The partition with these nodes besides, of which each has the generic resources `gres`."""
     each, models = 0, list(one.models)
     for part in re.sub(r"\([^)]*\)", "", gres).split(","):  # gpu:a100:4(S:0-1),nvme:1
@@ -200,6 +201,7 @@ def _with_nodes(one: Partition, count: int, gres: str) -> Partition:
         models += [model for model in rest[:1] if not model.isdigit() and model not in models]
     return replace(
         one,
+        mem_mb=max(one.mem_mb, mem_mb),
         nodes=one.nodes + count,
         gpu_nodes=one.gpu_nodes + (count if each else 0),
         gpus=one.gpus + each * count,

@@ -36,7 +36,7 @@ rule all:
 
 rule on_cpus:
     output: "cpu.txt"
-    resources: mem_mb=1000, runtime=5000
+    resources: mem_mb=100000, runtime=5000
     shell: "echo $SLURMD_NODENAME > {output}"
 
 rule on_gpus:
@@ -86,18 +86,22 @@ def test_the_profile_as_filled_in_runs_with_accounts(books: Cluster, study: Path
     done = run(books, study.parent, "snakemake", *elsewhere, *snakefile, *_QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    told = books.run("sacct", "-XnP", "--format=comment,partition,account,timelimitraw,state")
+    fields = "comment,partition,account,timelimitraw,reqmem,state,submit,end"
+    told = books.run("sacct", "-XnP", f"--format={fields}")
     jobs = {line.split("|")[0]: line.split("|")[1:] for line in told.splitlines()}
-    # Both were cut down to the two days that the partitions give; a first try of 2000 was not.
-    assert jobs["rule_on_cpus"] == ["cpu", ACCOUNTS[0], "2880", "COMPLETED"]
-    assert jobs["rule_on_gpus"] == ["gpu", ACCOUNTS[0], "2000", "COMPLETED"]
+    # What asks for more is cut down to two days and to the memory of a node.
+    cpus, gpus = jobs["rule_on_cpus"], jobs["rule_on_gpus"]
+    assert cpus[:-2] == ["cpu", ACCOUNTS[0], "2880", "16000M", "COMPLETED"]
+    assert gpus[:-2] == ["gpu", ACCOUNTS[0], "2000", "1000M", "COMPLETED"]
+    # Two days are the limit of each, not of all that run at a time.
+    assert max(cpus[-2], gpus[-2]) < min(cpus[-1], gpus[-1])
     assert (study / "gpu.txt").read_text() == "gpu1\n"
 
     (report,) = (study / "logs" / "efficiency").glob("efficiency_report_*.csv")
     with report.open() as lines:
         rows = list(csv.DictReader(lines))
     assert {row["RuleName"] for row in rows} == {"rule_on_cpus", "rule_on_gpus"}
-    assert all(float(row["RequestedMem_MB"]) == 1000 for row in rows)
+    assert {float(row["RequestedMem_MB"]) for row in rows} == {1000, 16000}
     for folder in (study, study.parent):  # no logs of jobs that succeeded
         assert not list((folder / "logs").rglob("*.log"))
 

@@ -36,14 +36,14 @@ PartitionName=old AllowGroups=ALL AllowAccounts=ALL Default=NO MaxTime=1:30:00 S
 PartitionName=mixed AllowGroups=ALL Default=NO MaxTime=UNLIMITED PriorityTier=1 State=UP
 """
 _NODES = """\
-normal|20|(null)
-gpu-debug|1|gpu:a100:4(S:0-1)
-gpu|4|gpu:a100:4(S:0-1),nvme:1
-gpu|2|gpu:h100:8
-chair|9|gpu:8
-old|3|(null)
-mixed|20|(null)
-mixed|2|gpu:1g.10gb:7
+normal|20|192000|(null)
+gpu-debug|1|500000|gpu:a100:4(S:0-1)
+gpu|4|500000|gpu:a100:4(S:0-1),nvme:1
+gpu|2|1000000|gpu:h100:8
+chair|9|1000|gpu:8
+old|3|1000|(null)
+mixed|20|64000|(null)
+mixed|2|64000|gpu:1g.10gb:7
 """
 
 
@@ -54,11 +54,14 @@ def site(no_accounting: str | None = None, accounts: tuple[str, ...] = ("lab", "
 
 def test_partitions_are_read_with_their_gpus_limits_and_users() -> None:
     found = {one.name: one for one in site().partitions}
-    assert found["normal"] == Partition("normal", default=True, max_minutes=10080, nodes=20)
+    assert found["normal"] == Partition(
+        "normal", default=True, max_minutes=10080, mem_mb=192000, nodes=20
+    )
     assert found["gpu"] == Partition(
         "gpu",
         accounts=("neuro", "vision"),
         max_minutes=2880,
+        mem_mb=1000000,
         nodes=6,
         gpu_nodes=6,
         gpus=32,
@@ -126,7 +129,7 @@ def test_the_filled_profile_differs_from_the_shipped_one_in_the_sites_lines_alon
     shipped = yaml.safe_load(_TEMPLATE)
     filled = yaml.safe_load(fill(_TEMPLATE, site(), choose(site())))
     assert filled.pop("slurm-partition-config") == "partitions.yaml"
-    assert filled.pop("resources") == {"runtime": 2880}
+    assert filled.pop("resources") == {"runtime": 2880, "mem_mb": 192000}
     assert filled.pop("set-resource-scopes") == {"runtime": "local"}
     assert filled.pop("slurm-status-command") == "sacct"
     assert filled.pop("slurm-efficiency-report") is True
@@ -209,6 +212,12 @@ def test_onboarding_fills_in_the_profile_of_a_new_study_alone(tmp_path: Path) ->
     profile.write_text("# mine\n")
     assert set_up_study(study, config, "x", site()) is None
     assert profile.read_text() == "# mine\n"
+
+
+def test_a_rule_that_is_tried_again_asks_for_more_memory() -> None:
+    for path in (share_dir() / "workflow" / "rules").glob("*.smk"):
+        for line in re.findall(r"^        mem_mb=.*", path.read_text(), re.M):
+            assert "* attempt," in line, f"{path.name}: {line}"
 
 
 def test_the_profile_names_every_rule_that_uses_gpus() -> None:

@@ -15,8 +15,8 @@ if study.kind == "volume":
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=lambda wildcards, attempt: 2000 * attempt,
+            runtime=lambda wildcards, attempt: 10 * attempt,
         params:
             options=study.options("prepare-atlas"),
             code=study.code("prepare-atlas"),
@@ -39,8 +39,8 @@ else:
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=lambda wildcards, attempt: 1000 * attempt,
+            runtime=lambda wildcards, attempt: 10 * attempt,
         params:
             options=study.options("prepare-atlas"),
             code=study.code("prepare-atlas"),
