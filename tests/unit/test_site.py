@@ -232,3 +232,26 @@ def test_the_profile_names_every_rule_that_uses_gpus() -> None:
     block = block[: block.index("Recordings that one job")]
     assert set(yaml.safe_load(block)["set-resources"]) == with_gpus
     assert len(with_gpus) > 10
+
+
+def test_the_commands_say_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from brainlm.cli import cluster as command
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="no Slurm cluster that answers here"):
+        command.check(tmp_path)
+    monkeypatch.setattr("brainlm.cluster.site.find_site", site)
+    with pytest.raises(InputError, match="There is no Slurm profile"):
+        command.profile(tmp_path)
+    folder = tmp_path / "config" / "profiles" / "slurm"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("jobs: 7\n")
+    command.profile(tmp_path)
+    told = capsys.readouterr().out
+    assert "partition gpu: 6 nodes, 32 GPUs a100 h100, at most 2880 minutes" in told
+    assert "partition chair: 9 nodes, 72 GPUs, no time limit, not for you" in told
+    assert "config.yaml.new: compare with your own, or --force" in told
+    assert "partitions.yaml: written" in told
+    assert (folder / "config.yaml").read_text() == "jobs: 7\n"
