@@ -49,11 +49,14 @@ test: $(STAMP)
 test-slow: $(STAMP) hf4 brainmarks-env executors
 	$(BIN)/python -m pytest -n $(CORES) -m slow
 
-# tests/cluster starts one of its own; this machine's own Slurm, if any, is left alone.
+# tests/cluster starts one of its own; this machine's own Slurm, if any, is left alone. Without the
+# last line's packages, which keep accounts of jobs, only the tests of accounting are skipped.
 slurm:
-	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null || \
+	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null && \
+	  command -v slurmdbd >/dev/null && command -v mariadbd >/dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	  slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge; }
+	  slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge \
+	  slurmdbd slurm-wlm-mysql-plugin mariadb-server-core mariadb-client-core; }
 
 hf4: $(HF4)/.installed
 brainmarks-env: $(BRAINMARKS)/.installed

@@ -14,6 +14,7 @@ import yaml
 from .. import __version__
 from ..atlas.fetch import available_space
 from ..atlas.registry import find_atlas
+from ..cluster.profile import Choice, choose, write_profile
 from ..config import FMRIPREP_SPACE, Config, load_config, parse_config, to_commented_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
@@ -26,6 +27,8 @@ from .ready.detect import chosen_layout
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..cluster.site import Site
 
 _SNAKEFILE = """\
 # Made by `brainlm onboard`: the workflow of the installed brainlm, run on this study.
@@ -150,13 +153,22 @@ def fitting_config(
     return parse_config(content, source="--set")
 
 
-def set_up_study(study: Study, config: Config, dataset: str) -> None:
-    """Write what a study needs besides the recordings table; nothing of the user's is lost."""
+def set_up_study(
+    study: Study, config: Config, dataset: str, site: Site | None = None
+) -> Choice | None:
+    """Write what a study needs besides the recordings table; nothing of the user's is lost.
+
+    The Slurm profile of a new study is filled in for `site`; what was chosen there is returned.
+    """
     if not study.path("config").exists():
         write_text(study.path("config"), to_commented_yaml(config))
     if not (study.root / "Snakefile").exists():
         write_text(study.root / "Snakefile", _SNAKEFILE)
     profiles = study.root / "config" / "profiles"
+    choice = None
+    if site is not None and not (profiles / "slurm" / "config.yaml").exists():
+        choice = choose(site)
+        write_profile(profiles / "slurm", site, choice)
     for source in sorted((share_dir() / "config" / "profiles").rglob("*")):
         copy = profiles / source.relative_to(share_dir() / "config" / "profiles")
         if source.is_file() and not copy.exists():
@@ -173,6 +185,7 @@ def set_up_study(study: Study, config: Config, dataset: str) -> None:
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     place = study.root / "derivatives" / "brainlm" / "dataset_description.json"
     write_bytes_if_changed(place, text.encode())
+    return choice
 
 
 def write_bytes_if_changed(path: Path, content: bytes) -> bool:

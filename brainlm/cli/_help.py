@@ -7,7 +7,16 @@ from typing import Any
 from typer.core import TyperGroup
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start here": ("demo", "onboard", "config", "atlas", "template", "masks", "prefetch"),
+    "Start here": (
+        "demo",
+        "onboard",
+        "cluster",
+        "config",
+        "atlas",
+        "template",
+        "masks",
+        "prefetch",
+    ),
     "One recording": (
         "motion",
         "fieldmap",

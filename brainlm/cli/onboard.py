@@ -81,7 +81,8 @@ def onboard(
     Writes onboarding/recordings.parquet and .tsv: one row per BOLD run, with its TR, its
     T1w, its hash, its labels from participants.tsv, and whether it is eligible; `reason`
     says why not, `notes` what was repaired or assumed, `wave` which onboarding found it. Also
-    config/config.yaml with every option explained, a Snakefile and profiles. Run it again
+    config/config.yaml with every option explained, a Snakefile and profiles, that for Slurm filled
+    in for the cluster that this machine belongs to. Run it again
     whenever the dataset changes: your config is kept, and only what changed is processed anew.
 
     With --engine derivatives the folder holds what another pipeline has preprocessed, denoised
@@ -99,6 +100,7 @@ def onboard(
         write_bytes_if_changed,
     )
     from ..bids.waves import number_waves, read_waves
+    from ..cluster.site import find_site
     from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
@@ -121,7 +123,7 @@ def onboard(
     full = hash_mode is HashMode.full
     table, dataset_notes = _read(source, config, place.root, participants, full, threads)
     config = fitting_config(place, config, changes, table)
-    set_up_study(place, config, str(table["dataset"].iloc[0]))
+    choice = set_up_study(place, config, str(table["dataset"].iloc[0]), find_site())
     waves = number_waves(table["recording_id"], read_waves(place.path("recordings")))
     table["wave"] = pd.array(waves, dtype="Int64")
     if lost := _lost_labels(place.path("recordings"), table):
@@ -133,6 +135,8 @@ def onboard(
         warn(note)
     _summarise(table)
     say(f"  space: {config.space.template}; atlas: {config.atlas.name}")
+    if choice is not None:
+        say(f"  Slurm: {choice}. Others: `brainlm cluster profile`, or edit slurm/config.yaml")
     if not table["eligible"].any():
         warn("no recording is eligible, so there is nothing to run yet")
         return

@@ -1,1 +1,1 @@
-"""What the workflow knows of the cluster that it runs on."""
+"""The workflow on a cluster: what a site offers, and runs that start, end and go on there."""

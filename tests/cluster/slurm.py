@@ -4,7 +4,8 @@ munged, slurmctld and one slurmd for each pretended node run as children of this
 that were free, with all their files in one folder. Nothing of the machine's own Slurm is touched,
 and no right of root is needed: without it, jobs run as the user who started the cluster.
 
-    python -m tests.cluster.slurm /tmp/lab        starts one and waits for Ctrl-C
+    python -m tests.cluster.slurm /tmp/lab                starts one and waits for Ctrl-C
+    python -m tests.cluster.slurm /tmp/lab accounting     with slurmdbd and MariaDB besides
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import accounting
+
 _DAEMONS = ("munged", "slurmctld", "slurmd")
-_CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+_CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr")
 #: Character devices that stand for GPUs: Slurm wants some, and gives out no more than their names.
 _DEVICES = ("/dev/null", "/dev/zero")
 _CPU_NODES = ("cpu1", "cpu2")
@@ -35,9 +38,10 @@ class ClusterError(RuntimeError):
     """The cluster did not come up, or did something that nobody asked for."""
 
 
-def why_not() -> str | None:
+def why_not(with_accounting: bool = False) -> str | None:
     """The reason why no cluster can be started here; None when one can."""
-    missing = [name for name in (*_DAEMONS, *_CLIENTS) if _find(name) is None]
+    wanted = (*_DAEMONS, *_CLIENTS, *(accounting.PROGRAMS if with_accounting else ()))
+    missing = [name for name in wanted if _find(name) is None]
     if not missing:
         return None
     return f"{', '.join(missing)} not installed (`make slurm` installs Debian's packages)"
@@ -61,10 +65,19 @@ class Cluster:
     """The processes of a cluster, and what to ask of it."""
 
     folder: Path
+    #: A database of jobs and accounts, and no job without an account.
+    with_accounting: bool = False
+    #: Lines that slurm.conf gets besides; a key given here wins over the one in slurm.conf.in.
+    settings: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     # --- asking --------------------------------------------------------------------------
+
+    @property
+    def user(self) -> str:
+        """Who started this cluster, and may do everything on it."""
+        return pwd.getpwuid(os.getuid()).pw_name
 
     @property
     def environment(self) -> dict[str, str]:
@@ -120,9 +133,12 @@ class Cluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             (self.folder / name).chmod(0o755)
         nodes = (*_CPU_NODES, _GPU_NODE)
-        self.ports = dict(zip(("controller", *nodes), _free_ports(1 + len(nodes)), strict=True))
+        listening = ("controller", *nodes, *accounting.DAEMONS)
+        self.ports = dict(zip(listening, _free_ports(len(listening)), strict=True))
         self._write_configuration()
         self._start_munge()
+        if self.with_accounting:
+            accounting.start(self)
         self.start_controller()
         for node in nodes:
             self.start_node(node)
@@ -134,7 +150,7 @@ class Cluster:
 
     def start_controller(self) -> None:
         """slurmctld; it takes up the state of an earlier one."""
-        self._spawn("slurmctld", "-D", "-f", self._conf)
+        self.spawn("slurmctld", "-D", "-f", self._conf)
         self.wait_for(
             "slurmctld answers",
             _START_S,
@@ -144,7 +160,7 @@ class Cluster:
     def start_node(self, node: str) -> None:
         """The slurmd of a node."""
         (self.folder / "spool" / node).mkdir(exist_ok=True)
-        self._spawn("slurmd", "-D", "-N", node, "-f", self._conf, name=node)
+        self.spawn("slurmd", "-D", "-N", node, "-f", self._conf, name=node)
 
     def kill(self, name: str, signal_number: int = signal.SIGKILL) -> None:
         """End one daemon: slurmctld, or a node by its name, with all that runs there."""
@@ -160,7 +176,7 @@ class Cluster:
     def stop(self) -> None:
         """Cancel all jobs, end all daemons: nothing of this cluster is left running."""
         if "slurmctld" in self.processes:
-            self.run("scancel", f"--user={_user()}", check=False)
+            self.run("scancel", f"--user={self.user}", check=False)
             with contextlib.suppress(ClusterError):
                 self.wait_for("no job left", 20, lambda: not self.jobs("running,completing"))
         for process in reversed(self.processes.values()):
@@ -177,7 +193,8 @@ class Cluster:
     def _conf(self) -> str:
         return str(self.folder / "etc" / "slurm.conf")
 
-    def _spawn(self, program: str, *arguments: str, name: str | None = None) -> None:
+    def spawn(self, program: str, *arguments: str, name: str | None = None) -> None:
+        """Start a daemon as a child of this process."""
         executable = _find(program)
         assert executable is not None
         name = name or program
@@ -200,21 +217,22 @@ class Cluster:
         key.chmod(0o400)
         places = {
             "--key-file": key,
-            "--socket": self._munge_socket,
+            "--socket": self.munge_socket,
             "--pid-file": self.folder / "munge" / "munged.pid",
             "--seed-file": self.folder / "munge" / "munged.seed",
             "--log-file": self.folder / "log" / "munged.log",
         }
         options = [f"{option}={path}" for option, path in places.items()]
-        self._spawn("munged", "--foreground", "--force", *options)
-        self.wait_for("munged answers", _START_S, self._munge_socket.exists)
+        self.spawn("munged", "--foreground", "--force", *options)
+        self.wait_for("munged answers", _START_S, self.munge_socket.exists)
 
     @property
-    def _munge_socket(self) -> Path:
+    def munge_socket(self) -> Path:
+        """Where munged listens."""
         return self.folder / "munge" / "munge.sock"
 
     def _write_configuration(self) -> None:
-        etc, user = self.folder / "etc", _user()
+        etc, user = self.folder / "etc", self.user
         text = (Path(__file__).with_name("slurm.conf.in")).read_text()
         nodes = "\n".join(
             f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={self.ports[node]} "
@@ -225,10 +243,23 @@ class Cluster:
             "folder": self.folder,
             "user": user,
             "port": self.ports["controller"],
-            "munge_socket": self._munge_socket,
+            "munge_socket": self.munge_socket,
             "nodes": nodes,
         }
-        (etc / "slurm.conf").write_text(text.format(**fields))
+        settings = dict(self.settings)
+        if self.with_accounting:
+            settings = {
+                **accounting.settings(self.ports["slurmdbd"], self.munge_socket),
+                **settings,
+            }
+        lines = [
+            line
+            for line in text.format(**fields).splitlines()
+            if line.split("=")[0] not in settings
+        ]
+        # Nodes and partitions come last: Slurm reads their lines in the light of those before.
+        lines[1:1] = [f"{key}={value}" for key, value in settings.items()]
+        (etc / "slurm.conf").write_text("\n".join(lines) + "\n")
         gres = [f"NodeName={_GPU_NODE} Name=gpu File={device}" for device in _DEVICES]
         (etc / "gres.conf").write_text("\n".join(gres) + "\n")
         (etc / "cgroup.conf").write_text("CgroupAutomount=no\n")
@@ -239,17 +270,15 @@ class Cluster:
             wrapper.chmod(0o755)
 
 
-def _user() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
-
-
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, with_accounting: bool = False, settings: dict[str, str] | None = None
+) -> Iterator[Cluster]:
     """A cluster in `folder`, up for as long as the block."""
-    reason = why_not()
+    reason = why_not(with_accounting)
     if reason is not None:
         raise ClusterError(reason)
-    lab = Cluster(folder.resolve())
+    lab = Cluster(folder.resolve(), with_accounting, settings or {})
     try:
         lab.start()
         yield lab
@@ -257,9 +286,9 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         lab.stop()
 
 
-def main(folder: str) -> None:
+def main(folder: str, *options: str) -> None:
     """Run a cluster until Ctrl-C."""
-    with cluster(Path(folder)) as lab:
+    with cluster(Path(folder), with_accounting="accounting" in options) as lab:
         print(f'export PATH={lab.folder / "bin"}:"$PATH"', flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

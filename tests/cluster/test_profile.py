@@ -11,12 +11,8 @@ import pytest
 from ..e2e import runner
 from .slurm import Cluster
 
-#: This cluster has no accounting, and nobody waits in its queue.
-_QUICK = (
-    *("--slurm-status-command", "squeue"),
-    *("--slurm-init-seconds-before-status-checks", "3"),
-    *("--latency-wait", "3"),
-)
+#: Nobody waits in this cluster's queue.
+_QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "3")
 _SIZE = (
     "--subjects",
     5,
@@ -59,13 +55,18 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_phantom_cohort_comes_through_to_its_report(
-    lab: Cluster, phantom: Path, tmp_path: Path
+    lab: Cluster, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And in batches of three it ends with the same parcels, to the bit, as on one machine."""
-    studies = {}
-    for name in ("cluster", "local"):
-        studies[name] = tmp_path / name
-        runner.onboard(phantom, studies[name], *_SETTINGS)
+    """And in batches of three it ends with the same parcels, to the bit, as on one machine.
+
+    The profile is as onboarding on the cluster fills it in.
+    """
+    studies = {name: tmp_path / name for name in ("cluster", "local")}
+    runner.onboard(phantom, studies["local"], *_SETTINGS)
+    with monkeypatch.context() as on_cluster:
+        on_cluster.setenv("PATH", lab.environment["PATH"])
+        told = runner.onboard(phantom, studies["cluster"], *_SETTINGS)
+    assert "CPU jobs to partition cpu, GPU jobs to gpu" in told
     batches = ("--config", "jobs={recordings_per_job: 3, cores_per_job: 2}")
     command = ["snakemake", "--profile", "slurm", *_QUICK, *batches]
     environment = lab.environment

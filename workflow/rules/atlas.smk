@@ -17,8 +17,8 @@ if study.kind == "volume":
             study.image
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=lambda wildcards, attempt: 2000 * attempt,
+            runtime=lambda wildcards, attempt: 10 * attempt,
         params:
             options=study.options("prepare-atlas"),
             code=study.code("prepare-atlas"),
@@ -43,8 +43,8 @@ else:
             study.image
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=lambda wildcards, attempt: 1000 * attempt,
+            runtime=lambda wildcards, attempt: 10 * attempt,
         params:
             options=study.options("prepare-atlas"),
             code=study.code("prepare-atlas"),

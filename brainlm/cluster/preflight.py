@@ -1,0 +1,149 @@
+"""Before anything is submitted: would Slurm take the jobs of this run, and tell of their end?"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResourceError
+from .admission import Following, Request, problems, raise_all
+from .site import answer, find_site
+
+#: Resources of a job that are options of sbatch under another name.
+_OPTIONS = {
+    "mem_mb": "--mem",
+    "mem_mb_per_cpu": "--mem-per-cpu",
+    "gres": "--gres",
+    "constraint": "--constraint",
+    "qos": "--qos",
+    "nodes": "--nodes",
+}
+_STAND_IN = """\
+#!/bin/sh
+# Snakemake's Slurm plugin asks sacct for an account, and submits nothing where there is no sacct.
+echo "sacct is not installed on this machine" >&2
+exit 1
+"""
+
+
+def check(workflow: Any) -> None:
+    """Refuse a run on Slurm whose jobs could not end; nothing on any other executor.
+
+    Called with Snakemake's workflow when it knows its jobs and has submitted none.
+    """
+    if type(workflow.executor_settings).__module__ != "snakemake_executor_plugin_slurm":
+        return
+    site = find_site()
+    if site is None:
+        raise ResourceError(
+            f"Slurm does not answer: {answer('sinfo', '--noheader').error or 'no sbatch here'}",
+            fix="run the workflow on a login node, when `sinfo` lists the partitions there",
+        )
+    settings = workflow.executor_settings
+    following = Following(
+        settings.status_command or "sacct",
+        settings.init_seconds_before_status_checks or 40,
+        settings.array_jobs or "",
+    )
+    asked = requests(workflow.dag.needrun_jobs(), partition_chooser(settings.partition_config))
+    raise_all(problems(site, following, asked))
+    if shutil.which("sacct") is None:
+        stand_in_for_sacct()
+
+
+def requests(jobs: Iterable[Any], partition_of: Callable[[Any], str]) -> Iterator[Request]:
+    """What jobs ask for: of each rule that one that takes longest, and that with most memory."""
+    longest: dict[str, Any] = {}
+    largest: dict[str, Any] = {}
+    for job in jobs:
+        if job.is_local:
+            continue
+        for chosen, resource in ((longest, "runtime"), (largest, "mem_mb")):
+            rival = chosen.setdefault(job.name, job)
+            if _number(job.resources.get(resource)) > _number(rival.resources.get(resource)):
+                chosen[job.name] = job
+    for name in longest:
+        for job in dict.fromkeys((longest[name], largest[name])):
+            yield request(job, partition_of(job))
+
+
+def request(job: Any, partition: str) -> Request:
+    """What one job asks for, as the plugin will say it to sbatch."""
+    resources = job.resources
+    gpus = int(_number(resources.get("gpu")))
+    options = [
+        f"{option}={resources.get(name)}"
+        for name, option in _OPTIONS.items()
+        if resources.get(name) not in (None, "")
+        and not (name == "mem_mb" and resources.get("mem_mb_per_cpu"))
+    ]
+    model = resources.get("gpu_model")
+    if gpus or model:
+        options.append(f"--gpus={model}:{gpus or 1}" if model else f"--gpus={gpus}")
+    on_gpu = bool(gpus) or "gpu" in str(resources.get("gres", ""))
+    if resources.get("cpus_per_task"):
+        options.append(f"--cpus-per-task={resources.get('cpus_per_task')}")
+    elif on_gpu and resources.get("cpus_per_gpu"):
+        options.append(f"--cpus-per-gpu={resources.get('cpus_per_gpu')}")
+    else:
+        options.append(f"--cpus-per-task={job.threads}")
+    return Request(
+        rule=job.name,
+        partition=partition,
+        account=str(resources.get("slurm_account", "")),
+        minutes=int(_number(resources.get("runtime"))),
+        last_minutes=_last_minutes(job),
+        gpus=gpus,
+        options=tuple(options),
+    )
+
+
+def partition_chooser(table: Path | None) -> Callable[[Any], str]:
+    """How the plugin finds the partition of a job: the job's own, else one of the table."""
+    table = table or (
+        Path(named) if (named := os.environ.get("SNAKEMAKE_SLURM_PARTITIONS")) else None
+    )
+    if table is None:
+        return lambda job: str(job.resources.get("slurm_partition", ""))
+    from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
+
+    known = read_partition_file(table)
+
+    def chosen(job: Any) -> str:
+        given = job.resources.get("slurm_partition")
+        return str(given or get_best_partition(known, job, _Silent()) or "")
+
+    return chosen
+
+
+def stand_in_for_sacct() -> None:
+    """Put a `sacct` on PATH that knows nothing: without one, the plugin submits no job."""
+    folder = Path(tempfile.mkdtemp(prefix="brainlm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = folder / "sacct"
+    program.write_text(_STAND_IN)
+    program.chmod(0o755)
+    os.environ["PATH"] = f"{os.environ['PATH']}{os.pathsep}{folder}"
+
+
+class _Silent:
+    """A logger for the plugin's choice of partitions, which it will tell when it submits."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def _last_minutes(job: Any) -> int:
+    """Minutes that a job asks for when it is tried for the last time."""
+    attempt = 1 + (job.restart_times or 0)
+    last = job.rule.expand_resources(job.wildcards_dict, job.input, attempt)
+    return int(_number(last.get("runtime")))
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
