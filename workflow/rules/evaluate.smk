@@ -17,8 +17,7 @@ rule evaluate_reconstruction:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
@@ -45,8 +44,7 @@ rule predict_label:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
@@ -55,7 +53,7 @@ rule predict_label:
     message:
         "{wildcards.target} by {wildcards.method}"
     shell:
-        "brainlm predict-label --target {wildcards.target} --method {wildcards.method}"
+        "brainlm predict-label --target {wildcards.target} --method {wildcards.method} --requeue"
         " --threads {threads} --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -77,8 +75,7 @@ rule evaluate_clinical:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:

@@ -19,18 +19,17 @@ rule finetune_model:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.finetune_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.finetuning.resources,
+        mem_mb=lambda wildcards, attempt: 16000 * study.config.finetune.processes * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
-        launcher=study.finetune_launcher,
+        launcher=study.finetuning.command,
     message:
         "finetune on {wildcards.target}"
     shell:
-        "{params.launcher} finetune --target {wildcards.target} --threads {threads}"
+        "{params.launcher} finetune --target {wildcards.target} --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -48,18 +47,17 @@ rule finetune_forecast:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.finetune_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.finetuning.resources,
+        mem_mb=lambda wildcards, attempt: 16000 * study.config.finetune.processes * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
-        launcher=study.finetune_launcher,
+        launcher=study.finetuning.command,
     message:
         "finetune on forecasting"
     shell:
-        "{params.launcher} finetune --task forecast --threads {threads}"
+        "{params.launcher} finetune --task forecast --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -77,16 +75,15 @@ rule finetune_forecast_untrained:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.finetune_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.finetuning.resources,
+        mem_mb=lambda wildcards, attempt: 16000 * study.config.finetune.processes * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
-        launcher=study.finetune_launcher,
+        launcher=study.finetuning.command,
     message:
         "learn to forecast from random weights"
     shell:
-        "{params.launcher} finetune --task forecast-untrained --threads {threads}"
+        "{params.launcher} finetune --task forecast-untrained --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

@@ -16,8 +16,7 @@ rule evaluate_networks:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
@@ -26,5 +25,5 @@ rule evaluate_networks:
     message:
         "tell functional networks"
     shell:
-        "brainlm evaluate-networks --threads {threads}"
+        "brainlm evaluate-networks --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

@@ -16,8 +16,7 @@ rule evaluate_perturbation:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:

@@ -1,0 +1,1 @@
+"""What the workflow knows of the cluster that it runs on."""

@@ -1,0 +1,140 @@
+"""Trainings as jobs of a cluster: small studies whose shards need no images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainlm.layout import Study
+from brainlm.resources import share_dir
+from tests.unit.synthetic_cohort import NETWORK, make_shards, write_study
+
+from .slurm import Cluster, ClusterError
+
+#: Wide enough for a step to take about 0.1 s of a CPU.
+_WIDE = {**NETWORK, "hidden": 256, "mlp": 512, "layers": 2, "dropout": 0.1}
+
+
+def make_study(root: Path, *, epochs: int, width: dict[str, Any] = _WIDE, **sections: Any) -> Study:
+    """A study with shards of 32 train subjects: four steps an epoch."""
+    pretrain = {"epochs": epochs, "batch_size": 8, "device": "cpu", "checkpoint_every": 50}
+    options = {
+        **sections,
+        "model": {"overrides": width},
+        "pretrain": {**pretrain, **sections.get("pretrain", {})},
+    }
+    study = write_study(root, {"train": 32, "val": 4, "test": 2}, options=options)
+    make_shards(study)
+    return study
+
+
+def change(study: Study, section: str, **options: Any) -> None:
+    """Change options of a study's config."""
+    config = json.loads(study.path("config").read_text())
+    config[section] = {**config.get(section, {}), **options}
+    study.path("config").write_text(json.dumps(config))
+
+
+@dataclass
+class Workflow:
+    """`snakemake --profile slurm` of a study, for some rules that train."""
+
+    lab: Cluster
+    study: Study
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(
+        cls,
+        lab: Cluster,
+        study: Study,
+        rules: tuple[str, ...],
+        goals: tuple[Path, ...],
+        *options: str,
+        partition: str = "cpu",
+        **environment: str,
+    ) -> Workflow:
+        """Start it; its output goes to a file, lest it wait for a reader."""
+        command = [sys.executable, "-m", "snakemake", "--snakefile", share_dir() / "Snakefile"]
+        command += ["--profile", share_dir() / "config/profiles/slurm", "--directory", study.root]
+        command += ["--slurm-status-command", "squeue", "--latency-wait", "3"]
+        command += ["--slurm-init-seconds-before-status-checks", "2"]
+        command += ["--default-resources", f"slurm_partition={partition}", "runtime=60"]
+        command += ["--set-resources", *(f"{rule}:mem_mb=1500" for rule in rules), *options]
+        command += ["--allowed-rules", *rules, "--", *(str(goal) for goal in goals)]
+        path = f"{lab.folder / 'bin'}:{Path(sys.executable).parent}:{lab.environment['PATH']}"
+        with (study.root / "snakemake.out").open("wb") as out:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=study.root,
+                env={**lab.environment, "PATH": path, **environment},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        return cls(lab, study, process)
+
+    def ended(self, seconds: float = 300.0) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout=seconds)
+
+    @property
+    def told(self) -> str:
+        """What it has printed."""
+        return (self.study.root / "snakemake.out").read_text(errors="replace")
+
+    def job(self, rule: str) -> dict[str, str]:
+        """The newest job of a rule."""
+        mine = [
+            job
+            for job in self.lab.jobs()
+            if job["comment"].split("_wildcards_")[0] == f"rule_{rule}"
+            and self.lab.run("squeue", "-hj", job["id"], "-tall", "-o%Z").strip()
+            == str(self.study.root)
+        ]
+        return max(mine, key=lambda job: int(job["id"])) if mine else {"id": "", "state": ""}
+
+    def wait_for(self, wanted: str, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+        """Wait until `condition()`, for as long as the workflow lives."""
+
+        def met() -> bool:
+            if self.process.poll() is not None:
+                raise ClusterError(f"ended before {wanted}: {self.told[-3000:]}")
+            return condition()
+
+        self.lab.wait_for(f"{wanted}; {self.told[-2000:]}", seconds, met)
+
+    def wait_until_it_learns(self, rule: str, folder: Path, rows: int = 5) -> None:
+        """Wait until the rule's job runs and has written so many rows more to its log."""
+        self.wait_for(f"{rule} runs", lambda: self.job(rule)["state"] == "RUNNING")
+        # What was done after the last checkpoint is cut off at the start.
+        before = steps_of(folder)
+        seen = [before]
+
+        def learns() -> bool:
+            seen.append(steps_of(folder))
+            return seen[-1] >= min(seen) + rows
+
+        self.wait_for(f"{rule} learns", learns)
+
+    def start_again_now(self, rule: str) -> str:
+        """Wait until the job is back in the queue, where Slurm lets it wait for two minutes."""
+        job = self.job(rule)["id"]
+        self.wait_for("back in the queue", lambda: self.job(rule)["state"] == "PENDING")
+        self.lab.run("scontrol", "update", f"job={job}", "StartTime=now")
+        return job
+
+
+def steps_of(folder: Path) -> int:
+    """Rows of the logs of all trainings below a folder of checkpoints."""
+    return sum(len(log.read_bytes().splitlines()) for log in folder.rglob("metrics.jsonl"))
+
+
+def note_of(folder: Path) -> dict[str, int]:
+    """What the training below `folder` noted when it was put back into the queue."""
+    (notes,) = folder.rglob("requeued.json")
+    return json.loads(notes.read_text())
