@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from brainlm.layout import Study
 from brainlm.resources import share_dir
@@ -64,9 +67,10 @@ class Workflow:
         command += ["--profile", share_dir() / "config/profiles/slurm", "--directory", study.root]
         command += ["--slurm-status-command", "squeue", "--latency-wait", "3"]
         command += ["--slurm-init-seconds-before-status-checks", "2"]
-        command += ["--default-resources", f"slurm_partition={partition}", "runtime=60"]
-        command += ["--set-resources", *(f"{rule}:mem_mb=1500" for rule in rules), *options]
-        command += ["--allowed-rules", *rules, "--", *(str(goal) for goal in goals)]
+        small = [f"{rule}:{what}" for rule in rules for what in ("mem_mb=1500", "runtime=60")]
+        command += ["--default-resources", f"slurm_partition={partition}"]
+        command += ["--set-resources", *small, *options]
+        command += ["--allowed-rules", *rules, "--", *(goal.relative_to(study.root) for goal in goals)]
         path = f"{lab.folder / 'bin'}:{Path(sys.executable).parent}:{lab.environment['PATH']}"
         with (study.root / "snakemake.out").open("wb") as out:
             process = subprocess.Popen(
@@ -127,6 +131,27 @@ class Workflow:
         self.wait_for("back in the queue", lambda: self.job(rule)["state"] == "PENDING")
         self.lab.run("scontrol", "update", f"job={job}", "StartTime=now")
         return job
+
+
+def lose(lab: Cluster, node: str) -> None:
+    """A node of which nothing is left, as after a power cut; its controller is told."""
+    lost = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            there = process.environ()
+            if there.get("SLURMD_NODENAME") == node and str(lab.folder) in there.get("PATH", ""):
+                lost |= {process, *(one for one in process.parents() if "slurmstepd" in one.name())}
+    lab.kill(node)
+    for process in lost:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    lab.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")
+
+
+def bring_back(lab: Cluster, node: str) -> None:
+    """The node is repaired."""
+    lab.start_node(node)
+    lab.run("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def steps_of(folder: Path) -> int:
