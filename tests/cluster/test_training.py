@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,17 +13,35 @@ from pathlib import Path
 import pytest
 
 from brainlm.layout import Study
+from brainlm.shards.tensorfile import load_tensors
 
-from .slurm import Cluster
-from .trainings import Workflow, bring_back, change, lose, make_study, note_of, steps_of
+from .slurm import Cluster, why_not
+from .trainings import (
+    WIDE,
+    Workflow,
+    bring_back,
+    change,
+    gpu_cluster,
+    lose,
+    make_study,
+    note_of,
+    steps_of,
+)
 
+#: Of the largest entry of a tensor: what docs/training.md says of several processes.
+TOLERANCE = 1e-3
 NAMES = ("model.safetensors", "model.json", "metrics.jsonl", "metrics.json")
 
 
+def _begin(*command: str | Path) -> subprocess.Popen[bytes]:
+    """A command of a study, which comes last, begun."""
+    *words, study = (str(part) for part in command)
+    return subprocess.Popen([sys.executable, "-m", "brainlm", *words, "--study", study])
+
+
 def _undisturbed(study: Study, root: Path, *command: str) -> subprocess.Popen[bytes]:
-    """The same command in a copy of the study, begun."""
-    copy = shutil.copytree(study.root, root)
-    return subprocess.Popen([sys.executable, "-m", "brainlm", *command, "--study", str(copy)])
+    """The same in a copy of the study, begun."""
+    return _begin(*command, shutil.copytree(study.root, root))
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -35,8 +55,9 @@ def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_
     undisturbed = _undisturbed(study, tmp_path / "undisturbed", "pretrain")
     model = study.path("model", run="brainlm")
     checkpoints, rule = model.parent / "checkpoints", "pretrain_model"
-    begun = time.monotonic()
     workflow = Workflow.start(lab, study, (rule,), (model,), partition="scavenge")
+    workflow.wait_for("the job runs", lambda: workflow.job(rule)["state"] == "RUNNING")
+    begun = time.monotonic()
     workflow.wait_until_it_learns(rule, checkpoints)
     start_s = time.monotonic() - begun
 
@@ -56,15 +77,18 @@ def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_
     workflow.wait_until_it_learns(rule, checkpoints)
     assert f"Going on from step-{stopped[1]['step']:08d}" in log.read_text()
     lost = workflow.job(rule)["node"]
+    # The next start ends when it has learned for a few seconds.
+    change(study, "pretrain", stop_before_end_s=3600 - 1.2 * start_s - 5)
     lose(lab, lost)
     workflow.start_again_now(rule)
 
-    # The next start ends when it has learned for a few seconds.
-    change(study, "pretrain", stop_before_end_s=3600 - 2 * start_s)
     workflow.wait_until_it_learns(rule, checkpoints)
+    assert "Going on from step-" in log.read_text()
+    workflow.wait_until_back_in_the_queue(rule)
+    assert "Stopped by the time limit of the job" in log.read_text()
+    change(study, "pretrain", stop_before_end_s=120)
     workflow.start_again_now(rule)
     stopped.append(note_of(checkpoints))
-    change(study, "pretrain", stop_before_end_s=120)
 
     bring_back(lab, lost)
     assert workflow.ended() == 0, workflow.told[-5000:]
@@ -76,3 +100,116 @@ def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_
     expected = Study(tmp_path / "undisturbed").path("model", run="brainlm").parent
     assert _files(model.parent) == _files(expected)
     assert steps_of(checkpoints) == steps_of(expected / "checkpoints")
+
+
+@pytest.mark.faults
+def test_finetuning_and_scaling_curves_go_on_too(lab: Cluster, tmp_path: Path) -> None:
+    steps = {"sizes": [{"name": "wide", "overrides": WIDE}], "shares": [1.0], "steps": 150}
+    labels = {"epochs": 40, "patience": 40, "targets": [{"name": "score"}]}
+    study = make_study(tmp_path / "study", epochs=1, finetune=labels, scaling=steps)
+    assert _begin("pretrain", study.root).wait(timeout=120) == 0
+    ways = {
+        "finetune_model": ("finetuned", ("finetune", "--target", "score"), {"target": "score"}),
+        "train_scaling": (
+            "scaled_model",
+            ("train-scaling", "--point", "wide-1"),
+            {"point": "wide-1"},
+        ),
+    }
+    models = {
+        rule: study.path(kind, run="brainlm", **fields) for rule, (kind, _, fields) in ways.items()
+    }
+    copy = shutil.copytree(study.root, tmp_path / "undisturbed")
+    undisturbed = [_begin(*command, copy) for _, command, _ in ways.values()]
+    workflow = Workflow.start(lab, study, tuple(models), tuple(models.values()))
+    for rule, model in models.items():
+        workflow.wait_until_it_learns(rule, model.parent / "checkpoints")
+        lab.run("scancel", "--signal=TERM", workflow.job(rule)["id"])
+    for rule in models:
+        workflow.start_again_now(rule)
+    assert workflow.ended() == 0, workflow.told[-5000:]
+    assert "Trying to restart" not in workflow.told
+    assert [process.wait(timeout=300) for process in undisturbed] == [0, 0]
+    for rule, model in models.items():
+        assert note_of(model.parent / "checkpoints")["times"] == 1, rule
+        assert _files(model.parent) == _files(copy / model.parent.relative_to(study.root)), rule
+
+
+@pytest.mark.faults
+def test_ranks_are_tasks_on_two_nodes(tmp_path: Path) -> None:
+    """They save at a signal, end when one of them dies, and learn what one process learns."""
+    if (reason := why_not()) is not None:
+        pytest.skip(f"no Slurm: {reason}")
+    study = make_study(
+        tmp_path / "study",
+        epochs=40,
+        width={**WIDE, "dropout": 0.0},
+        pretrain={"device": "auto", "learning_rate": 0.001},
+        jobs={"gpu_gres": "gpu:a100", "gpu_partition": "gpu"},
+    )
+    alone = _undisturbed(study, tmp_path / "alone", "pretrain")
+    change(study, "pretrain", nodes=2)
+    model, rule = study.path("model", run="brainlm"), "pretrain_model"
+    checkpoints = model.parent / "checkpoints"
+    with gpu_cluster(tmp_path / "lab") as lab:
+        workflow = Workflow.start(
+            lab, study, (rule,), (model,), "--retries", "1", MASTER_ADDR="127.0.0.1"
+        )
+        workflow.wait_until_it_learns(rule, checkpoints)
+        ranks = workflow.processes("pretrain")
+        assert {rank["SLURMD_NODENAME"] for rank in ranks.values()} == {"cpu1", "cpu2"}
+        assert {rank["CUDA_VISIBLE_DEVICES"] for rank in ranks.values()} == {"0"}
+        first = workflow.job(rule)["id"]
+        lab.run("scancel", "--signal=USR1", first)
+        workflow.start_again_now(rule)
+        stopped = note_of(checkpoints)
+        workflow.wait_until_it_learns(rule, checkpoints)
+        log = study.root / "logs/pretrain.log"
+        assert f"Going on from step-{stopped['step']:08d}" in log.read_text()
+
+        last = max(workflow.processes("pretrain"))
+        os.kill(last, signal.SIGKILL)
+        workflow.lab.wait_for(
+            "the job fails",
+            20,
+            lambda: lab.run("squeue", "-hj", first, "-tall", "-o%T") == "FAILED\n",
+        )
+        assert not workflow.processes("pretrain")
+        assert workflow.ended() == 0, workflow.told[-5000:]
+    assert workflow.told.count("Trying to restart") == 1
+    assert alone.wait(timeout=300) == 0
+    found, expected = (
+        load_tensors(folder / model.relative_to(study.root))[0]
+        for folder in (study.root, tmp_path / "alone")
+    )
+    for name, value in expected.items():
+        assert abs(found[name] - value).max() <= TOLERANCE * abs(value).max(), name
+
+
+def test_a_job_gets_the_gpus_that_it_asks_for_and_stays_cancelled(
+    lab: Cluster, tmp_path: Path
+) -> None:
+    """One study asks by number for two, the other by the cluster's name of them."""
+    asked = {
+        "number": {"gpu_partition": "gpu"},
+        "name": {"gpu_gres": "gpu", "gpu_partition": "gpu"},
+    }
+    rule, workflows = "pretrain_model", []
+    for name, jobs in asked.items():
+        study = make_study(tmp_path / name, epochs=1000, jobs=jobs, pretrain={"device": "auto"})
+        model = study.path("model", run="brainlm")
+        workflows.append(Workflow.start(lab, study, (rule,), (model,), "--retries", "0"))
+    seen = []
+    for workflow in workflows:
+        checkpoints = workflow.study.path("model", run="brainlm").parent / "checkpoints"
+        workflow.wait_until_it_learns(rule, checkpoints)
+        (environment,) = workflow.processes("pretrain").values()
+        seen.append(environment["CUDA_VISIBLE_DEVICES"])
+        job = lab.run("scontrol", "show", "job", workflow.job(rule)["id"])
+        assert "TRES=cpu=8,mem=1500M,node=1" in job
+    assert sorted(seen) == ["0", "1"]
+    for workflow in workflows:
+        lab.run("scancel", workflow.job(rule)["id"])
+    for workflow in workflows:
+        assert workflow.ended() == 1
+        assert workflow.job(rule)["state"] == "CANCELLED"

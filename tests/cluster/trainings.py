@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from tests.unit.synthetic_cohort import NETWORK, make_shards, write_study
 from .slurm import Cluster, ClusterError
 
 #: Wide enough for a step to take about 0.1 s of a CPU.
-_WIDE = {**NETWORK, "hidden": 256, "mlp": 512, "layers": 2, "dropout": 0.1}
+WIDE = {**NETWORK, "hidden": 256, "mlp": 512, "layers": 2, "dropout": 0.1}
 
 
-def make_study(root: Path, *, epochs: int, width: dict[str, Any] = _WIDE, **sections: Any) -> Study:
+def make_study(root: Path, *, epochs: int, width: dict[str, Any] = WIDE, **sections: Any) -> Study:
     """A study with shards of 32 train subjects: four steps an epoch."""
     pretrain = {"epochs": epochs, "batch_size": 8, "device": "cpu", "checkpoint_every": 50}
     options = {
@@ -70,7 +71,12 @@ class Workflow:
         small = [f"{rule}:{what}" for rule in rules for what in ("mem_mb=1500", "runtime=60")]
         command += ["--default-resources", f"slurm_partition={partition}"]
         command += ["--set-resources", *small, *options]
-        command += ["--allowed-rules", *rules, "--", *(goal.relative_to(study.root) for goal in goals)]
+        command += [
+            "--allowed-rules",
+            *rules,
+            "--",
+            *(goal.relative_to(study.root) for goal in goals),
+        ]
         path = f"{lab.folder / 'bin'}:{Path(sys.executable).parent}:{lab.environment['PATH']}"
         with (study.root / "snakemake.out").open("wb") as out:
             process = subprocess.Popen(
@@ -125,12 +131,55 @@ class Workflow:
 
         self.wait_for(f"{rule} learns", learns)
 
-    def start_again_now(self, rule: str) -> str:
-        """Wait until the job is back in the queue, where Slurm lets it wait for two minutes."""
-        job = self.job(rule)["id"]
+    def wait_until_back_in_the_queue(self, rule: str) -> None:
+        """Wait until Slurm has taken the job off its node."""
         self.wait_for("back in the queue", lambda: self.job(rule)["state"] == "PENDING")
+
+    def processes(self, verb: str) -> dict[int, dict[str, str]]:
+        """Those of the study's trainings that run: their environments."""
+        found = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words, there = process.cmdline(), process.environ()
+                # Of Python itself, not of the shell or the srun that started it.
+                learns = "python" in words[0] and verb in words[:5] if words else False
+                if learns and process.cwd() == str(self.study.root) and "SLURM_JOB_ID" in there:
+                    found[process.pid] = there
+        return found
+
+    def start_again_now(self, rule: str) -> str:
+        """Let a job that is back in the queue start: Slurm would wait for two minutes."""
+        self.wait_until_back_in_the_queue(rule)
+        job = self.job(rule)["id"]
         self.lab.run("scontrol", "update", f"job={job}", "StartTime=now")
         return job
+
+
+class _GpuCluster(Cluster):
+    """Its CPU nodes have GPUs as well, with names: a whole one and a part of one each."""
+
+    def _write_configuration(self) -> None:
+        super()._write_configuration()
+        conf, gres = (self.folder / "etc" / name for name in ("slurm.conf", "gres.conf"))
+        nodes = r"\1 Gres=gpu:a100:1,gpu:1g.10gb:1"
+        text = re.sub(r"^(NodeName=cpu\d .*)$", nodes, conf.read_text(), flags=re.M)
+        conf.write_text(
+            text.replace("PartitionName=gpu Nodes=gpu1", "PartitionName=gpu Nodes=cpu[1-2]")
+        )
+        names = {"a100": "/dev/null", "1g.10gb": "/dev/zero"}
+        lines = [f"NodeName=cpu[1-2] Name=gpu Type={name} File={at}" for name, at in names.items()]
+        gres.write_text("\n".join([gres.read_text(), *lines, ""]))
+
+
+@contextlib.contextmanager
+def gpu_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster whose partition gpu has two nodes with an A100 each."""
+    lab = _GpuCluster(folder.resolve())
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.stop()
 
 
 def lose(lab: Cluster, node: str) -> None:
