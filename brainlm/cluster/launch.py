@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 #: CPUs beside each GPU: threads that make batches, and room for the rest.
 CPUS_PER_GPU = 8
+_MB_PER_PROCESS = 16000
 #: What makes a training save and stop; torchrun hands on no other signals by itself.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _NO_JOB = "a training on several nodes runs in a Slurm job: snakemake --profile slurm"
@@ -45,6 +46,11 @@ class Launch:
                 f"--signals-to-handle {_SIGNALS} -m brainlm"
             )
         return "brainlm"
+
+    @property
+    def mem_mb(self) -> int:
+        """Memory of a node: processes share no more of it than the files they read."""
+        return _MB_PER_PROCESS * self.processes
 
     @property
     def resources(self) -> dict[str, int | str]:

@@ -33,10 +33,12 @@ TOLERANCE = 1e-3
 NAMES = ("model.safetensors", "model.json", "metrics.jsonl", "metrics.json")
 
 
-def _begin(*command: str | Path) -> subprocess.Popen[bytes]:
+def _begin(
+    *command: str | Path, program: tuple[str, ...] = (sys.executable, "-m", "brainlm")
+) -> subprocess.Popen[bytes]:
     """A command of a study, which comes last, begun."""
     *words, study = (str(part) for part in command)
-    return subprocess.Popen([sys.executable, "-m", "brainlm", *words, "--study", study])
+    return subprocess.Popen([*program, *words, "--study", study])
 
 
 def _undisturbed(study: Study, root: Path, *command: str) -> subprocess.Popen[bytes]:
@@ -104,8 +106,9 @@ def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_
 
 @pytest.mark.faults
 def test_finetuning_and_scaling_curves_go_on_too(lab: Cluster, tmp_path: Path) -> None:
+    """The former by two processes of torchrun."""
     steps = {"sizes": [{"name": "wide", "overrides": WIDE}], "shares": [1.0], "steps": 150}
-    labels = {"epochs": 40, "patience": 40, "targets": [{"name": "score"}]}
+    labels = {"epochs": 40, "patience": 40, "targets": [{"name": "score"}], "processes": 2}
     study = make_study(tmp_path / "study", epochs=1, finetune=labels, scaling=steps)
     assert _begin("pretrain", study.root).wait(timeout=120) == 0
     ways = {
@@ -120,7 +123,9 @@ def test_finetuning_and_scaling_curves_go_on_too(lab: Cluster, tmp_path: Path) -
         rule: study.path(kind, run="brainlm", **fields) for rule, (kind, _, fields) in ways.items()
     }
     copy = shutil.copytree(study.root, tmp_path / "undisturbed")
-    undisturbed = [_begin(*command, copy) for _, command, _ in ways.values()]
+    undisturbed = [_begin(*ways["train_scaling"][1], copy)]
+    two = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "brainlm")
+    undisturbed.append(_begin(*ways["finetune_model"][1], copy, program=two))
     workflow = Workflow.start(lab, study, tuple(models), tuple(models.values()))
     for rule, model in models.items():
         workflow.wait_until_it_learns(rule, model.parent / "checkpoints")

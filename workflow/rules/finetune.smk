@@ -20,7 +20,7 @@ rule finetune_model:
     threads: 1
     resources:
         **study.finetuning.resources,
-        mem_mb=lambda wildcards, attempt: 16000 * study.config.finetune.processes * attempt,
+        mem_mb=lambda wildcards, attempt: study.finetuning.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
@@ -48,7 +48,7 @@ rule finetune_forecast:
     threads: 1
     resources:
         **study.finetuning.resources,
-        mem_mb=lambda wildcards, attempt: 16000 * study.config.finetune.processes * attempt,
+        mem_mb=lambda wildcards, attempt: study.finetuning.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
@@ -76,7 +76,7 @@ rule finetune_forecast_untrained:
     threads: 1
     resources:
         **study.finetuning.resources,
-        mem_mb=lambda wildcards, attempt: 16000 * study.config.finetune.processes * attempt,
+        mem_mb=lambda wildcards, attempt: study.finetuning.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),

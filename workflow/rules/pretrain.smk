@@ -22,7 +22,7 @@ rule pretrain_model:
     threads: 1
     resources:
         **study.pretraining.resources,
-        mem_mb=lambda wildcards, attempt: 16000 * study.config.pretrain.processes * attempt,
+        mem_mb=lambda wildcards, attempt: study.pretraining.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 1440,
     params:
         options=study.options("pretrain"),
