@@ -29,8 +29,8 @@ RequeueOption = Annotated[
     bool,
     typer.Option(
         "--requeue",
-        help="in a Slurm job that is told to stop, or whose time limit is near: put the job back "
-        "into the queue, where it waits to go on",
+        help="a Slurm job that Snakemake submitted, and that is told to stop or near its time "
+        "limit, goes back into the queue, where it waits to go on",
     ),
 ]
 

@@ -56,15 +56,20 @@ def put_back(job: str, notes: Path, step: int) -> str | None:
 
     In `notes` stands how often that was done, and the `step` that the training had come to: where
     that is no further than it was the time before, the job would go round for ever. A job that
-    does not run any more was cancelled, or Slurm has put it back already: it is left as it is.
+    does not run any more was cancelled, or Slurm has put it back already: it is left as it is, and
+    so is one in which somebody runs a whole workflow: those of Snakemake's executor are told by
+    their comment.
     """
     before = read_json(notes) if notes.exists() else {"times": 0, "step": -1}
     write_json(notes, {"times": before["times"] + 1, "step": step})
     if step <= before["step"]:
         return f"it was at step {before['step']} the time before, and has come no further"
-    state, error = _asked("squeue", "--noheader", "--jobs", job, "--format", "%T")
+    told, error = _asked("squeue", "--noheader", "--jobs", job, "--format", "%T %k")
+    state, _, comment = told.partition(" ")
     if state != "RUNNING":
         return error or f"its state is {state}"
+    if not comment.startswith(("rule_", "group_")):
+        return "it was not submitted by Snakemake for a rule"
     _, error = _asked("scontrol", "requeue", job)
     return error
 

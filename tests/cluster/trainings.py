@@ -88,7 +88,7 @@ class Workflow:
             )
         return cls(lab, study, process)
 
-    def ended(self, seconds: float = 300.0) -> int:
+    def ended(self, seconds: float = 600.0) -> int:
         """Its exit status."""
         return self.process.wait(timeout=seconds)
 
@@ -108,7 +108,7 @@ class Workflow:
         ]
         return max(mine, key=lambda job: int(job["id"])) if mine else {"id": "", "state": ""}
 
-    def wait_for(self, wanted: str, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    def wait_for(self, wanted: str, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         """Wait until `condition()`, for as long as the workflow lives."""
 
         def met() -> bool:

@@ -32,7 +32,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f"test ! -e {folder}/{name}.fails || {{ echo not allowed >&2; exit 1; }}\n"
         )
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
-        (folder / f"{name}.says").write_text("RUNNING\n" if name == "squeue" else "")
+        (folder / f"{name}.says").write_text("RUNNING rule_x\n" if name == "squeue" else "")
     return folder
 
 
@@ -80,8 +80,15 @@ def test_a_job_is_put_back_for_as_long_as_it_gets_further(commands: Path, tmp_pa
 
 
 def test_a_cancelled_job_stays_cancelled(commands: Path, tmp_path: Path) -> None:
-    (commands / "squeue.says").write_text("COMPLETING\n")
+    (commands / "squeue.says").write_text("COMPLETING rule_x\n")
     assert put_back("7", tmp_path / "requeued.json", 10) == "its state is COMPLETING"
+    assert "scontrol" not in (commands / "asked").read_text()
+
+
+def test_a_job_with_a_whole_workflow_in_it_is_let_alone(commands: Path, tmp_path: Path) -> None:
+    (commands / "squeue.says").write_text("RUNNING (null)\n")
+    told = put_back("7", tmp_path / "requeued.json", 10)
+    assert told == "it was not submitted by Snakemake for a rule"
     assert "scontrol" not in (commands / "asked").read_text()
 
 
