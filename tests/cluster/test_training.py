@@ -77,7 +77,7 @@ def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_
     lost = workflow.job(rule)["node"]
     lose(lab, lost)
     workflow.start_again_now(rule)
-
+    workflow.wait_until_it_learns(rule, checkpoints)
     bring_back(lab, lost)
     assert workflow.ended() == 0, workflow.told[-5000:]
     assert [note["times"] for note in stopped] == [1, 2]
