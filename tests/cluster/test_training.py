@@ -213,16 +213,19 @@ def test_ranks_are_tasks_on_two_nodes(tmp_path: Path) -> None:
 def test_a_job_gets_the_gpus_that_it_asks_for_and_stays_cancelled(
     lab: Cluster, tmp_path: Path
 ) -> None:
-    """One study asks by number for two, the other by the cluster's name of them."""
-    asked = {
-        "number": {"gpu_partition": "gpu"},
-        "name": {"gpu_gres": "gpu", "gpu_partition": "gpu"},
-    }
+    """One study asks by number, the other by the cluster's name for them."""
+    named = {"gpu_gres": "gpu", "gpu_partition": "gpu"}
+    asked = {"number": {"gpu_partition": "gpu"}, "name": named}
+    # Each would get all CPUs of the node.
+    half = {"number": "cpus_per_gpu=4", "name": "cpus_per_task=4"}
     rule, workflows = "pretrain_model", []
     for name, jobs in asked.items():
-        study = make_study(tmp_path / name, epochs=1000, jobs=jobs, pretrain={"device": "auto"})
+        study = make_study(tmp_path / name, epochs=5000, jobs=jobs, pretrain={"device": "auto"})
         model = study.path("model", run="brainlm")
-        workflows.append(Workflow.start(lab, study, (rule,), (model,), "--retries", "0"))
+        resources = ("mem_mb=1500", "runtime=60", half[name])
+        workflows.append(
+            Workflow.start(lab, study, (rule,), (model,), "--retries", "0", resources=resources)
+        )
     seen = []
     for workflow in workflows:
         checkpoints = workflow.study.path("model", run="brainlm").parent / "checkpoints"
@@ -230,7 +233,7 @@ def test_a_job_gets_the_gpus_that_it_asks_for_and_stays_cancelled(
         (environment,) = workflow.processes("pretrain").values()
         seen.append(environment["CUDA_VISIBLE_DEVICES"])
         job = lab.run("scontrol", "show", "job", workflow.job(rule)["id"])
-        assert "TRES=cpu=8,mem=1500M,node=1" in job
+        assert "TRES=cpu=4,mem=1500M,node=1" in job
     assert sorted(seen) == ["0", "1"]
     for workflow in workflows:
         lab.run("scancel", workflow.job(rule)["id"])

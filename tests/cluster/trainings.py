@@ -61,6 +61,7 @@ class Workflow:
         goals: tuple[Path, ...],
         *options: str,
         partition: str = "cpu",
+        resources: tuple[str, ...] = ("mem_mb=1500", "runtime=60"),
         **environment: str,
     ) -> Workflow:
         """Start it; its output goes to a file, lest it wait for a reader."""
@@ -68,7 +69,7 @@ class Workflow:
         command += ["--profile", share_dir() / "config/profiles/slurm", "--directory", study.root]
         command += ["--slurm-status-command", "squeue", "--latency-wait", "3"]
         command += ["--slurm-init-seconds-before-status-checks", "2"]
-        small = [f"{rule}:{what}" for rule in rules for what in ("mem_mb=1500", "runtime=60")]
+        small = [f"{rule}:{what}" for rule in rules for what in resources]
         command += ["--default-resources", f"slurm_partition={partition}"]
         command += ["--set-resources", *small, *options]
         command += [
