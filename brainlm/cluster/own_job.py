@@ -54,7 +54,7 @@ def seconds_of(told: str) -> float:
 def put_back(job: str, notes: Path, step: int) -> str | None:
     """Put the `job` back into the queue; None, or the reason why it is not there now.
 
-    In `notes` stands how often that was done, and the `step` that the training had come to: where
+    In `notes` stands how often that was tried, and the `step` that the training had come to: where
     that is no further than it was the time before, the job would go round for ever. A job that
     does not run any more was cancelled, or Slurm has put it back already: it is left as it is, and
     so is one in which somebody runs a whole workflow: those of Snakemake's executor are told by
