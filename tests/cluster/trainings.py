@@ -65,7 +65,9 @@ class Workflow:
         **environment: str,
     ) -> Workflow:
         """Start it; its output goes to a file, lest it wait for a reader."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", share_dir() / "Snakefile"]
+        # Nobody is left behind when this process is killed.
+        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "snakemake"]
+        command += ["--snakefile", share_dir() / "Snakefile"]
         command += ["--profile", share_dir() / "config/profiles/slurm", "--directory", study.root]
         command += ["--slurm-status-command", "squeue", "--latency-wait", "3"]
         command += ["--slurm-init-seconds-before-status-checks", "2"]
