@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from .dag_batches import Batches
 from .dag_cohort import Cohort
 from .dag_containers import Images
 from .dag_evaluation import Evaluation
+from .dag_training import Training
 from .errors import InputError
 from .layout import FORECAST_MODELS, ONLY_BATCH, TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
@@ -44,8 +46,10 @@ def prepare_environment() -> None:
     Jobs find `brainlm` of this environment, also when that is not activated. Numerical
     libraries use one thread unless a command asks for more, so that a rule's `threads` is
     the truth. ANTs gives the same bytes only single-threaded and with its seed set before
-    the process starts.
+    the process starts. Slurm sends SIGUSR1 (`--signal`) to all processes of a job's step: it is
+    for trainings, and would end a Snakemake.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ.update(
         OMP_NUM_THREADS="1",
@@ -77,7 +81,7 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
     return kinds.pop() or "volume"
 
 
-class Dag(Cohort, Evaluation, Batches, Images):
+class Dag(Cohort, Training, Evaluation, Batches, Images):
     """The study that a workflow run works on."""
 
     def __init__(self, content: dict[str, Any], study: Path):
@@ -321,39 +325,3 @@ class Dag(Cohort, Evaluation, Batches, Images):
         atlas = find_atlas(self.config.atlas.name)
         files = [path for path in (atlas.table, atlas.path) if path and path.exists()]
         return sha256_json([atlas.sha256, *map(sha256_file, files)])[:16]
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of a job that trains or evaluates in one process."""
-        return 0 if self.config.pretrain.device == "cpu" else 1
-
-    @staticmethod
-    def _launcher(processes: int) -> str:
-        """What a command line begins with; several processes are torchrun's."""
-        if processes == 1:
-            return "brainlm"
-        signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-        return (
-            f"torchrun --standalone --nproc-per-node {processes} --signals-to-handle {signals} "
-            "-m brainlm"
-        )
-
-    @property
-    def pretrain_gpus(self) -> int:
-        """GPUs of the pretraining job: one for each of its processes."""
-        return self.gpus * self.config.pretrain.processes
-
-    @property
-    def pretrain_launcher(self) -> str:
-        """What pretraining's command line begins with."""
-        return self._launcher(self.config.pretrain.processes)
-
-    @property
-    def finetune_gpus(self) -> int:
-        """GPUs of a fine-tuning job: one for each of its processes."""
-        return self.gpus * self.config.finetune.processes
-
-    @property
-    def finetune_launcher(self) -> str:
-        """What fine-tuning's command line begins with."""
-        return self._launcher(self.config.finetune.processes)

@@ -2,25 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._console import say
+from ._console import say, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
-    from ..train.runtime import StopRequest
+    from ..train.distributed import Ranks
+    from ..train.runtime import InterruptedTrainingError, StopRequest
     from ..train.tuning import Circumstances
     from ._stage import StageRun
 
 TargetOption = Annotated[
     str, typer.Option("--target", help="name of one of finetune.targets, e.g. age")
 ]
+
+RequeueOption = Annotated[
+    bool,
+    typer.Option(
+        "--requeue",
+        help="a Slurm job that Snakemake submitted, and that is told to stop or near its time "
+        "limit, goes back into the queue, where it waits to go on",
+    ),
+]
+
+
+@contextlib.contextmanager
+def going_on_in_the_queue(wanted: bool, ranks: Ranks | None = None) -> Iterator[None]:
+    """Put the Slurm job back into the queue when a training in the block was told to stop.
+
+    The error goes on: where the job cannot be put back, it fails, for Snakemake to start it anew.
+    `ranks`: the processes of the training, where there may be several.
+    """
+    from ..cluster.own_job import name_of
+    from ..train.runtime import InterruptedTrainingError
+
+    try:
+        yield
+    except InterruptedTrainingError as stopped:
+        job = name_of(os.environ)
+        if wanted and job is not None:
+            if ranks is None or ranks.first:
+                _put_back(job, stopped)
+            if ranks is not None:
+                ranks.from_first(0)  # the first must not be ended by another's end before
+        raise
+
+
+def _put_back(job: str, stopped: InterruptedTrainingError) -> None:
+    """Do it, and tell; Slurm ends the processes of the job at once."""
+    from ..cluster.own_job import put_back
+
+    if stopped.hardly_begun:
+        warn(
+            f"Job {job} is not put back into the queue: its time limit leaves no time to train. "
+            "Raise `runtime` of this rule (set-resources in the profile), or lower "
+            "pretrain.stop_before_end_s"
+        )
+        return
+    say(f"Stopped after step {stopped.step}; job {job} goes back into the queue, to go on there")
+    if reason := put_back(job, stopped.folder / "requeued.json", stopped.step):
+        warn(f"Job {job} could not be put back into the queue: {reason}")
 
 
 def open_shards(run: StageRun) -> ShardReader:

@@ -8,6 +8,15 @@ import typer
 
 from ._console import progress, say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import (
+    RequeueOption,
+    going_on_in_the_queue,
+    headline,
+    open_model,
+    open_shards,
+    trials,
+    write_metrics,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +33,10 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate_networks(
-    study: StudyOption = HERE, params: ParamsOption = None, threads: ThreadsOption = 1
+    study: StudyOption = HERE,
+    params: ParamsOption = None,
+    threads: ThreadsOption = 1,
+    requeue: RequeueOption = False,
 ) -> None:
     """Tell the functional network of parcels from those most like them, in each test recording.
 
@@ -40,7 +52,6 @@ def evaluate_networks(
     from ..evaluate.parcel_networks_features import choose_attention
     from ..shards.fingerprint import split_sha256
     from ..train.runtime import describe, set_up, stop_signals
-    from ._training import headline, open_model, open_shards, write_metrics
 
     run = StageRun(
         "evaluate-networks",
@@ -62,7 +73,10 @@ def evaluate_networks(
     window = model.config.timepoints
     test = drawn_recordings(reader, "test", window, options["most_recordings"], seed)
     val = drawn_recordings(reader, "val", window, options["search_recordings"], seed)
-    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
+    with (
+        stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,
+        going_on_in_the_queue(requeue),
+    ):
         trained = _autoencoders(run, reader, model.config, device, machine, stop)
     choice, tried = choose_attention(model, reader, val, networks.of_parcel, seed)
     say(f"attention: {choice.name} (of {len(tried)}, on {len(val)} val recordings)")
@@ -102,8 +116,6 @@ def _write_nothing(run: StageRun, reason: str, split: str) -> None:
     """Both files, with the reason: an atlas without networks must not stop what follows."""
     import pandas as pd
 
-    from ._training import write_metrics
-
     columns = ("recording_id", "subject", "scheme", "method", "parcel", "true", "told")
     with run.output("networks_predictions") as path:
         pd.DataFrame(columns=list(columns)).to_parquet(path, index=False)
@@ -122,7 +134,6 @@ def _autoencoders(
     """Method -> its network, trained, and how."""
     from ..evaluate.from_nothing import NetworkPace
     from ..evaluate.parcel_networks_trained import Hiding, fit_autoencoder
-    from ._training import trials
 
     options = run.params["parcel_networks"]
     hiding = Hiding(model.timepoints, model.patch, run.params["evaluate"]["mask_ratio"])

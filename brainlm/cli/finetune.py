@@ -9,6 +9,14 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import (
+    RequeueOption,
+    going_on_in_the_queue,
+    keep_quiet,
+    open_model,
+    open_shards,
+    tell_epochs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +59,7 @@ def finetune(
         str,
         typer.Option(help="label (with --target), forecast, or forecast-untrained"),
     ] = "label",
+    requeue: RequeueOption = False,
 ) -> None:
     """Fine-tune the pretrained model on one label (a column of participants.tsv), or to forecast.
 
@@ -74,7 +83,6 @@ def finetune(
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import read_finetune
     from ._finetuned_files import write_model
-    from ._training import open_model, open_shards
     from ._watching import watched_lesson
 
     if task not in _KINDS or (task == "label") != (target is not None):
@@ -101,6 +109,7 @@ def finetune(
     with (
         stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,
         joined() as ranks,
+        going_on_in_the_queue(requeue, ranks),
         DataCheck(reader, ranks) as intact,
     ):
         around = _circumstances(run, task, target, machine, ranks)
@@ -248,7 +257,6 @@ def _circumstances(
     from ..train.runtime import StopRequest
     from ..train.settings import deciding
     from ..train.tuning import Circumstances
-    from ._training import keep_quiet, tell_epochs
 
     sections = {name: deciding(run.params[name]) for name in ("pretrain", "finetune")}
     for name in ("targets", "forecast"):  # what else is to be learned changes nothing here

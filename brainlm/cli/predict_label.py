@@ -8,7 +8,14 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from ._training import TargetOption
+from ._training import (
+    RequeueOption,
+    TargetOption,
+    going_on_in_the_queue,
+    open_shards,
+    trials,
+    window_of,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +29,7 @@ def predict_label(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     threads: ThreadsOption = 1,
+    requeue: RequeueOption = False,
 ) -> None:
     """Train a network on one label from nothing, to be compared with the fine-tuned model.
 
@@ -39,7 +47,6 @@ def predict_label(
     from ..train.labelled import labelled_data
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.settings import read_finetune
-    from ._training import open_shards, trials, window_of
 
     if method not in NETWORKS:
         raise InputError(f"There is no network {method}", fix=f"take one of {', '.join(NETWORKS)}")
@@ -61,7 +68,10 @@ def predict_label(
     asked = [one for one in run.params["finetune"]["targets"] if one["name"] == target]
     learned = (method, window, asked, settings.class_weights)
     folder = run.path("label_network").parent / "checkpoints" / method
-    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
+    with (
+        stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,
+        going_on_in_the_queue(requeue),
+    ):
         names, predictions, chosen = predict_by_network(
             method,
             reader,

@@ -10,6 +10,7 @@ import typer
 
 from ._console import say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import RequeueOption, going_on_in_the_queue, keep_quiet, open_shards
 
 if TYPE_CHECKING:
     from ..shards.reader import ShardReader
@@ -34,6 +35,7 @@ def pretrain(
             "the same: a folder below models/RUN/checkpoints; noted in the model's provenance"
         ),
     ] = None,
+    requeue: RequeueOption = False,
 ) -> None:
     """Pretrain a masked autoencoder on the train split.
 
@@ -56,7 +58,6 @@ def pretrain(
     from ..train.settings import PretrainSettings, read_settings
     from ._pretraining import made_of_all, save_around
     from ._progress import tell_steps
-    from ._training import keep_quiet, open_shards
     from ._watching import watched
 
     run = StageRun("pretrain", study, params, software=("numpy", "safetensors", "torch"))
@@ -66,7 +67,11 @@ def pretrain(
     device = set_up(settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     made_of = made_of_all(reader, run.params, run.code, machine)
-    with stop_signals(settings.stop_before_end_s) as stop, joined() as ranks:
+    with (
+        stop_signals(settings.stop_before_end_s) as stop,
+        joined() as ranks,
+        going_on_in_the_queue(requeue, ranks),
+    ):
         checkpoints = Checkpoints.below(
             run.path("model").parent / "checkpoints",
             sha256_json(made_of)[:16],

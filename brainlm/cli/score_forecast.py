@@ -8,6 +8,14 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import (
+    RequeueOption,
+    going_on_in_the_queue,
+    open_model,
+    open_shards,
+    trials,
+    window_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +43,7 @@ def score_forecast(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     threads: ThreadsOption = 1,
+    requeue: RequeueOption = False,
 ) -> None:
     """Forecast the end of the test split's windows by one method, and keep the sums of its errors.
 
@@ -48,7 +57,6 @@ def score_forecast(
     from ..shards.sampler import even_windows
     from ..train.runtime import describe, set_up, stop_signals
     from ..train.validation import defined
-    from ._training import open_shards
 
     run = StageRun(
         "score-forecast",
@@ -60,7 +68,10 @@ def score_forecast(
     reader = open_shards(run)
     device = set_up(run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
-    with stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop:
+    with (
+        stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,
+        going_on_in_the_queue(requeue),
+    ):
         forecaster, horizon, chosen = _method(run, method, reader, device, machine, stop)
     val, test = (even_windows(reader.lengths(split), horizon.window) for split in ("val", "test"))
     error = forecast_error(forecaster, reader, val, **horizon.how)
@@ -86,7 +97,6 @@ def _method(
     from ..evaluate.forecast_networks import NETWORKS, fit_network
     from ..evaluate.forecasters import LINEAR, Horizon, ModelForecaster, fit_linear
     from ..layout import FORECAST_MODELS
-    from ._training import open_model, trials, window_of
 
     known = (*FORECAST_MODELS, *LINEAR, *NETWORKS)
     if method not in known:

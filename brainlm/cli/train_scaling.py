@@ -10,6 +10,7 @@ import typer
 
 from ._console import progress, say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
+from ._training import RequeueOption, going_on_in_the_queue, keep_quiet, open_shards
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ def train_scaling(
     study: StudyOption = HERE,
     params: ParamsOption = None,
     threads: ThreadsOption = 1,
+    requeue: RequeueOption = False,
 ) -> None:
     """Pretrain one size on one share of the train subjects, and score it on the test split.
 
@@ -47,7 +49,6 @@ def train_scaling(
     from ..train.runtime import describe, set_up
     from ..train.settings import PretrainSettings, read_settings
     from ._pretraining import save_around
-    from ._training import open_shards
 
     run = StageRun(
         "train-scaling",
@@ -62,7 +63,7 @@ def train_scaling(
     device = set_up(settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     settings, part = _settings_and_subjects(run, settings, reader, point)
-    trained = _train(run, reader, part, settings, device, machine)
+    trained = _train(run, reader, part, settings, device, machine, requeue)
     if trained is None:
         return
     model, log, plan = trained
@@ -115,6 +116,7 @@ def _train(
     settings: Any,
     device: torch.device,
     machine: dict[str, Any],
+    requeue: bool,
 ) -> Trained | None:
     """The model, its log and what it went through; None on all processes but the first."""
     from ..model.config import ModelConfig
@@ -127,7 +129,6 @@ def _train(
     from ..train.runtime import stop_signals
     from ._pretraining import made_of_all
     from ._progress import tell_steps
-    from ._training import keep_quiet
     from ._watching import tracked
 
     config = ModelConfig.from_dict(run.params["scaling"]["sizes"][0]["model"])
@@ -139,7 +140,11 @@ def _train(
     # What is scored afterwards, and how, is no reason to train anew.
     code = code_digest("pretrain") + module_digest("brainlm.evaluate.scaling_subjects")
     made_of = made_of_all(reader, options, code, machine)
-    with stop_signals(settings.stop_before_end_s) as stop, joined() as ranks:
+    with (
+        stop_signals(settings.stop_before_end_s) as stop,
+        joined() as ranks,
+        going_on_in_the_queue(requeue, ranks),
+    ):
         checkpoints = Checkpoints.below(
             run.path("scaled_model").parent / "checkpoints",
             sha256_json(made_of)[:16],

@@ -22,3 +22,11 @@ class Jobs(Section):
     cores_per_job: Annotated[int, Field(ge=1)] = Field(
         4, description="recordings that such a job works on at a time, each on one core"
     )
+    gpu_gres: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$")] | None = Field(
+        None,
+        description="how the cluster calls its GPUs (sinfo -o %G): gpu, gpu:a100, or gpu:1g.10gb "
+        "for a part of one; jobs then ask for them by --gres; null: by --gpus",
+    )
+    gpu_partition: str | None = Field(
+        None, description="Slurm partition of jobs with a GPU; null: that of all jobs"
+    )

@@ -204,8 +204,11 @@ class Pretrain(Section):
     )
     processes: Annotated[int, Field(ge=1)] = Field(
         1,
-        description="processes of one node that share the work, each with a GPU; the workflow "
-        "starts them with torchrun",
+        description="processes of each node that share the work, each with a GPU; the workflow "
+        "starts them with torchrun, those of several nodes with srun",
+    )
+    nodes: Annotated[int, Field(ge=1)] = Field(
+        1, description="nodes of a Slurm cluster that share the work, each with so many processes"
     )
     deterministic: bool = Field(
         True,

@@ -200,9 +200,11 @@ def pretrain(
             if stopping and step.number + 1 < plan.total_steps:
                 checkpoints.settle()
                 raise InterruptedTrainingError(
-                    f"Stopped by {stop.wanted or 'what another process was told'} after step "
-                    f"{step.number + 1} of {plan.total_steps}; a checkpoint is safe",
-                    fix="run the same command again (or let Snakemake do so): it goes on there",
+                    stop,
+                    checkpoints.folder,
+                    begun=done,
+                    step=step.number + 1,
+                    total=str(plan.total_steps),
                 )
     return state.finished()
 

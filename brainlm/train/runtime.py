@@ -8,11 +8,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from ..cluster import own_job
 from ..errors import InputError, ResourceError
 from .distributed import ranks_of
 
@@ -22,6 +24,17 @@ _SKEW = 60.0
 
 class InterruptedTrainingError(ResourceError):
     """The cluster asked us to stop; a checkpoint is safe."""
+
+    def __init__(self, stop: StopRequest, folder: Path, *, begun: int, step: int, total: str):
+        """Say who asked; `folder` holds the checkpoints, and `begun` is the step it started at."""
+        super().__init__(
+            f"Stopped by {stop.wanted or 'what another process was told'} after step {step} of "
+            f"{total}; a checkpoint is safe",
+            fix="run the same command again (or let Snakemake do so): it goes on there",
+        )
+        self.folder, self.step = folder, step
+        #: Whether the job's time was over before two steps were done.
+        self.hardly_begun = stop.timed_out and step - begun < 2
 
 
 class StopRequest:
@@ -37,9 +50,14 @@ class StopRequest:
     @property
     def wanted(self) -> str | None:
         """Who asked for an end, in words; None: nobody. The loops look at each step's end."""
-        if self.signal is None and self._clock() >= self._end:
+        if self.signal is None and self.timed_out:
             return "the time limit of the job"
         return self.signal
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the job's time is nearly over."""
+        return self._clock() >= self._end
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note the signal."""
@@ -68,14 +86,17 @@ def seconds_left(environment: Mapping[str, str], before_end_s: float, now: float
 
     `now`: seconds since the epoch. A job that has not begun by this machine's clock, or is over,
     tells that the clock is not that of Slurm's controller: no end is seen then. Several processes
-    stop together, so the clock of the first one's machine counts alone.
+    stop together, so the clock of the first one's machine counts alone. Where the job's variables
+    do not tell the end, Slurm is asked.
     """
+    if not before_end_s or not ranks_of(environment).first:
+        return math.inf
     try:
         end = float(environment["SLURM_JOB_END_TIME"])
         start = float(environment.get("SLURM_JOB_START_TIME", "-inf"))
     except (KeyError, ValueError):
-        return math.inf
-    if not before_end_s or not ranks_of(environment).first or not start - _SKEW <= now < end:
+        return max(0.0, own_job.seconds_left(environment) - before_end_s)
+    if not start - _SKEW <= now < end:
         return math.inf
     return max(0.0, end - now - before_end_s)
 

@@ -27,6 +27,7 @@ HOW = frozenset(
         "data",
         "device",
         "keep_checkpoints",
+        "nodes",
         "parallel",
         "processes",
         "stop_before_end_s",
@@ -69,6 +70,7 @@ class PretrainSettings:
     checkpoint_blocks: bool
     data: str
     processes: int
+    nodes: int
     deterministic: bool
     parallel: str
     checkpoint_every: int

@@ -98,9 +98,7 @@ def tune(task: Task, pace: Pace, seed: int, around: Circumstances) -> dict[str, 
             if stopping and number + 1 < total:
                 checkpoints.settle()
                 raise InterruptedTrainingError(
-                    f"Stopped by {stop.wanted or 'a signal to another process'} after step "
-                    f"{number + 1} of at most {total}; a checkpoint is safe",
-                    fix="run the same command again (or let Snakemake do so): it goes on there",
+                    stop, checkpoints.folder, begun=done, step=number + 1, total=f"at most {total}"
                 )
     checkpoints.settle()  # before the others read what the first process wrote
     best = ranks.from_first(best_step(checkpoints.log.rows()) if ranks.first else 0)

@@ -67,6 +67,7 @@ SETTINGS = PretrainSettings(
     checkpoint_blocks=False,
     data="resident",
     processes=1,
+    nodes=1,
     deterministic=False,
     parallel="ddp",
     checkpoint_every=100,

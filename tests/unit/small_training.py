@@ -44,6 +44,7 @@ SETTINGS = PretrainSettings(
     checkpoint_blocks=False,
     data="auto",
     processes=1,
+    nodes=1,
     deterministic=True,
     parallel="ddp",
     checkpoint_every=2,

@@ -175,9 +175,10 @@ def test_vectors_are_made_once_and_processes_are_started_by_torchrun(study: Path
     assert planned["probe_label"] == planned["finetune_model"] == 2
     assert planned["embed_recordings"] == planned["pretrain_model"] == 1
     assert output.count("torchrun --standalone --nproc-per-node 4 --signals-to-handle ") == 3
-    assert " -m brainlm finetune --target age --threads 1" in output
+    assert " -m brainlm finetune --target age --requeue --threads 1" in output
     shared = Dag({"finetune": {"processes": 4}}, study)
-    assert (shared.gpus, shared.pretrain_gpus, shared.finetune_gpus) == (1, 1, 4)
+    launches = (shared.evaluating, shared.pretraining, shared.finetuning)
+    assert [launch.resources["gpu"] for launch in launches] == [1, 1, 4]
 
 
 def test_each_shard_is_a_job_and_many_train_shards_are_fitted_in_parts(study: Path) -> None:
@@ -471,12 +472,11 @@ def test_fmriprep_runs_before_its_files_are_adopted(tmp_path: Path) -> None:
 
 def test_processes_of_pretraining_get_a_gpu_each_and_torchrun(study: Path) -> None:
     alone = snakemake(study, "--cores", "2", "-p", "pretrain")
-    assert "Shell command: brainlm pretrain --threads 1" in alone
+    assert "Shell command: brainlm pretrain --requeue --threads 1" in alone
     several = ("--config", "pretrain={processes: 4, device: auto}")
     shared = snakemake(study, "--cores", "2", "-p", "pretrain", *several)
     assert re.search(r"torchrun --standalone --nproc-per-node 4 .* -m brainlm pretrain", shared)
-    dag = _dag(study)
-    assert (dag.gpus, dag.pretrain_gpus) == (1, 1)
-    more = dag.config.pretrain.model_copy(update={"processes": 4})
-    dag.config = dag.config.model_copy(update={"pretrain": more})
-    assert (dag.gpus, dag.pretrain_gpus) == (1, 4)
+    nodes = ("--config", "pretrain={processes: 4, nodes: 2}")
+    apart = snakemake(study, "--cores", "2", "-p", "pretrain", *nodes)
+    assert "Shell command: srun --jobid ${SLURM_JOB_ID:?a training on several nodes" in apart
+    assert "--ntasks-per-node=4 --cpus-per-task=8 --kill-on-bad-exit=1 brainlm pretrain" in apart

@@ -19,8 +19,7 @@ rule evaluate_reconstruction:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
@@ -49,8 +48,7 @@ rule predict_label:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
@@ -59,7 +57,7 @@ rule predict_label:
     message:
         "{wildcards.target} by {wildcards.method}"
     shell:
-        "brainlm predict-label --target {wildcards.target} --method {wildcards.method}"
+        "brainlm predict-label --target {wildcards.target} --method {wildcards.method} --requeue"
         " --threads {threads} --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -83,8 +81,7 @@ rule evaluate_clinical:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:

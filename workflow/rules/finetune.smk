@@ -21,18 +21,17 @@ rule finetune_model:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.finetune_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.finetuning.resources,
+        mem_mb=lambda wildcards, attempt: study.finetuning.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
-        launcher=study.finetune_launcher,
+        launcher=study.finetuning.command,
     message:
         "finetune on {wildcards.target}"
     shell:
-        "{params.launcher} finetune --target {wildcards.target} --threads {threads}"
+        "{params.launcher} finetune --target {wildcards.target} --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -52,18 +51,17 @@ rule finetune_forecast:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.finetune_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.finetuning.resources,
+        mem_mb=lambda wildcards, attempt: study.finetuning.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
-        launcher=study.finetune_launcher,
+        launcher=study.finetuning.command,
     message:
         "finetune on forecasting"
     shell:
-        "{params.launcher} finetune --task forecast --threads {threads}"
+        "{params.launcher} finetune --task forecast --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 
@@ -83,16 +81,15 @@ rule finetune_forecast_untrained:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.finetune_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.finetuning.resources,
+        mem_mb=lambda wildcards, attempt: study.finetuning.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
         options=study.options("finetune"),
         code=study.code("finetune"),
-        launcher=study.finetune_launcher,
+        launcher=study.finetuning.command,
     message:
         "learn to forecast from random weights"
     shell:
-        "{params.launcher} finetune --task forecast-untrained --threads {threads}"
+        "{params.launcher} finetune --task forecast-untrained --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

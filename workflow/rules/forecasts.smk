@@ -17,8 +17,7 @@ rule score_forecast:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
@@ -27,7 +26,7 @@ rule score_forecast:
     message:
         "forecast by {wildcards.method}"
     shell:
-        "brainlm score-forecast --method {wildcards.method} --threads {threads}"
+        "brainlm score-forecast --method {wildcards.method} --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 

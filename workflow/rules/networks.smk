@@ -18,8 +18,7 @@ rule evaluate_networks:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:
@@ -28,5 +27,5 @@ rule evaluate_networks:
     message:
         "tell functional networks"
     shell:
-        "brainlm evaluate-networks --threads {threads}"
+        "brainlm evaluate-networks --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"

@@ -18,8 +18,7 @@ rule evaluate_perturbation:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.gpus,
-        cpus_per_gpu=8,
+        **study.evaluating.resources,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480,
     params:

@@ -23,16 +23,15 @@ rule pretrain_model:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.pretrain_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.pretraining.resources,
+        mem_mb=lambda wildcards, attempt: study.pretraining.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 1440,
     params:
         options=study.options("pretrain"),
         code=study.code("pretrain"),
-        launcher=study.pretrain_launcher,
+        launcher=study.pretraining.command,
     message:
         "pretrain"
     shell:
-        "{params.launcher} pretrain --threads {threads} --params {params.options:q}"
+        "{params.launcher} pretrain --requeue --threads {threads} --params {params.options:q}"
         " > {log:q} 2>&1"

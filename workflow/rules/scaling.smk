@@ -20,18 +20,17 @@ rule train_scaling:
         study.gpu_image
     threads: 1
     resources:
-        gpu=study.pretrain_gpus,
-        cpus_per_gpu=8,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        **study.pretraining.resources,
+        mem_mb=lambda wildcards, attempt: study.pretraining.mem_mb * attempt,
         runtime=lambda wildcards, attempt: 1440,
     params:
         options=study.options_of_point("train-scaling"),
         code=study.code("train-scaling"),
-        launcher=study.pretrain_launcher,
+        launcher=study.pretraining.command,
     message:
         "scaling curves: {wildcards.point}"
     shell:
-        "{params.launcher} train-scaling --point {wildcards.point} --threads {threads}"
+        "{params.launcher} train-scaling --point {wildcards.point} --requeue --threads {threads}"
         " --params {params.options:q} > {log:q} 2>&1"
 
 
