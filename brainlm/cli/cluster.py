@@ -92,13 +92,14 @@ def describe(site: Site) -> None:
 
 
 def _site() -> Site:
-    from ..cluster.site import find_site
+    from ..cluster.site import answer, find_site
     from ..errors import InputError
 
     site = find_site()
     if site is None:
+        said = answer("sinfo", "--noheader").error
         raise InputError(
-            "There is no Slurm cluster that answers here",
+            f"There is no Slurm cluster that answers here: {said or 'sbatch is not installed'}",
             fix="run this on a login node, where `sinfo` lists the partitions",
         )
     return site

@@ -74,6 +74,8 @@ def requests(jobs: Iterable[Any], partition_of: Callable[[Any], str]) -> Iterato
 
 def request(job: Any, partition: str) -> Request:
     """What one job asks for, as the plugin will say it to sbatch."""
+    from snakemake_executor_plugin_slurm.partitions import parse_gpu_requirements
+
     resources = job.resources
     gpus = int(_number(resources.get("gpu")))
     options = [
@@ -98,7 +100,7 @@ def request(job: Any, partition: str) -> Request:
         account=str(resources.get("slurm_account", "")),
         minutes=int(_number(resources.get("runtime"))),
         last_minutes=_last_minutes(job),
-        gpus=gpus,
+        gpus=parse_gpu_requirements(job)[0],  # by `gpu` or by `gres`
         options=tuple(options),
     )
 

@@ -232,7 +232,9 @@ def test_a_job_is_asked_about_as_the_plugin_submits_it(
 
     job = Job("rule")
     job.resources = Named(resources)
-    assert list(preflight.request(job, "").options) == expected
+    asked = preflight.request(job, "")
+    assert list(asked.options) == expected
+    assert asked.gpus == (resources.get("gpu") or int("gres" in resources))
     given = {"run_uuid": "x", "slurm_logfile": "x", "comment_str": "x", "workdir": ""}
     call = get_submit_command(job, {**given, "account": "", "partition": ""}) + set_gres_string(job)
     for option in expected:
