@@ -166,7 +166,11 @@ def _lives(one: Marker, study: Path, mine: Marker) -> bool:
         return one.process.lives
     if one.age(study, mine) > DEAD_AFTER_S:
         return False
-    if one.slurm_job is None or not queue.available():
+    if one.slurm_job is None:
+        return True
+    if one.slurm_job == mine.slurm_job:  # Slurm has put it back, and started it on another node
+        return False
+    if not queue.available():
         return True
     return any(job.id == one.slurm_job for job in queue.jobs())
 

@@ -102,6 +102,12 @@ def test_what_slurm_refuses_is_told_with_what_helps(slurm: Slurm, said: str, fix
     assert fix in problem
 
 
+def test_gpus_of_a_name_that_no_node_has(slurm: Slurm) -> None:
+    slurm.says["sbatch"] = Answer(False, "", "Requested node configuration is not available")
+    (problem,) = told(minutes=5, options=("--gpus=a100:1",))
+    assert "as `sinfo -o %G` calls the GPUs" in problem
+
+
 def test_what_passes_is_no_reason_to_refuse(slurm: Slurm) -> None:
     slurm.says["sbatch"] = Answer(False, "", "Nodes required for job are DOWN, DRAINED or reserved")
     assert told() == []

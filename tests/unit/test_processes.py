@@ -51,6 +51,15 @@ def test_a_run_on_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path
     assert runs._others(tmp_path, mine) == ([], [far])
 
 
+def test_a_run_whose_slurm_job_was_put_back_is_not_in_its_own_way(tmp_path: Path) -> None:
+    """Snakemake by `sbatch`: after its node is lost, the same job runs on another one."""
+    mine = marker(slurm_job="7")
+    lost = marker(dataclasses.replace(Process.this(), host="lost"), slurm_job="7")
+    for one in (mine, lost):
+        one.write(tmp_path)
+    assert runs._others(tmp_path, mine) == ([], [lost])
+
+
 def test_a_marker_that_cannot_be_read_is_told_and_one_being_written_is_not_looked_at(
     tmp_path: Path,
 ) -> None:
