@@ -248,6 +248,13 @@ def test_a_job_is_asked_about_as_the_plugin_submits_it(
         assert f"{name}={value}" in call or f"{name} {value}" in call
 
 
+def test_many_jobs_without_batches_are_told() -> None:
+    """`--config seed=3` on the command line takes the profile's batches away, silently."""
+    assert "--config" in str(preflight.without_batches(770_000, {"seed": 3}))
+    assert preflight.without_batches(770_000, {"jobs": {"recordings_per_job": 25}}) is None
+    assert preflight.without_batches(100, {}) is None
+
+
 def test_another_executor_is_not_looked_at() -> None:
     preflight.check(SimpleNamespace(executor_settings=None))
 
