@@ -227,6 +227,23 @@ def test_onboarding_fills_in_the_profile_of_a_new_study_alone(tmp_path: Path) ->
     assert profile.read_text() == "# mine\n"
 
 
+def test_a_new_study_inherits_nothing_that_the_clones_site_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brainlm.config import parse_config
+    from brainlm.layout import Study
+
+    clones = tmp_path / "clone" / "config" / "profiles" / "slurm"
+    clones.mkdir(parents=True)
+    (clones / "config.yaml").write_text(_TEMPLATE)
+    write_profile(clones, site(), choose(site()), clone=True)
+    monkeypatch.setattr("brainlm.bids.study.share_dir", lambda: tmp_path / "clone")
+    config = parse_config({"name": "x", "bids_dir": "bids"}, source="test")
+    set_up_study(Study(tmp_path / "study"), config, "x")
+    made = tmp_path / "study" / "slurm"
+    assert [path.name for path in made.iterdir()] == ["config.yaml"]
+
+
 def test_a_rule_that_is_tried_again_asks_for_more_memory() -> None:
     for path in (share_dir() / "workflow" / "rules").glob("*.smk"):
         for line in re.findall(r"^        mem_mb=.*", path.read_text(), re.M):
