@@ -162,7 +162,7 @@ def _others(study: Path, mine: Marker) -> tuple[list[Marker], list[Marker]]:
 
 def _lives(one: Marker, study: Path, mine: Marker) -> bool:
     """Whether a run is there still, as far as can be known from here."""
-    if one.process.is_of_this_machine:
+    if one.process.is_of_this_machine and not one.process.is_hidden:
         return one.process.lives
     if one.age(study, mine) > DEAD_AFTER_S:
         return False
