@@ -6,6 +6,7 @@ workflow is parsed. Every cluster job parses it again, so it must stay cheap.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -47,9 +48,14 @@ def prepare_environment() -> None:
     libraries use one thread unless a command asks for more, so that a rule's `threads` is
     the truth. ANTs gives the same bytes only single-threaded and with its seed set before
     the process starts. Slurm sends SIGUSR1 (`--signal`) to all processes of a job's step: it is
-    for trainings, and would end a Snakemake.
+    for trainings, and would end a Snakemake. Snakemake also wants a name of the user, which a
+    container started as any number has not.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ.update(
         OMP_NUM_THREADS="1",

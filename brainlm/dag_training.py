@@ -32,5 +32,4 @@ class Training:
             nodes,
             gpus=0 if self.config.pretrain.device == "cpu" else 1,
             gres=self.config.jobs.gpu_gres,
-            partition=self.config.jobs.gpu_partition,
         )

@@ -14,7 +14,7 @@ import yaml
 from .. import __version__
 from ..atlas.fetch import available_space
 from ..atlas.registry import find_atlas
-from ..cluster.profile import Choice, choose, write_profile
+from ..cluster.profile import OF_THE_SITE, Choice, choose, write_profile
 from ..config import FMRIPREP_SPACE, Config, load_config, parse_config, to_commented_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
@@ -171,7 +171,7 @@ def set_up_study(
         write_profile(profiles / "slurm", site, choice)
     for source in sorted((share_dir() / "config" / "profiles").rglob("*")):
         copy = profiles / source.relative_to(share_dir() / "config" / "profiles")
-        if source.is_file() and not copy.exists():
+        if source.is_file() and source.name not in OF_THE_SITE and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
     for profile in sorted(entry.name for entry in profiles.iterdir() if entry.is_dir()):

@@ -41,7 +41,9 @@ def profile(
         bool, typer.Option("--force", help="write over a profile that you have edited")
     ] = False,
 ) -> None:
-    """Fill in the study's Slurm profile with partitions, time limit and account of this cluster.
+    """Fill in the study's Slurm profile with partitions, limits and account of this cluster.
+
+    In a clone, that of `snakemake --profile slurm --directory STUDY`.
 
     A file that you have edited stays, and the new one goes beside it (config.yaml.new).
     """
@@ -52,9 +54,8 @@ def profile(
     describe(site)
     say(f"Chosen: {choice}")
     folder = _profile(study.resolve()).parent
-    # A clone's profile is used with --directory, a study's own within it.
-    clone = not (study / "onboarding").is_dir()
-    written = write_profile(folder, site, choice, force=force, from_anywhere=clone)
+    clone = (study / "workflow").is_dir()
+    written = write_profile(folder, site, choice, force=force, clone=clone)
     for path in written:
         beside = path.suffix == ".new"
         say(f"{path}: " + ("compare with your own, or --force" if beside else "written"))
@@ -91,13 +92,14 @@ def describe(site: Site) -> None:
 
 
 def _site() -> Site:
-    from ..cluster.site import find_site
+    from ..cluster.site import answer, find_site
     from ..errors import InputError
 
     site = find_site()
     if site is None:
+        said = answer("sinfo", "--noheader").error
         raise InputError(
-            "There is no Slurm cluster that answers here",
+            f"There is no Slurm cluster that answers here: {said or 'sbatch is not installed'}",
             fix="run this on a login node, where `sinfo` lists the partitions",
         )
     return site

@@ -88,7 +88,10 @@ def _study(folder: Path) -> tuple[Config, set[str]]:
 
 
 def _list(needs: list[Need]) -> None:
-    width = max((len(need.what) for need in needs), default=4)
+    if not needs:
+        say("nothing is needed")
+        return
+    width = max(len(need.what) for need in needs)
     say(f"{'what':<{width}}  here  source")
     for need in needs:
         say(f"{need.what:<{width}}  {'yes' if need.is_here() else 'no':<4}  {need.source}")

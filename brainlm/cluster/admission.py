@@ -209,6 +209,11 @@ def _refusal(site: Site, one: Request, said: Answer) -> BrainLMError | None:
         fix = f"slurm_partition below default-resources: one of {names}; {_FILL}"
     elif re.search("qos", reason, re.I):
         fix = "slurm-qos, or qos below set-resources"
+    elif "gpu" in " ".join(one.options):
+        fix = (
+            "gpu_model below set-resources (or jobs.gpu_gres) as `sinfo -o %G` calls the GPUs, or "
+            "none; or ask for less, or name a partition of larger nodes"
+        )
     else:
         fix = "ask for less below set-resources, or name a partition of larger nodes"
     what = shlex.join(one.arguments) or "nothing in particular"

@@ -60,6 +60,17 @@ class Process:
         """Whether it is there still; of processes of this machine."""
         return self.boot == _boot() and started(self.pid) == self.started
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether its number is that of somebody else's process, which /proc hides (hidepid)."""
+        if self.boot != _boot() or started(self.pid) is not None:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except OSError as error:
+            return isinstance(error, PermissionError)
+        return False  # our own, which has ended
+
 
 @dataclass(frozen=True)
 class Marker:

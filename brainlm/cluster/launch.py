@@ -25,7 +25,6 @@ class Launch:
     nodes: int = 1
     gpus: int = 1  # of each process: 0 or 1
     gres: str | None = None  # how the cluster calls its GPUs, as gpu:a100; None: by number alone
-    partition: str | None = None  # of jobs with GPUs; None: the one of all jobs
 
     @property
     def command(self) -> str:
@@ -66,8 +65,6 @@ class Launch:
             wanted["gres"] = f"{self.gres or 'gpu'}:{self.processes}"
             of_a_task = 1 if self.nodes > 1 else self.processes
             wanted["cpus_per_task"] = CPUS_PER_GPU * of_a_task
-        if self.partition is not None:
-            wanted["slurm_partition"] = self.partition
         return wanted
 
     def _tasks(self) -> dict[str, int | str]:

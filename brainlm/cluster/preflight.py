@@ -6,14 +6,18 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from snakemake.logging import logger
 
 from ..errors import ResourceError
 from .admission import Following, Request, problems, raise_all
 from .site import answer, find_site
 
+#: From here on it is worth a word that recordings are not in batches.
+_MANY_JOBS = 2000
 #: Resources of a job that are options of sbatch under another name.
 _OPTIONS = {
     "mem_mb": "--mem",
@@ -50,10 +54,26 @@ def check(workflow: Any) -> None:
         settings.init_seconds_before_status_checks or 40,
         settings.array_jobs or "",
     )
-    asked = requests(workflow.dag.needrun_jobs(), partition_chooser(settings.partition_config))
+    jobs = list(workflow.dag.needrun_jobs())
+    asked = requests(jobs, partition_chooser(settings.partition_config))
     raise_all(problems(site, following, asked))
+    told = without_batches(len(jobs), workflow.config)
+    if told is not None:
+        logger.warning(told)
     if shutil.which("sacct") is None:
         stand_in_for_sacct()
+
+
+def without_batches(jobs: int, config: Mapping[str, Any]) -> str | None:
+    """What to say of many jobs that take one stage of one recording each."""
+    section = config.get("jobs") or {}
+    if jobs < _MANY_JOBS or section.get("recordings_per_job", 1) > 1:
+        return None
+    return (
+        f"{jobs} jobs, for recordings are not in batches (jobs.recordings_per_job is 1). The Slurm "
+        "profile puts them there, but for runs with `--config`, which replaces its line: say "
+        '--config "jobs={recordings_per_job: 25, cores_per_job: 4}" besides what you said.'
+    )
 
 
 def requests(jobs: Iterable[Any], partition_of: Callable[[Any], str]) -> Iterator[Request]:
@@ -74,6 +94,8 @@ def requests(jobs: Iterable[Any], partition_of: Callable[[Any], str]) -> Iterato
 
 def request(job: Any, partition: str) -> Request:
     """What one job asks for, as the plugin will say it to sbatch."""
+    from snakemake_executor_plugin_slurm.partitions import parse_gpu_requirements
+
     resources = job.resources
     gpus = int(_number(resources.get("gpu")))
     options = [
@@ -98,7 +120,7 @@ def request(job: Any, partition: str) -> Request:
         account=str(resources.get("slurm_account", "")),
         minutes=int(_number(resources.get("runtime"))),
         last_minutes=_last_minutes(job),
-        gpus=gpus,
+        gpus=parse_gpu_requirements(job)[0],  # by `gpu` or by `gres`
         options=tuple(options),
     )
 

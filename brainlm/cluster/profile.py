@@ -18,6 +18,13 @@ from .site import Partition, Site
 #: The file's last line, by which one that nobody has edited is known.
 _MARK = "# While no line is changed, brainlm may make this file anew ({digest}).\n"
 _DIGEST_DIGITS = 12
+_TABLE = "partitions.yaml"
+_OF_A_STUDY = "config.yaml"
+#: A clone's `config.yaml` belongs to git, and new studies are made from it: what a site fills in
+#: goes beside it, into a file that Snakemake prefers.
+_OF_A_CLONE = "config.v9+.yaml"
+#: What only this machine's site has in a clone, and no new study is to inherit.
+OF_THE_SITE = (_TABLE, _OF_A_CLONE)
 
 
 @dataclass(frozen=True)
@@ -52,30 +59,33 @@ def choose(
     return Choice(cpu, gpu, account or next(iter(fitting), None))
 
 
-def fill(template: str, site: Site, choice: Choice, table: str = "partitions.yaml") -> str:
-    """The profile with the site's values in the lines that wait for them."""
-    lines = {"  # slurm_account: ACCOUNT": f"  slurm_account: {_yaml(choice.account)}"}
-    if choice.account is None:
-        lines.clear()
+def fill(template: str, site: Site, choice: Choice, table: str = _TABLE) -> str:
+    """The profile with the site's values in the lines that wait for them.
+
+    Where somebody has edited the template (the clone's profile), what stands there is kept.
+    """
+    blocks: list[dict[str, str]] = []  # waiting lines -> filled ones; a block is filled as a whole
+    if choice.account is not None:
+        blocks.append({"  # slurm_account: ACCOUNT": f"  slurm_account: {_yaml(choice.account)}"})
     if choice.cpu or choice.gpu:
-        lines["# slurm-partition-config: PARTITIONS"] = f"slurm-partition-config: {_yaml(table)}"
+        named = f"slurm-partition-config: {_yaml(table)}"
+        blocks.append({"# slurm-partition-config: PARTITIONS": named})
     limits = {"runtime: MINUTES": longest(choice), "mem_mb: LARGEST": largest(choice)}
-    for line, limit in limits.items():
-        if limit is not None:
-            lines["# resources:"] = "resources:"
-            lines[f"#   {line}"] = f"  {line.split()[0]} {limit}"
-            lines["# set-resource-scopes:"] = "set-resource-scopes:"
-            lines["#   runtime: local"] = "  runtime: local"
+    given = {line: limit for line, limit in limits.items() if limit is not None}
+    if given:
+        filled = {f"#   {line}": f"  {line.split()[0]} {limit}" for line, limit in given.items()}
+        commented = ("# resources:", "# set-resource-scopes:", "#   runtime: local")
+        blocks.append({**filled, **{line: line.replace("# ", "", 1) for line in commented}})
     told = "squeue" if site.no_accounting else "sacct"
-    lines["# slurm-status-command: COMMAND"] = f"slurm-status-command: {told}"
+    blocks.append({"# slurm-status-command: COMMAND": f"slurm-status-command: {told}"})
     if not site.no_accounting:
-        for line in ("report: true", "report-path: logs/efficiency"):
-            lines[f"# slurm-efficiency-{line}"] = f"slurm-efficiency-{line}"
-    text = template
-    for waiting, filled in lines.items():
-        text, count = re.subn(rf"^{re.escape(waiting)}$", filled, text, flags=re.M)
-        assert count == 1, waiting  # a unit test fills the profile that is shipped
-    return text
+        lines = ("slurm-efficiency-report: true", "slurm-efficiency-report-path: logs/efficiency")
+        blocks.append({f"# {line}": line for line in lines})
+    text = template.splitlines()
+    for block in blocks:
+        if set(block) <= set(text):
+            text = [block.get(line, line) for line in text]
+    return "\n".join(text) + "\n"
 
 
 def longest(choice: Choice) -> int | None:
@@ -103,21 +113,21 @@ def partitions_text(choice: Choice) -> str:
 
 
 def write_profile(
-    folder: Path, site: Site, choice: Choice, *, force: bool = False, from_anywhere: bool = False
+    folder: Path, site: Site, choice: Choice, *, force: bool = False, clone: bool = False
 ) -> list[Path]:
     """Write a site's profile into `folder`; what was written.
 
     Snakemake finds the table of partitions beside the profile when it runs in the study itself;
-    for a run `from_anywhere` (--directory) the table's whole path is written.
+    a `clone` is run with --directory, and so the table's whole path is written.
 
     A file that a user has edited stays as it is, and the new one goes beside it (`.new`), unless
     `force`.
     """
-    template = template_folder() / "config.yaml"
-    table = str((folder if from_anywhere else Path()) / "partitions.yaml")
-    made = {"config.yaml": fill(template.read_text(), site, choice, table)}
+    template = template_folder() / _OF_A_STUDY
+    table = str((folder if clone else Path()) / _TABLE)
+    made = {_OF_A_CLONE if clone else _OF_A_STUDY: fill(template.read_text(), site, choice, table)}
     if choice.cpu or choice.gpu:
-        made["partitions.yaml"] = partitions_text(choice)
+        made[_TABLE] = partitions_text(choice)
     written = []
     for name, text in made.items():
         path, text = folder / name, marked(text)
@@ -132,13 +142,19 @@ def write_profile(
     return written
 
 
+def profile_file(folder: Path) -> Path:
+    """The file of a profile that Snakemake reads."""
+    clones = folder / _OF_A_CLONE
+    return clones if clones.is_file() else folder / _OF_A_STUDY
+
+
 def read_profile(folder: Path, site: Site) -> tuple[Following, list[Request]]:
     """How a profile follows its jobs, and a job without and one with a GPU, as it would ask."""
     import yaml
 
-    content = _mapping(yaml.safe_load((folder / "config.yaml").read_text()))
+    content = _mapping(yaml.safe_load(profile_file(folder).read_text()))
     common = _mapping(content.get("default-resources"))
-    table = folder / str(content.get("slurm-partition-config", "partitions.yaml"))
+    table = folder / str(content.get("slurm-partition-config", _TABLE))
     places = {}
     if "slurm-partition-config" in content and table.is_file():
         places = _mapping(_mapping(yaml.safe_load(table.read_text())).get("partitions"))

@@ -6,7 +6,6 @@ an empty queue: who took one for the other would start jobs twice.
 
 from __future__ import annotations
 
-import getpass
 import os
 import pwd
 import shutil
@@ -40,8 +39,8 @@ def me() -> str:
     """The user, by the name that Slurm knows: whoever was logged in first does not matter."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return getpass.getuser()
+    except KeyError:  # a container that knows no names
+        return os.environ.get("USER") or str(os.getuid())
 
 
 def available() -> bool:

@@ -50,7 +50,8 @@ def guard(workflow: Any) -> _Run:
 
         if executor_plugin.common_settings.dryrun_exec:
             return go_on()
-        with told_by_snakemake(), _watched(run, executor_plugin.name):
+        locks = workflow.execution_settings.lock  # not with --nolock
+        with told_by_snakemake(), _watched(run, executor_plugin.name, alone=locks):
             return go_on()
 
     workflow.execute = guarded
@@ -85,8 +86,12 @@ def told_by_snakemake() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched(run: _Run, executor: str) -> Iterator[None]:
-    """Clean up behind dead runs, be seen for as long as the block, leave nothing in the queue."""
+def _watched(run: _Run, executor: str, alone: bool) -> Iterator[None]:
+    """Clean up behind dead runs, be seen for as long as the block, leave nothing in the queue.
+
+    Where the run is to be `alone`, another one that lives is refused. Snakemake's own lock is by
+    the names of files: it does not see that a batch makes what a run without batches makes too.
+    """
     marker = Marker(
         process=Process.this(),
         user=queue.me(),
@@ -95,14 +100,24 @@ def _watched(run: _Run, executor: str) -> Iterator[None]:
         slurm_job=os.environ.get("SLURM_JOB_ID"),
     )
     os.environ[RUN_VARIABLE] = marker.run
-    marker.write(run.study)
+    try:
+        marker.write(run.study)
+    except OSError as error:
+        raise ResourceError(
+            f"This study cannot be written to: {error.strerror}",
+            file=marker.path(run.study).parent,
+            fix="run the workflow as the user who owns the study, on a disk with room",
+        ) from None
     run.marker = marker
     heart = Heart(marker.path(run.study), _replaced)
     try:
         clean_up(run.study, marker)
+        if alone:
+            _refuse_company(run.study, marker)
         yield
-    except LockException as error:
-        raise _who_holds_it(run.study, marker, error) from None
+    except LockException:
+        _refuse_company(run.study, marker)
+        raise
     except BaseException:
         heart.stop()
         _cancel_own(run)
@@ -147,11 +162,15 @@ def _others(study: Path, mine: Marker) -> tuple[list[Marker], list[Marker]]:
 
 def _lives(one: Marker, study: Path, mine: Marker) -> bool:
     """Whether a run is there still, as far as can be known from here."""
-    if one.process.is_of_this_machine:
+    if one.process.is_of_this_machine and not one.process.is_hidden:
         return one.process.lives
     if one.age(study, mine) > DEAD_AFTER_S:
         return False
-    if one.slurm_job is None or not queue.available():
+    if one.slurm_job is None:
+        return True
+    if one.slurm_job == mine.slurm_job:  # Slurm has put it back, and started it on another node
+        return False
+    if not queue.available():
         return True
     return any(job.id == one.slurm_job for job in queue.jobs())
 
@@ -238,11 +257,11 @@ def _replaced() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _who_holds_it(study: Path, mine: Marker, error: LockException) -> WorkflowError:
-    """Snakemake's refusal, with the name of the one who works on this study."""
+def _refuse_company(study: Path, mine: Marker) -> None:
+    """Refuse to work beside a run that lives, and say who that is."""
     living, _ = _others(study, mine)
     if not living:
-        return WorkflowError(str(error))
+        return
     lines = [f"Another Snakemake works on this study: {one}" for one in living]
     fix = "wait until it has ended, or end it there (Ctrl-C, or `kill -INT` its process)"
     far = [one for one in living if not one.process.is_of_this_machine]
@@ -252,4 +271,4 @@ def _who_holds_it(study: Path, mine: Marker, error: LockException) -> WorkflowEr
             f". Its last sign of life is {age:.0f} s old: if that machine is gone, "
             f"type the same command again in {max(0.0, DEAD_AFTER_S - age):.0f} s"
         )
-    return WorkflowError(str(ResourceError("\n".join(lines), file=study, fix=fix)))
+    raise ResourceError("\n".join(lines), file=study, fix=fix)

@@ -6,13 +6,14 @@ answer too: sites differ in what they let a user ask.
 
 from __future__ import annotations
 
-import getpass
 import grp
 import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+
+from .queue import me
 
 #: Slurm's commands themselves give up on a controller that is away after some tens of seconds.
 _TIMEOUT_S = 60.0
@@ -135,13 +136,12 @@ def read_config(text: str) -> dict[str, str]:
 
 def find_accounts() -> tuple[str, ...]:
     """Accounts that this user may charge, the default one first."""
-    user = getpass.getuser()
     ask = ("sacctmgr", "--noheader", "--parsable2", "--readonly", "show")
-    told = answer(*ask, "associations", f"user={user}", "format=account")
+    told = answer(*ask, "associations", f"user={me()}", "format=account")
     if not told.ok:
         return ()
     accounts = dict.fromkeys(line.strip() for line in told.text.splitlines() if line.strip())
-    default = answer(*ask, "user", user, "format=defaultaccount").text.strip()
+    default = answer(*ask, "user", me(), "format=defaultaccount").text.strip()
     return tuple(sorted(accounts, key=lambda name: name != default))
 
 

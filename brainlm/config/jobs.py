@@ -27,6 +27,3 @@ class Jobs(Section):
         description="how the cluster calls its GPUs (sinfo -o %G): gpu, gpu:a100, or gpu:1g.10gb "
         "for a part of one; jobs then ask for them by --gres; null: by --gpus",
     )
-    gpu_partition: str | None = Field(
-        None, description="Slurm partition of jobs with a GPU; null: that of all jobs"
-    )

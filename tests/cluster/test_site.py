@@ -54,7 +54,9 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def study(tmp_path: Path) -> Path:
     """A folder with two rules and the profile as it is shipped."""
     (tmp_path / "Snakefile").write_text(_WORKFLOW)
-    shutil.copytree(_PROFILE, tmp_path / "config" / "profiles" / "slurm")
+    folder = tmp_path / "config" / "profiles" / "slurm"
+    folder.mkdir(parents=True)
+    shutil.copy(_PROFILE / "config.yaml", folder)
     (tmp_path / "slurm").symlink_to("config/profiles/slurm")
     return tmp_path
 

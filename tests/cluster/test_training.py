@@ -169,7 +169,7 @@ def test_ranks_are_tasks_on_two_nodes(tmp_path: Path) -> None:
         epochs=40,
         width={**WIDE, "dropout": 0.0},
         pretrain={"device": "auto", "learning_rate": 0.00001},
-        jobs={"gpu_gres": "gpu:a100", "gpu_partition": "gpu"},
+        jobs={"gpu_gres": "gpu:a100"},
     )
     alone = _undisturbed(study, tmp_path / "alone", "pretrain")
     change(study, "pretrain", nodes=2)
@@ -177,7 +177,13 @@ def test_ranks_are_tasks_on_two_nodes(tmp_path: Path) -> None:
     checkpoints = model.parent / "checkpoints"
     with gpu_cluster(tmp_path / "lab") as lab:
         workflow = Workflow.start(
-            lab, study, (rule,), (model,), "--retries", "1", MASTER_ADDR="127.0.0.1"
+            lab,
+            study,
+            (rule,),
+            (model,),
+            *("--retries", "1"),
+            partition=None,
+            MASTER_ADDR="127.0.0.1",
         )
         workflow.wait_until_it_learns(rule, checkpoints)
         ranks = workflow.processes("pretrain")
@@ -214,8 +220,7 @@ def test_a_job_gets_the_gpus_that_it_asks_for_and_stays_cancelled(
     lab: Cluster, tmp_path: Path
 ) -> None:
     """One study asks by number, the other by the cluster's name for them."""
-    named = {"gpu_gres": "gpu", "gpu_partition": "gpu"}
-    asked = {"number": {"gpu_partition": "gpu"}, "name": named}
+    asked = {"number": {}, "name": {"gpu_gres": "gpu"}}
     # Each would get all CPUs of the node.
     half = {"number": "cpus_per_gpu=4", "name": "cpus_per_task=4"}
     rule, workflows = "pretrain_model", []
@@ -224,7 +229,15 @@ def test_a_job_gets_the_gpus_that_it_asks_for_and_stays_cancelled(
         model = study.path("model", run="brainlm")
         resources = ("mem_mb=1500", "runtime=60", half[name])
         workflows.append(
-            Workflow.start(lab, study, (rule,), (model,), "--retries", "0", resources=resources)
+            Workflow.start(
+                lab,
+                study,
+                (rule,),
+                (model,),
+                *("--retries", "0"),
+                partition=None,
+                resources=resources,
+            )
         )
     seen = []
     for workflow in workflows:

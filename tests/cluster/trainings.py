@@ -60,19 +60,33 @@ class Workflow:
         rules: tuple[str, ...],
         goals: tuple[Path, ...],
         *options: str,
-        partition: str = "cpu",
+        partition: str | None = "cpu",
         resources: tuple[str, ...] = ("mem_mb=1500", "runtime=60"),
         **environment: str,
     ) -> Workflow:
-        """Start it; its output goes to a file, lest it wait for a reader."""
+        """Start it; its output goes to a file, lest it wait for a reader.
+
+        Without a `partition`, the plugin looks for the one that fits, as on a site that
+        `brainlm cluster profile` was told of.
+        """
         # Nobody is left behind when this process is killed.
         command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "snakemake"]
         command += ["--snakefile", share_dir() / "Snakefile"]
-        command += ["--profile", share_dir() / "config/profiles/slurm", "--directory", study.root]
+        command += [
+            "--profile",
+            share_dir() / "config/profiles/slurm/config.yaml",
+            "--directory",
+            study.root,
+        ]
         command += ["--slurm-status-command", "squeue", "--latency-wait", "3"]
         command += ["--slurm-init-seconds-before-status-checks", "2"]
         small = [f"{rule}:{what}" for rule in rules for what in resources]
-        command += ["--default-resources", f"slurm_partition={partition}"]
+        if partition is None:
+            table = study.root / "partitions.yaml"
+            table.write_text("partitions:\n  cpu: {}\n  gpu: {max_gpu: 2}\n")
+            command += ["--slurm-partition-config", table]
+        else:
+            command += ["--default-resources", f"slurm_partition={partition}"]
         command += ["--set-resources", *small, *options]
         command += [
             "--allowed-rules",

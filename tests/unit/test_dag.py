@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from brainlm.dag import Dag
+from brainlm.dag import Dag, prepare_environment
 from brainlm.errors import InputError
 from brainlm.layout import ONLY_BATCH
 from brainlm.recordings import COLUMNS
@@ -166,3 +169,19 @@ def test_a_scaler_cannot_be_fitted_from_itself(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the very file"):
         Dag({"scale": {"fitted": "cohort/scaler.safetensors"}}, study)
     assert Dag({"scale": {"fitted": "config/frozen.safetensors"}}, study).fit_shards == []
+
+
+def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is started as any number: Snakemake would end with a KeyError."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    for name in ("LOGNAME", "PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    for name in ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "ANTS_RANDOM_SEED"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    prepare_environment()
+    assert os.environ["LOGNAME"] == str(os.getuid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,9 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 from snakemake_executor_plugin_slurm_jobstep import get_cpu_setting, get_gpu_setting
 
 from brainlm.cluster.launch import Launch
+from brainlm.cluster.preflight import partition_chooser
+from brainlm.cluster.profile import Choice, partitions_text
+from brainlm.cluster.site import Partition
 
 #: What the executor says of a job besides its resources.
 _ABOUT = {
@@ -63,9 +67,29 @@ def test_what_a_training_asks_slurm_for(launch: Launch, job: str, step: str) -> 
     assert _asked(launch) == (set(job.split()), set(step.split()))
 
 
-def test_the_partition_of_gpus_is_for_jobs_with_one() -> None:
-    assert Launch(partition="gpu").resources["slurm_partition"] == "gpu"
-    assert "slurm_partition" not in Launch(gpus=0, partition="gpu").resources
+@pytest.mark.parametrize(
+    ("launch", "partition"),
+    [
+        (Launch(), "gpu"),
+        (Launch(4), "gpu"),
+        (Launch(4, gres="gpu:a100"), "gpu"),
+        (Launch(gres="gpu:1g.10gb"), "gpu"),
+        (Launch(4, 2), "gpu"),
+        (Launch(1, 3, gres="gpu:a100"), "gpu"),
+        (Launch(gpus=0), "cpu"),
+        (Launch(1, 2, gpus=0), "cpu"),
+    ],
+)
+def test_the_table_of_partitions_knows_jobs_with_gpus(
+    launch: Launch, partition: str, tmp_path: Path
+) -> None:
+    """By number, by name, and of several nodes."""
+    table = tmp_path / "partitions.yaml"
+    places = Partition("cpu", nodes=9), Partition("gpu", nodes=2, gpu_nodes=2, gpus=8)
+    table.write_text(partitions_text(Choice(*places, None)))
+    job = SimpleNamespace(name="rule", threads=1)
+    job.resources = ResourceList(fromdict=launch.resources)
+    assert partition_chooser(table)(job) == partition
 
 
 def test_command_lines() -> None:

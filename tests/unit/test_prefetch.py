@@ -18,7 +18,7 @@ from brainlm.atlas.registry import find_atlas
 from brainlm.cli import template as template_verb
 from brainlm.cli._needs import needs_of
 from brainlm.cli._problems import problems_of
-from brainlm.cli.prefetch import prefetch
+from brainlm.cli.prefetch import _list, prefetch
 from brainlm.config import Config, load_config
 from brainlm.dag_containers import Images
 from brainlm.errors import ResourceError
@@ -185,6 +185,11 @@ def test_only_what_the_config_asks_for_is_needed(machine: Machine) -> None:
     assert fmriprep[3:] == ["image fmriprep 25.2.5", "templates of fMRIPrep"]
     own = names(engine="fmriprep", fmriprep={"image": "my.sif"})
     assert own[3:] == ["templates of fMRIPrep"]
+
+
+def test_a_list_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _list([])
+    assert capsys.readouterr().out == "nothing is needed\n"
 
 
 def test_without_a_study_it_is_what_a_new_one_takes(

@@ -102,6 +102,12 @@ def test_what_slurm_refuses_is_told_with_what_helps(slurm: Slurm, said: str, fix
     assert fix in problem
 
 
+def test_gpus_of_a_name_that_no_node_has(slurm: Slurm) -> None:
+    slurm.says["sbatch"] = Answer(False, "", "Requested node configuration is not available")
+    (problem,) = told(minutes=5, options=("--gpus=a100:1",))
+    assert "as `sinfo -o %G` calls the GPUs" in problem
+
+
 def test_what_passes_is_no_reason_to_refuse(slurm: Slurm) -> None:
     slurm.says["sbatch"] = Answer(False, "", "Nodes required for job are DOWN, DRAINED or reserved")
     assert told() == []
@@ -232,12 +238,21 @@ def test_a_job_is_asked_about_as_the_plugin_submits_it(
 
     job = Job("rule")
     job.resources = Named(resources)
-    assert list(preflight.request(job, "").options) == expected
+    asked = preflight.request(job, "")
+    assert list(asked.options) == expected
+    assert asked.gpus == (resources.get("gpu") or int("gres" in resources))
     given = {"run_uuid": "x", "slurm_logfile": "x", "comment_str": "x", "workdir": ""}
     call = get_submit_command(job, {**given, "account": "", "partition": ""}) + set_gres_string(job)
     for option in expected:
         name, value = option.replace("--constraint", "-C").split("=")
         assert f"{name}={value}" in call or f"{name} {value}" in call
+
+
+def test_many_jobs_without_batches_are_told() -> None:
+    """`--config seed=3` on the command line takes the profile's batches away, silently."""
+    assert "--config" in str(preflight.without_batches(770_000, {"seed": 3}))
+    assert preflight.without_batches(770_000, {"jobs": {"recordings_per_job": 25}}) is None
+    assert preflight.without_batches(100, {}) is None
 
 
 def test_another_executor_is_not_looked_at() -> None:

@@ -51,6 +51,34 @@ def test_a_run_on_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path
     assert runs._others(tmp_path, mine) == ([], [far])
 
 
+def test_a_colleagues_run_whose_process_is_hidden_is_known_by_its_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Login nodes often show to each user only processes of that user (hidepid=2)."""
+
+    def not_yours(pid: int, number: int) -> None:
+        raise PermissionError
+
+    mine, theirs = marker(), marker(ended_process())
+    for one in (mine, theirs):
+        one.write(tmp_path)
+    assert runs._others(tmp_path, mine) == ([], [theirs])
+    monkeypatch.setattr(os, "kill", not_yours)
+    assert runs._others(tmp_path, mine) == ([theirs], [])
+    long_ago = time.time() - DEAD_AFTER_S - 5
+    os.utime(theirs.path(tmp_path), (long_ago, long_ago))
+    assert runs._others(tmp_path, mine) == ([], [theirs])
+
+
+def test_a_run_whose_slurm_job_was_put_back_is_not_in_its_own_way(tmp_path: Path) -> None:
+    """Snakemake by `sbatch`: after its node is lost, the same job runs on another one."""
+    mine = marker(slurm_job="7")
+    lost = marker(dataclasses.replace(Process.this(), host="lost"), slurm_job="7")
+    for one in (mine, lost):
+        one.write(tmp_path)
+    assert runs._others(tmp_path, mine) == ([], [lost])
+
+
 def test_a_marker_that_cannot_be_read_is_told_and_one_being_written_is_not_looked_at(
     tmp_path: Path,
 ) -> None:

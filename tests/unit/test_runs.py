@@ -128,6 +128,9 @@ include: "{start}"
 rule all:
     output: "done"
     shell: "touch begun; {body}; touch {{output}}"
+rule other:
+    output: "other"
+    shell: "touch {{output}}"
 """
 
 
@@ -182,10 +185,12 @@ def test_a_study_that_is_worked_on_is_left_alone_by_others(killed: Path) -> None
     (killed / "Snakefile").write_text(text.replace("true", "until test -e go; do sleep 0.1; done"))
     first = _snakemake(killed)
     wait_until((killed / "begun").exists, 60)
-    second = _snakemake(killed)
-    said = second.communicate(timeout=60)[0]
-    assert second.returncode != 0
-    assert f"Another Snakemake works on this study: process {first.pid} of " in said, said
+    for target in ((), ("other",)):  # of files that Snakemake's lock names, and of others
+        second = _snakemake(killed, *target)
+        said = second.communicate(timeout=60)[0]
+        assert second.returncode != 0
+        assert f"Another Snakemake works on this study: process {first.pid} of " in said, said
+    assert not (killed / "other").exists()
     (killed / "go").touch()
     said = first.communicate(timeout=60)[0]
     assert first.returncode == 0, said

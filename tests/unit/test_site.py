@@ -17,6 +17,7 @@ from brainlm.cluster.profile import (
     longest,
     marked,
     partitions_text,
+    profile_file,
     read_profile,
     template_folder,
     write_profile,
@@ -167,9 +168,21 @@ def test_a_profile_is_made_anew_until_somebody_edits_it(tmp_path: Path) -> None:
 
 
 def test_a_clones_profile_names_its_table_from_anywhere(tmp_path: Path) -> None:
-    write_profile(tmp_path, site(), choose(site()), from_anywhere=True)
-    content = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(_TEMPLATE)
+    write_profile(tmp_path, site(), choose(site()), clone=True)
+    assert (tmp_path / "config.yaml").read_text() == _TEMPLATE  # of it new studies are made
+    content = yaml.safe_load(profile_file(tmp_path).read_text())
     assert content["slurm-partition-config"] == str(tmp_path / "partitions.yaml")
+
+
+def test_what_somebody_wrote_into_the_template_is_kept() -> None:
+    edited = _TEMPLATE.replace("  # slurm_account: ACCOUNT", "  slurm_account: mine").replace(
+        "#   runtime: MINUTES\n", ""
+    )
+    content = yaml.safe_load(fill(edited, site(), choose(site())))
+    assert content["default-resources"]["slurm_account"] == "mine"
+    assert "resources" not in content
+    assert content["slurm-partition-config"] == "partitions.yaml"
 
 
 def test_the_shipped_profile_is_nobodys_edit(tmp_path: Path) -> None:
@@ -214,6 +227,23 @@ def test_onboarding_fills_in_the_profile_of_a_new_study_alone(tmp_path: Path) ->
     assert profile.read_text() == "# mine\n"
 
 
+def test_a_new_study_inherits_nothing_that_the_clones_site_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brainlm.config import parse_config
+    from brainlm.layout import Study
+
+    clones = tmp_path / "clone" / "config" / "profiles" / "slurm"
+    clones.mkdir(parents=True)
+    (clones / "config.yaml").write_text(_TEMPLATE)
+    write_profile(clones, site(), choose(site()), clone=True)
+    monkeypatch.setattr("brainlm.bids.study.share_dir", lambda: tmp_path / "clone")
+    config = parse_config({"name": "x", "bids_dir": "bids"}, source="test")
+    set_up_study(Study(tmp_path / "study"), config, "x")
+    made = tmp_path / "study" / "slurm"
+    assert [path.name for path in made.iterdir()] == ["config.yaml"]
+
+
 def test_a_rule_that_is_tried_again_asks_for_more_memory() -> None:
     for path in (share_dir() / "workflow" / "rules").glob("*.smk"):
         for line in re.findall(r"^        mem_mb=.*", path.read_text(), re.M):
@@ -225,7 +255,7 @@ def test_the_profile_names_every_rule_that_uses_gpus() -> None:
     with_gpus = set()
     for path in rules.glob("*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
-            if re.search(r"^        gpu=", body, re.M):
+            if re.search(r"\.(pretraining|finetuning|evaluating)\.resources", body):
                 with_gpus.add(name)
     text = _TEMPLATE[_TEMPLATE.index("# set-resources:\n") :]
     block = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
