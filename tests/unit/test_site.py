@@ -225,7 +225,7 @@ def test_the_profile_names_every_rule_that_uses_gpus() -> None:
     with_gpus = set()
     for path in rules.glob("*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
-            if re.search(r"^        gpu=", body, re.M):
+            if re.search(r"^        \*\*study\.\w+\.resources,", body, re.M):
                 with_gpus.add(name)
     text = _TEMPLATE[_TEMPLATE.index("# set-resources:\n") :]
     block = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
