@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import BrainLMError, InputError, ResourceError
-from .site import Answer, Site, answer
+from .ask import Answer, answer
+from .site import Site
 
 PROFILE = "slurm/config.yaml"
 _FILL = "`brainlm cluster profile` fills in the profile of this cluster"

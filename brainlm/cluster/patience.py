@@ -7,15 +7,15 @@ executor asks in vain how its jobs are, it forgets them, and waits for ever.
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from snakemake.logging import logger
 
+from .ask import answer
+
 _PAUSE_S = 10.0
-_TIMEOUT_S = 60.0
 
 
 def remember_jobs(executor: Any) -> None:
@@ -81,11 +81,5 @@ def wait_for_controller(executor: Any, pause_s: float = _PAUSE_S) -> None:
 
 def _is_away() -> bool:
     """Whether Slurm says that no controller is up; who cannot ask finds out by submitting."""
-    command = ("scontrol", "ping")
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return " is DOWN" in done.stdout and " is UP" not in done.stdout
+    told = answer("scontrol", "ping").text
+    return " is DOWN" in told and " is UP" not in told

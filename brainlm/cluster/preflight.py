@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import ResourceError
 from .admission import Following, Request, problems, raise_all
-from .site import answer, find_site
+from .ask import answer
+from .site import find_site
 
 #: Resources of a job that are options of sbatch under another name.
 _OPTIONS = {

@@ -24,6 +24,7 @@ from snakemake.logging import logger
 from ..errors import BrainLMError, ResourceError
 from . import queue
 from .alive import DEAD_AFTER_S, RUN_VARIABLE, Heart, Marker, Process, left_behind, markers, now
+from .ask import OF_A_RULE
 from .family import end
 from .patience import remember_jobs, wait_for_controller
 
@@ -158,7 +159,7 @@ def _lives(one: Marker, study: Path, mine: Marker) -> bool:
 
 def _is_of(job: queue.Job, study: Path) -> bool:
     """Whether the workflow has submitted this job for this study."""
-    return job.comment.startswith("rule_") and os.path.realpath(job.folder) == os.path.realpath(
+    return job.comment.startswith(OF_A_RULE) and os.path.realpath(job.folder) == os.path.realpath(
         study
     )
 

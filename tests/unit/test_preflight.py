@@ -12,7 +12,8 @@ import pytest
 
 from brainlm.cluster import admission, preflight
 from brainlm.cluster.admission import Following, Request, problems, raise_all
-from brainlm.cluster.site import Answer, Partition, Site
+from brainlm.cluster.ask import Answer
+from brainlm.cluster.site import Partition, Site
 from brainlm.errors import BrainLMError, InputError, ResourceError
 
 _SITE = Site(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,7 +105,7 @@ def test_jobs_that_cannot_be_asked_about_are_not_doubled(
     for one in (mine, dead):
         one.write(tmp_path)
     (slurm / "squeue").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
-    with pytest.raises(ResourceError, match=r"squeue.*failed: no controller"):
+    with pytest.raises(ResourceError, match=r"`squeue`\): no controller"):
         runs.clean_up(tmp_path, mine)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ResourceError) as found:
@@ -117,7 +116,7 @@ def test_jobs_that_cannot_be_asked_about_are_not_doubled(
 
 def test_slurm_that_does_not_answer_is_an_error(slurm: Path) -> None:
     (slurm / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
-    with pytest.raises(ResourceError, match=re.escape("did not answer `squeue` within 0.2 s")):
+    with pytest.raises(ResourceError, match="squeue did not answer within"):
         queue.ask("squeue", timeout=0.2)
 
 
