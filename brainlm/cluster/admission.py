@@ -120,6 +120,11 @@ def _array_problem(following: Following) -> BrainLMError | None:
     )
 
 
+def first_account(said: object) -> str:
+    """The account that the plugin takes, of a list in one word."""
+    return next((name for name in re.split(r"[,\s]+", str(said or "")) if name), "")
+
+
 def _account_problem(site: Site, account: str) -> BrainLMError | None:
     """Why Snakemake's plugin would refuse an account before Slurm is asked."""
     if not account:

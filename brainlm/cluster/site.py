@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import grp
 import os
 import re
@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 
 from .ask import answer
+from .queue import me
 
 #: How Slurm says that all groups or accounts may use a partition.
 _ANY = (None, "ALL", "(null)")
@@ -83,8 +84,7 @@ def find_site() -> Site | None:
     told = answer("scontrol", "show", "partition", "--oneliner")
     config = read_config(answer("scontrol", "show", "config").text)
     accounts = find_accounts()
-    groups = {entry.gr_name for entry in grp.getgrall() if entry.gr_gid in os.getgroups()}
-    partitions = read_partitions(told.text, nodes.text, groups, accounts)
+    partitions = read_partitions(told.text, nodes.text, own_groups(), accounts)
     return Site(
         config.get("ClusterName", "slurm"),
         partitions,
@@ -92,6 +92,18 @@ def find_site() -> Site | None:
         _no_accounting(config),
         _leading_number(config.get("MinJobAge", "")),
     )
+
+
+def own_groups() -> set[str]:
+    """The names of this user's groups.
+
+    Each is looked up by its number: directories of large sites do not list all that there are.
+    """
+    names = set()
+    for number in {os.getgid(), *os.getgroups()}:
+        with contextlib.suppress(KeyError):
+            names.add(grp.getgrgid(number).gr_name)
+    return names
 
 
 def read_config(text: str) -> dict[str, str]:
@@ -102,7 +114,7 @@ def read_config(text: str) -> dict[str, str]:
 
 def find_accounts() -> tuple[str, ...]:
     """Accounts that this user may charge, the default one first."""
-    user = getpass.getuser()
+    user = me()
     ask = ("sacctmgr", "--noheader", "--parsable2", "--readonly", "show")
     told = answer(*ask, "associations", f"user={user}", "format=account")
     if not told.ok:

@@ -241,6 +241,26 @@ def test_a_job_is_asked_about_as_the_plugin_submits_it(
         assert f"{name}={value}" in call or f"{name} {value}" in call
 
 
+def test_what_the_profile_says_of_all_jobs_is_asked_about_too() -> None:
+    """Where a site demands a QOS, a job without it would be refused that Slurm takes."""
+    from snakemake_executor_plugin_slurm import ExecutorSettings
+
+    further = preflight._of_all_jobs(ExecutorSettings(qos="long", reservation="course"))
+    job = Job("rule", slurm_extra="--signal=USR1@300 --comment='a b'", slurm_account="one, two")
+    (found,) = preflight.requests([job], lambda job: "", further)
+    assert found.options[-4:] == (
+        *("--qos=long", "--reservation=course", "--signal=USR1@300", "--comment=a b"),
+    )
+    assert found.account == "one"  # as the plugin does
+    assert preflight._of_all_jobs(ExecutorSettings()) == ()
+
+
+def test_memory_that_is_not_known_yet_is_not_asked_about() -> None:
+    from snakemake.common.tbdstring import TBDString
+
+    assert "--mem" not in str(preflight.request(Job("rule", mem_mb=TBDString()), "").options)
+
+
 def test_another_executor_is_not_looked_at() -> None:
     preflight.check(SimpleNamespace(executor_settings=None))
 
