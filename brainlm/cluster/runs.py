@@ -26,7 +26,7 @@ from . import queue
 from .alive import DEAD_AFTER_S, RUN_VARIABLE, Heart, Marker, Process, left_behind, markers, now
 from .ask import OF_A_RULE
 from .family import end
-from .patience import remember_jobs, wait_for_controller
+from .patience import be_patient
 
 #: Until a cancelled job has ended: its time to save (KillWait of the cluster) and a slow epilogue.
 _END_S = 600.0
@@ -70,8 +70,7 @@ def submitting(run: _Run, workflow: Any) -> None:
     alone = not _others(run.study, marker)[0]
     _end([job for job in queue.jobs() if alone and _is_of(job, run.study)])
     executor = workflow.scheduler._executor
-    wait_for_controller(executor)
-    remember_jobs(executor)
+    be_patient(executor)
     run.marker = marker.named(executor.run_uuid)
     run.marker.write(run.study)
 
