@@ -74,6 +74,11 @@ def jobs(also_of: Iterable[str] = ()) -> list[Job]:
     return [Job(*(field.strip() for field in row)) for row in rows if len(row) == len(_FIELDS)]
 
 
+def holds(number: str) -> bool:
+    """Whether a job of this user, or an array's task, of this SLURM_JOB_ID has not ended."""
+    return number in ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A").split()
+
+
 def cancel(ids: Sequence[str]) -> None:
     """Tell jobs to end: SIGTERM, and after the cluster's KillWait SIGKILL. Ended ones are fine."""
     for start in range(0, len(ids), _IDS_PER_CALL):

@@ -151,9 +151,10 @@ def _lives(one: Marker, study: Path, mine: Marker) -> bool:
         return one.process.lives
     if one.age(study, mine) > DEAD_AFTER_S:
         return False
-    if one.slurm_job is None or not queue.available():
+    # Of somebody else's jobs many clusters tell nothing.
+    if one.slurm_job is None or one.user != queue.me() or not queue.available():
         return True
-    return any(job.id == one.slurm_job for job in queue.jobs())
+    return queue.holds(one.slurm_job)
 
 
 def _is_of(job: queue.Job, study: Path) -> bool:
