@@ -81,7 +81,10 @@ def enter_containers(dag: Images, environment: MutableMapping[str, str] = os.env
 
 
 def _outside(dag: Images, environment: MutableMapping[str, str]) -> list[Path]:
-    """The folders and files outside the study that its stages read, as far as they are here."""
+    """The folders and files outside the study that its stages read, as far as they are here.
+
+    Each by the path that is said, and by the one that its links lead to: stages use either.
+    """
     config = dag.config
     said = [
         *_paths_in(config.model_dump()),
@@ -91,8 +94,9 @@ def _outside(dag: Images, environment: MutableMapping[str, str]) -> list[Path]:
         environment.get("BRAINLM_REGISTRY"),
         environment.get("TMPDIR"),
     ]
-    paths = [(dag.study / path).resolve() for path in said if path]
     inside = dag.study.resolve()
+    whole = [Path(os.path.normpath(inside / path)) for path in said if path]
+    paths = [either for path in whole for either in (path.resolve(), path)]
     return [path for path in paths if path.exists() and not path.is_relative_to(inside)]
 
 

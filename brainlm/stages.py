@@ -42,6 +42,7 @@ GROUND_FLOOR = frozenset(
         "brainlm.cli._watching",
         # How a job asks Slurm for its own place in the queue.
         "brainlm.cluster",
+        "brainlm.cluster.ask",
         "brainlm.cluster.own_job",
         # Where and how fMRIPrep is run, and how its end is judged: not what it computes.
         "brainlm.cli._job",

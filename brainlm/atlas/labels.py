@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import DataError, InputError
 from ..geometry import Array
 from ..images import Image, read_image
+
+#: Of a grid on which labels are counted: a brain in voxels of 0.15 mm.
+_MOST_VOXELS = 1e9
 
 
 def read_labels(path: str | Path) -> Image:
@@ -82,15 +85,21 @@ def beyond_grid(
     box = product(*zip(inside.min(axis=0) - 0.5, inside.max(axis=0) + 0.5, strict=True))
     way = np.linalg.inv(affine) @ labels.affine
     corners = np.array(list(box)) @ way[:3, :3].T + way[:3, 3]
-    first = np.minimum(np.ceil(np.round(corners.min(axis=0), 6)).astype(int), 0)
+    # The labels' own box, however far from the image a header puts it.
+    first = np.ceil(np.round(corners.min(axis=0), 6)).astype(int)
     end = np.floor(np.round(corners.max(axis=0), 6)).astype(int) + 1
-    end = np.maximum(end, np.array(shape[:3]))
-    if not first.any() and (end == np.array(shape[:3])).all():
+    if (first >= 0).all() and (end <= np.array(shape[:3])).all():
         return np.zeros(len(numbers), dtype=np.int64)
+    size = np.maximum(end - first, 1)
+    if np.prod(size, dtype=float) > _MOST_VOXELS:
+        raise DataError(
+            "The header gives voxels so small that no brain would fit into the memory",
+            fix="convert the series anew, or copy the header of an image on the same grid",
+        )
     wider = np.array(affine, dtype=float)
     wider[:3, 3] += wider[:3, :3] @ first
-    moved = resample_labels(labels, wider, end - first)
-    seen = tuple(slice(-a, n - a) for a, n in zip(first, shape, strict=False))
-    moved[seen] = 0
+    moved = resample_labels(labels, wider, size)
+    seen = zip(first, shape, strict=False)
+    moved[tuple(slice(max(0, -a), max(0, n - a)) for a, n in seen)] = 0
     sizes = label_sizes(moved)
     return np.array([sizes.get(int(number), 0) for number in numbers], dtype=np.int64)

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import BrainLMError, InputError, ResourceError
-from .site import Answer, Site, answer
+from .ask import Answer, answer
+from .site import Site
 
 PROFILE = "slurm/config.yaml"
 _FILL = "`brainlm cluster profile` fills in the profile of this cluster"
@@ -117,6 +118,11 @@ def _array_problem(following: Following) -> BrainLMError | None:
         file=PROFILE,
         fix="leave it out; jobs.recordings_per_job is what keeps the number of jobs small",
     )
+
+
+def first_account(said: object) -> str:
+    """The account that the plugin takes, of a list in one word."""
+    return next((name for name in re.split(r"[,\s]+", str(said or "")) if name), "")
 
 
 def _account_problem(site: Site, account: str) -> BrainLMError | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..files import read_json, write_json
+from .ask import OF_A_RULE, Answer, answer
 
 #: Seconds that Slurm has for an answer.
 _PATIENCE_S = 30.0
@@ -37,8 +37,7 @@ def seconds_left(environment: Mapping[str, str]) -> float:
     job = name_of(environment)
     if job is None:
         return math.inf
-    told, _ = _asked("squeue", "--noheader", "--jobs", job, "--format", "%L")
-    left = seconds_of(told)
+    left = seconds_of(_ask("squeue", "--noheader", "--jobs", job, "--format", "%L").text)
     return left if left > 0 else math.inf
 
 
@@ -64,24 +63,17 @@ def put_back(job: str, notes: Path, step: int) -> str | None:
     write_json(notes, {"times": before["times"] + 1, "step": step})
     if step <= before["step"]:
         return f"it was at step {before['step']} the time before, and has come no further"
-    told, error = _asked("squeue", "--noheader", "--jobs", job, "--format", "%T %k")
-    state, _, comment = told.partition(" ")
+    told = _ask("squeue", "--noheader", "--jobs", job, "--format", "%T %k")
+    if not told.ok:
+        return told.error
+    state, _, comment = told.text.strip().partition(" ")
     if state != "RUNNING":
-        return error or f"its state is {state}"
-    if not comment.startswith(("rule_", "group_")):
+        return f"its state is {state or 'not known to squeue'}"
+    if not comment.startswith(OF_A_RULE):
         return "it was not submitted by Snakemake for a rule"
-    _, error = _asked("scontrol", "requeue", job)
-    return error
+    back = _ask("scontrol", "requeue", job)
+    return None if back.ok else back.error
 
 
-def _asked(*command: str) -> tuple[str, str | None]:
-    """The answer of one of Slurm's commands, and what went wrong, if anything did."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    if done.returncode:
-        return "", done.stderr.strip() or f"{' '.join(command)} ended with {done.returncode}"
-    return done.stdout.strip(), None
+def _ask(*command: str) -> Answer:
+    return answer(*command, timeout=_PATIENCE_S)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from snakemake.common.tbdstring import TBDString
 from snakemake.logging import logger
 
 from ..errors import ResourceError
-from .admission import Following, Request, problems, raise_all
-from .site import answer, find_site
+from .admission import Following, Request, first_account, problems, raise_all
+from .ask import answer
+from .site import find_site
 
 #: From here on it is worth a word that recordings are not in batches.
 _MANY_JOBS = 2000
@@ -55,7 +58,8 @@ def check(workflow: Any) -> None:
         settings.array_jobs or "",
     )
     jobs = list(workflow.dag.needrun_jobs())
-    asked = requests(jobs, partition_chooser(settings.partition_config))
+    places = partition_chooser(settings.partition_config)
+    asked = requests(jobs, places, _of_all_jobs(settings))
     raise_all(problems(site, following, asked))
     told = without_batches(len(jobs), workflow.config)
     if told is not None:
@@ -76,8 +80,19 @@ def without_batches(jobs: int, config: Mapping[str, Any]) -> str | None:
     )
 
 
-def requests(jobs: Iterable[Any], partition_of: Callable[[Any], str]) -> Iterator[Request]:
-    """What jobs ask for: of each rule that one that takes longest, and that with most memory."""
+def _of_all_jobs(settings: Any) -> tuple[str, ...]:
+    """What the profile has every job ask for."""
+    named = {"--qos": settings.qos, "--reservation": settings.reservation}
+    return tuple(f"{option}={value}" for option, value in named.items() if value)
+
+
+def requests(
+    jobs: Iterable[Any], partition_of: Callable[[Any], str], further: tuple[str, ...] = ()
+) -> Iterator[Request]:
+    """What jobs ask for: of each rule that one that takes longest, and that with most memory.
+
+    `further` are options that all of them have.
+    """
     longest: dict[str, Any] = {}
     largest: dict[str, Any] = {}
     for job in jobs:
@@ -89,10 +104,10 @@ def requests(jobs: Iterable[Any], partition_of: Callable[[Any], str]) -> Iterato
                 chosen[job.name] = job
     for name in longest:
         for job in dict.fromkeys((longest[name], largest[name])):
-            yield request(job, partition_of(job))
+            yield request(job, partition_of(job), further)
 
 
-def request(job: Any, partition: str) -> Request:
+def request(job: Any, partition: str, further: tuple[str, ...] = ()) -> Request:
     """What one job asks for, as the plugin will say it to sbatch."""
     from snakemake_executor_plugin_slurm.partitions import parse_gpu_requirements
 
@@ -102,6 +117,7 @@ def request(job: Any, partition: str) -> Request:
         f"{option}={resources.get(name)}"
         for name, option in _OPTIONS.items()
         if resources.get(name) not in (None, "")
+        and not isinstance(resources.get(name), TBDString)  # known when the job's files are there
         and not (name == "mem_mb" and resources.get("mem_mb_per_cpu"))
     ]
     model = resources.get("gpu_model")
@@ -117,11 +133,12 @@ def request(job: Any, partition: str) -> Request:
     return Request(
         rule=job.name,
         partition=partition,
-        account=str(resources.get("slurm_account", "")),
+        account=first_account(resources.get("slurm_account")),
         minutes=int(_number(resources.get("runtime"))),
         last_minutes=_last_minutes(job),
         gpus=parse_gpu_requirements(job)[0],  # by `gpu` or by `gres`
-        options=tuple(options),
+        # In the plugin's order: of an option that is said twice, sbatch takes the last.
+        options=(*options, *further, *shlex.split(str(resources.get("slurm_extra") or ""))),
     )
 
 

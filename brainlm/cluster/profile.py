@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_text
 from ..resources import share_dir
-from .admission import Following, Request
+from .admission import Following, Request, first_account
 from .site import Partition, Site
 
 #: The file's last line, by which one that nobody has edited is known.
@@ -160,13 +160,13 @@ def read_profile(folder: Path, site: Site) -> tuple[Following, list[Request]]:
         places = _mapping(_mapping(yaml.safe_load(table.read_text())).get("partitions"))
     samples = []
     for gpus in (0, 1) if site.with_gpus else (0,):
-        fitting = [name for name, limits in places.items() if bool(limits.get("max_gpu")) == gpus]
+        fitting = [name for name, limits in places.items() if bool(_gpus_of(limits)) == gpus]
         samples.append(
             Request(
                 "with a GPU" if gpus else "without GPUs",
                 str(common.get("slurm_partition") or next(iter(fitting), "")),
-                str(common.get("slurm_account", "")),
-                minutes=int(common.get("runtime", 0)),
+                first_account(common.get("slurm_account")),
+                minutes=_minutes(common.get("runtime", 0)),
                 gpus=gpus,
                 options=("--gpus=1",) if gpus else (f"--mem={common.get('mem_mb', 2000)}",),
             )
@@ -204,6 +204,15 @@ def _mapping(value: Any) -> dict[str, Any]:
     if isinstance(value, list):
         return dict(str(part).split("=", 1) for part in value)
     return value if isinstance(value, dict) else {}
+
+
+def _gpus_of(limits: Any) -> int:
+    return int(_mapping(limits).get("max_gpu", 0))
+
+
+def _minutes(said: Any) -> int:
+    """Minutes; 0 for a time with a unit (1h), which a run looks at when Snakemake has read it."""
+    return int(said) if str(said).isdigit() else 0
 
 
 def _named(site: Site, name: str | None) -> Partition | None:

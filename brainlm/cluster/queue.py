@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import ResourceError
+from .ask import answer
 
-#: Slurm's own commands give up on a controller that is away after some tens of seconds.
+#: What is done here must not be cut short: `scancel` of many jobs takes its time.
 _TIMEOUT_S = 120.0
 _BETWEEN = "\x1f"  # no name, path or comment holds it
 _FIELDS = ("%i", "%j", "%T", "%Z", "%k", "%u")
@@ -50,32 +50,19 @@ def available() -> bool:
 
 def ask(*command: str, timeout: float = _TIMEOUT_S) -> str:
     """The output of one of Slurm's commands; `ResourceError` when it does not succeed."""
-    fix = (
-        f"try again when `{command[0]}` answers on this machine; your cluster's staff may know why"
-    )
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
+    told = answer(*command, timeout=timeout)
+    if told.ok:
+        return told.text
+    if not told.installed:
         raise ResourceError(
-            f"{command[0]} is not on this machine",
+            told.error,
             fix="run the workflow where Slurm's commands are: on a login node of the cluster",
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise ResourceError(
-            f"Slurm did not answer `{command[0]}` within {timeout:g} s", fix=fix
-        ) from None
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise ResourceError(f"`{command[0]}` failed: {said}", fix=fix)
-    return done.stdout
+        )
+    raise ResourceError(
+        f"Slurm was asked in vain (`{command[0]}`): {told.error}",
+        fix=f"try again when `{command[0]}` answers on this machine; your cluster's staff may know "
+        "why it does not",
+    )
 
 
 def jobs(also_of: Iterable[str] = ()) -> list[Job]:
@@ -84,6 +71,11 @@ def jobs(also_of: Iterable[str] = ()) -> list[Job]:
     text = ask(*("squeue", "--noheader", f"--user={users}", "--format", _BETWEEN.join(_FIELDS)))
     rows = (line.split(_BETWEEN) for line in text.splitlines())
     return [Job(*(field.strip() for field in row)) for row in rows if len(row) == len(_FIELDS)]
+
+
+def holds(number: str) -> bool:
+    """Whether a job of this user, or an array's task, of this SLURM_JOB_ID has not ended."""
+    return number in ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A").split()
 
 
 def cancel(ids: Sequence[str]) -> None:

@@ -24,8 +24,9 @@ from snakemake.logging import logger
 from ..errors import BrainLMError, ResourceError
 from . import queue
 from .alive import DEAD_AFTER_S, RUN_VARIABLE, Heart, Marker, Process, left_behind, markers, now
+from .ask import OF_A_RULE
 from .family import end
-from .patience import remember_jobs, wait_for_controller
+from .patience import be_patient
 
 #: Until a cancelled job has ended: its time to save (KillWait of the cluster) and a slow epilogue.
 _END_S = 600.0
@@ -70,8 +71,7 @@ def submitting(run: _Run, workflow: Any) -> None:
     alone = not _others(run.study, marker)[0]
     _end([job for job in queue.jobs() if alone and _is_of(job, run.study)])
     executor = workflow.scheduler._executor
-    wait_for_controller(executor)
-    remember_jobs(executor)
+    be_patient(executor)
     run.marker = marker.named(executor.run_uuid)
     run.marker.write(run.study)
 
@@ -170,14 +170,15 @@ def _lives(one: Marker, study: Path, mine: Marker) -> bool:
         return True
     if one.slurm_job == mine.slurm_job:  # Slurm has put it back, and started it on another node
         return False
-    if not queue.available():
+    # Of somebody else's jobs many clusters tell nothing.
+    if one.user != queue.me() or not queue.available():
         return True
-    return any(job.id == one.slurm_job for job in queue.jobs())
+    return queue.holds(one.slurm_job)
 
 
 def _is_of(job: queue.Job, study: Path) -> bool:
     """Whether the workflow has submitted this job for this study."""
-    return job.comment.startswith("rule_") and os.path.realpath(job.folder) == os.path.realpath(
+    return job.comment.startswith(OF_A_RULE) and os.path.realpath(job.folder) == os.path.realpath(
         study
     )
 

@@ -1,22 +1,17 @@
-"""What a Slurm cluster offers to this user: partitions, GPUs, accounts, and whether it keeps books.
-
-Every question has a time limit, and a command that is missing, fails or does not answer is an
-answer too: sites differ in what they let a user ask.
-"""
+"""What a Slurm cluster offers to this user: partitions, GPUs, accounts, and its books of jobs."""
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass, replace
 
+from .ask import answer
 from .queue import me
 
-#: Slurm's commands themselves give up on a controller that is away after some tens of seconds.
-_TIMEOUT_S = 60.0
 #: How Slurm says that all groups or accounts may use a partition.
 _ANY = (None, "ALL", "(null)")
 
@@ -89,8 +84,7 @@ def find_site() -> Site | None:
     told = answer("scontrol", "show", "partition", "--oneliner")
     config = read_config(answer("scontrol", "show", "config").text)
     accounts = find_accounts()
-    groups = {entry.gr_name for entry in grp.getgrall() if entry.gr_gid in os.getgroups()}
-    partitions = read_partitions(told.text, nodes.text, groups, accounts)
+    partitions = read_partitions(told.text, nodes.text, own_groups(), accounts)
     return Site(
         config.get("ClusterName", "slurm"),
         partitions,
@@ -100,32 +94,16 @@ def find_site() -> Site | None:
     )
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a command said."""
+def own_groups() -> set[str]:
+    """The names of this user's groups.
 
-    ok: bool
-    text: str
-    error: str
-
-
-def answer(*command: str, timeout: float = _TIMEOUT_S) -> Answer:
-    """Ask one of Slurm's commands; it may be missing, fail, or hang."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
-        return Answer(False, "", f"{command[0]} is not installed")
-    except subprocess.TimeoutExpired:
-        return Answer(False, "", f"{command[0]} did not answer within {timeout:g} s")
-    return Answer(done.returncode == 0, done.stdout, " ".join(done.stderr.split()))
+    Each is looked up by its number: directories of large sites do not list all that there are.
+    """
+    names = set()
+    for number in {os.getgid(), *os.getgroups()}:
+        with contextlib.suppress(KeyError):
+            names.add(grp.getgrgid(number).gr_name)
+    return names
 
 
 def read_config(text: str) -> dict[str, str]:
@@ -229,7 +207,7 @@ def _no_accounting(config: dict[str, str]) -> str | None:
     if config.get("AccountingStorageType", "").endswith("/none"):
         return "this cluster keeps no accounting"
     told = answer("sacct", "--allocations", "--noheader", "--starttime", "now-1minute")
-    return None if told.ok else told.error or "sacct failed"
+    return None if told.ok else told.error
 
 
 def _leading_number(text: str) -> int | None:

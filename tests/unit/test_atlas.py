@@ -15,7 +15,7 @@ from brainlm.atlas.fetch import cached_path, get_atlas, locate
 from brainlm.atlas.labels import beyond_grid, read_labels, resample_labels
 from brainlm.atlas.registry import Atlas, find_atlas, find_dense, load_registry
 from brainlm.cli.prepare_atlas import prepare_atlas
-from brainlm.errors import InputError, ResourceError
+from brainlm.errors import DataError, InputError, ResourceError
 from brainlm.geometry import same_grid
 from brainlm.images import Image, load_template, write_image
 from brainlm.parcellate.cifti import read_dlabel
@@ -158,6 +158,10 @@ def test_voxels_beyond_the_grid_are_counted_on_its_lattice():
     assert (beyond_grid(labels, away, (3, 3, 3), numbers) == sizes(labels.data)).all()
     nothing = Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
     assert not beyond_grid(nothing, window, (4, 9, 30), numbers).any()
+    away[:3, 3] = 1e6  # a header gone wrong takes no more memory than another
+    assert (beyond_grid(labels, away, (3, 3, 3), numbers) == sizes(labels.data)).all()
+    with pytest.raises(DataError, match="voxels so small"):
+        beyond_grid(labels, np.diag([0.001, 0.001, 0.001, 1]), (3, 3, 3), numbers)
 
 
 def test_moving_the_real_atlas_keeps_each_parcel_in_place(shared_data):

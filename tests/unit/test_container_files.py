@@ -106,7 +106,7 @@ def test_the_gpu_image_does_without_the_imaging_libraries() -> None:
     assert {"nibabel", "ants", "numba"} <= absent
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     blocks = [part for part in re.split(r"^\s*rule ", rules, flags=re.M) if "gpu_image" in part]
-    assert len(blocks) == len(re.findall(r"\bgpu=", rules)) > 10
+    assert len(blocks) == len(re.findall(r"\*\*study\.\w+\.resources,", rules)) > 10
     for block in blocks:
         verb = re.search(r'study\.options(?:_of_point)?\("([a-z-]+)"\)', block)
         assert verb is not None

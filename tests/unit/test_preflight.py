@@ -12,7 +12,8 @@ import pytest
 
 from brainlm.cluster import admission, preflight
 from brainlm.cluster.admission import Following, Request, problems, raise_all
-from brainlm.cluster.site import Answer, Partition, Site
+from brainlm.cluster.ask import Answer
+from brainlm.cluster.site import Partition, Site
 from brainlm.errors import BrainLMError, InputError, ResourceError
 
 _SITE = Site(
@@ -253,6 +254,26 @@ def test_many_jobs_without_batches_are_told() -> None:
     assert "--config" in str(preflight.without_batches(770_000, {"seed": 3}))
     assert preflight.without_batches(770_000, {"jobs": {"recordings_per_job": 25}}) is None
     assert preflight.without_batches(100, {}) is None
+
+
+def test_what_the_profile_says_of_all_jobs_is_asked_about_too() -> None:
+    """Where a site demands a QOS, a job without it would be refused that Slurm takes."""
+    from snakemake_executor_plugin_slurm import ExecutorSettings
+
+    further = preflight._of_all_jobs(ExecutorSettings(qos="long", reservation="course"))
+    job = Job("rule", slurm_extra="--signal=USR1@300 --comment='a b'", slurm_account="one, two")
+    (found,) = preflight.requests([job], lambda job: "", further)
+    assert found.options[-4:] == (
+        *("--qos=long", "--reservation=course", "--signal=USR1@300", "--comment=a b"),
+    )
+    assert found.account == "one"  # as the plugin does
+    assert preflight._of_all_jobs(ExecutorSettings()) == ()
+
+
+def test_memory_that_is_not_known_yet_is_not_asked_about() -> None:
+    from snakemake.common.tbdstring import TBDString
+
+    assert "--mem" not in str(preflight.request(Job("rule", mem_mb=TBDString()), "").options)
 
 
 def test_another_executor_is_not_looked_at() -> None:

@@ -20,7 +20,7 @@ import pytest
 from brainlm.cluster import runs
 from brainlm.cluster.alive import DEAD_AFTER_S, Heart, Process, markers
 from brainlm.cluster.family import descendants, end, started
-from brainlm.cluster.patience import remember_jobs, wait_for_controller
+from brainlm.cluster.patience import be_patient, remember_jobs, wait_for_controller
 from brainlm.errors import InputError
 
 from .dead_runs import ended_process, marker, wait_until
@@ -157,14 +157,13 @@ def test_jobs_wait_for_the_controller_and_are_not_submitted_after_an_end(
     cancelled: list[str] = []
     executor = SimpleNamespace(
         run_job=submitted.append,
-        run_array_jobs=submitted.append,
         cancel=lambda: cancelled.append("all"),
     )
     say("UP")
     wait_for_controller(executor, pause_s=0.02)
     executor.run_job("a")
     say("DOWN")
-    thread = threading.Thread(target=executor.run_array_jobs, args=("b",))
+    thread = threading.Thread(target=executor.run_job, args=("b",))
     thread.start()
     time.sleep(0.3)
     assert submitted == ["a"]
@@ -179,6 +178,44 @@ def test_jobs_wait_for_the_controller_and_are_not_submitted_after_an_end(
     say("UP")
     executor.run_job("d")
     assert submitted == ["a", "b"] and cancelled == ["all"]
+
+
+def test_an_executor_of_another_version_goes_on_without_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr("brainlm.cluster.patience.logger.warning", warned.append)
+    submit, cancel = print, repr
+    executor = SimpleNamespace(run_job=submit, cancel=cancel)
+    be_patient(executor)
+    assert "check_active_jobs" in "".join(warned) and len(warned) == 1
+    executor = SimpleNamespace(report_job_success=submit, check_active_jobs=cancel, cancel=cancel)
+    be_patient(executor)  # nothing is replaced by half
+    assert vars(executor) == {
+        "report_job_success": submit,
+        "check_active_jobs": cancel,
+        "cancel": cancel,
+    }
+
+
+def test_what_is_replaced_is_there_in_the_plugin() -> None:
+    """And called by it through the executor: else it is replaced in vain."""
+    import inspect
+
+    import snakemake_executor_plugin_slurm as plugin
+    from snakemake.scheduling import job_scheduler
+    from snakemake_interface_executor_plugins.executors import remote
+
+    text = "".join(map(inspect.getsource, (plugin, remote, job_scheduler)))
+    for called in (
+        "submit(self.run_job, job)",
+        "self.check_active_jobs(active_jobs)",
+        "self.report_job_success(",
+        "self.report_job_error(",
+        "self._executor.cancel()",
+        "self.run_uuid = ",
+    ):
+        assert called in text, called
 
 
 def test_jobs_that_slurm_does_not_tell_of_are_asked_about_again() -> None:

@@ -22,7 +22,15 @@ from brainlm.cluster.profile import (
     template_folder,
     write_profile,
 )
-from brainlm.cluster.site import Partition, Site, find_site, minutes, read_config, read_partitions
+from brainlm.cluster.site import (
+    Partition,
+    Site,
+    find_site,
+    minutes,
+    own_groups,
+    read_config,
+    read_partitions,
+)
 from brainlm.errors import InputError
 from brainlm.resources import share_dir
 
@@ -96,6 +104,16 @@ def test_the_config_of_a_controller() -> None:
     assert read_config(text) == {"MinJobAge": "300 sec", "A": "b=c"}
 
 
+def test_groups_are_found_where_the_directory_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sssd does, unless it is told to enumerate."""
+    import grp
+
+    own = own_groups()
+    monkeypatch.setattr(grp, "getgrall", list)
+    assert own_groups() == own
+    assert own
+
+
 def test_where_there_is_no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_site() is None
@@ -144,7 +162,7 @@ def test_the_filled_profile_differs_from_the_shipped_one_in_the_sites_lines_alon
     assert filled == shipped
 
 
-@pytest.mark.parametrize("account", ["0042", "no", "a b", "u:1", "1e5"])
+@pytest.mark.parametrize("account", ["0042", "no", "a b", "u:1", "1e5", "Müller", r"uni\neuro"])
 def test_odd_accounts_stay_strings(account: str) -> None:
     filled = yaml.safe_load(fill(_TEMPLATE, site(), choose(site(), account=account)))
     assert filled["default-resources"]["slurm_account"] == account
@@ -208,7 +226,9 @@ def test_what_the_check_reads_from_a_profile(tmp_path: Path) -> None:
     assert samples[0].arguments == [
         *("--partition=normal", "--account=neuro", "--time=60", "--mem=2000"),
     ]
-    (tmp_path / "config.yaml").write_text("default-resources:\n  - slurm_partition=mixed\n")
+    text = "default-resources:\n  - slurm_partition=mixed\n  - runtime=2h\n"
+    (tmp_path / "config.yaml").write_text(text + "slurm-partition-config: partitions.yaml\n")
+    (tmp_path / "partitions.yaml").write_text("partitions:\n  gpu:\n")
     _, samples = read_profile(tmp_path, site())
     assert [one.partition for one in samples] == ["mixed", "mixed"]
 
@@ -255,7 +275,7 @@ def test_the_profile_names_every_rule_that_uses_gpus() -> None:
     with_gpus = set()
     for path in rules.glob("*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
-            if re.search(r"\.(pretraining|finetuning|evaluating)\.resources", body):
+            if re.search(r"^        \*\*study\.\w+\.resources,", body, re.M):
                 with_gpus.add(name)
     text = _TEMPLATE[_TEMPLATE.index("# set-resources:\n") :]
     block = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))

@@ -12,10 +12,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from brainlm.config import Config
+from brainlm.dag_containers import enter_containers
 from brainlm.resources import PLANNED_BY, package_digest, share_dir
 
 from .empty_study import make_study
@@ -103,6 +106,22 @@ def test_a_rule_runs_in_the_image_and_sees_what_lies_outside_the_study(study: St
     assert Path(environment["HF_HOME"]).is_absolute()
     assert environment["APPTAINERENV_PYTHONPATH"] == ""
     assert environment[PLANNED_BY] == package_digest()
+
+
+def test_a_cache_behind_a_link_is_seen_by_its_own_path(tmp_path: Path) -> None:
+    """As where ~/.cache is a link to a larger disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "a.sif").touch()
+    image = str(tmp_path / "a.sif")
+    study = SimpleNamespace(
+        image=image, gpu_image=image, study=tmp_path / "study", config=Config(bids_dir=Path("bids"))
+    )
+    environment = {"HF_HOME": str(tmp_path / "home")}
+    enter_containers(study, environment)
+    (binds,) = (value for name, value in environment.items() if name.endswith("_BIND"))
+    assert {str(tmp_path / "home"), str(tmp_path / "disk")} <= set(binds.split(","))
 
 
 def test_rules_for_a_gpu_have_an_image_of_their_own(study: Study) -> None:

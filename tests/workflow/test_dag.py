@@ -101,7 +101,7 @@ def test_forecasting_is_learned_where_it_is_asked_for(study: Path) -> None:
     planned = counts(output)
     assert planned["finetune_forecast"] == planned["pretrain_model"] == 1
     assert "finetune_model" not in planned
-    assert "brainlm finetune --task forecast --threads 1" in output
+    assert "brainlm finetune --task forecast --requeue --threads 1" in output
 
 
 def test_each_method_of_forecasting_is_a_job_beside_the_model(study: Path) -> None:
@@ -147,7 +147,7 @@ def test_each_point_of_the_scaling_curves_is_a_job_where_they_are_asked_for(stud
     planned = counts(output)
     assert (planned["train_scaling"], planned["compare_scaling"]) == (4, 1)
     assert not {"pretrain_model", "evaluate_reconstruction"} & set(planned)
-    assert "brainlm train-scaling --point m-0.1 --threads 1" in output
+    assert "brainlm train-scaling --point m-0.1 --requeue --threads 1" in output
     assert "train_scaling" not in counts(snakemake(study, "--cores", "2", "evaluate"))
     none = snakemake(study, "--cores", "2", "scaling")
     assert "scaling.sizes is empty" in none

@@ -192,6 +192,17 @@ def test_a_killed_job_has_failed_once_its_word_cannot_come_any_more(grid: Site) 
     assert status(grid, job) == "failed\n"
 
 
+def test_a_master_that_is_away_does_not_make_jobs_fail(grid: Site, tmp_path: Path) -> None:
+    job = submit(grid, "sleep 600", 1, 100, 1, 0)
+    qstat = tmp_path / "bin" / "qstat"
+    there = qstat.read_text()
+    qstat.write_text("#!/bin/sh\necho 'error: unable to contact qmaster' >&2\nexit 1\n")
+    assert status(grid, job) == "running\n"
+    assert not (grid.study / ".snakemake" / "sge" / f"{job}.gone").exists()
+    qstat.write_text(there)
+    subprocess.run(["qdel", job], env=grid.environment, check=True)
+
+
 def test_a_job_in_error_does_not_wait_for_ever(grid: Site, tmp_path: Path) -> None:
     job = submit(grid, "sleep 600", 1, 100, 1, 0)
     qstat = tmp_path / "bin" / "qstat"
@@ -203,6 +214,10 @@ def test_a_job_in_error_does_not_wait_for_ever(grid: Site, tmp_path: Path) -> No
 def test_the_profile_of_lsf_names_every_rule_for_a_gpu() -> None:
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     blocks = re.split(r"^ *rule ", rules, flags=re.M)[1:]
-    asking = {block.partition(":")[0] for block in blocks if re.search(r"\bgpu=", block)}
+    asking = {
+        block.partition(":")[0]
+        for block in blocks
+        if re.search(r"\*\*study\.\w+\.resources,", block)
+    }
     profile = yaml.safe_load((PROFILES / "lsf" / "config.yaml").read_text())
     assert set(profile["set-resources"]) == asking

@@ -7,7 +7,9 @@ state=.snakemake/sge/$job
 
 if [ -s "$state" ]; then
     [ "$(cat "$state")" -eq 0 ] && echo success || echo failed
-elif line=$(qstat | awk -v job="$job" '$1 == job {print $5}') && [ -n "$line" ]; then
+elif ! jobs=$(qstat); then
+    echo running # as far as is known: the master is away, and is asked again
+elif line=$(echo "$jobs" | awk -v job="$job" '$1 == job {print $5}') && [ -n "$line" ]; then
     rm -f "$state.gone"
     case $line in
     *E*) echo failed && qdel "$job" >/dev/null ;; # in error: it would wait for ever
