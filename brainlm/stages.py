@@ -31,6 +31,7 @@ GROUND_FLOOR = frozenset(
         "brainlm.provenance",
         "brainlm.recordings",
         "brainlm.resources",
+        "brainlm.signals",
         "brainlm.stages",
         "brainlm.cli",
         "brainlm.cli._stage",

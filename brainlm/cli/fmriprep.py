@@ -113,9 +113,11 @@ def _run_container(plan: Plan, filters: Filters, places: Places) -> tuple[int, l
     from ..files import write_json
     from ..fmriprep.arguments import FILTER_NAME
     from ..fmriprep.jobs import SURFACES
-    from ..fmriprep.process import run_streaming, scratch, stopping_on_signals
+    from ..fmriprep.process import run_streaming, scratch
+    from ..signals import stopping_on_signals
 
-    with stopping_on_signals(), scratch(places.work):
+    again = "run it again; its container was ended and its scratch removed"
+    with stopping_on_signals(fix=again), scratch(places.work):
         places.out.mkdir(parents=True)
         for name in plan.fsaverage:
             (places.out / SURFACES / name).mkdir(parents=True)

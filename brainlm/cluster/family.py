@@ -7,25 +7,17 @@ that write on.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 
-from ..errors import ResourceError
+from ..signals import end_with_parent, stopping_on_signals
 
 #: To save and to clean up; Slurm kills after 30 s where nobody said otherwise.
 _GRACE_S = 20.0
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-
-
-class _Stopped(BaseException):
-    """Somebody asked this process to end."""
 
 
 def run_with_family(command: Sequence[str]) -> int:
@@ -33,9 +25,8 @@ def run_with_family(command: Sequence[str]) -> int:
 
     They stay in this process's group, by which some clusters find a job's processes.
     """
-    with _stopping_on_signals():
-        end_too = _end_with_us if sys.platform == "linux" else None
-        process = subprocess.Popen(command, preexec_fn=end_too)
+    with stopping_on_signals(fix="run it again: it goes on where it stopped"):
+        process = subprocess.Popen(command, preexec_fn=end_with_parent)
         try:
             return process.wait()
         except BaseException:
@@ -97,31 +88,3 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields
-
-
-@contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """Turn the signals that end a job into an exception; those that follow change nothing."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for one in numbers:
-            signal.signal(one, signal.SIG_IGN)
-        raise _Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    except _Stopped as stopped:
-        raise ResourceError(
-            f"The job was stopped by {signal.Signals(stopped.args[0]).name}",
-            fix="run it again: it goes on where it stopped",
-        ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_with_us() -> None:
-    """Have Linux send SIGTERM to this (new) process when the one that started it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

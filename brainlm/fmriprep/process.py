@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -13,46 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from types import FrameType
 
 from ..errors import InputError, ResourceError
+from ..signals import end_with_parent
 
 #: Last lines of the log that are kept to judge the run by.
 _KEPT_LINES = 400
 #: Time for a container to end by itself once it is asked to, s; Slurm kills after 30.
 _GRACE_S = 20.0
-#: From <linux/prctl.h>.
-_PR_SET_PDEATHSIG = 1
-
-
-class Stopped(BaseException):
-    """Somebody asked our process to end (Slurm, Ctrl-C)."""
-
-
-@contextlib.contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """Turn the signals that end a job into an exception, so that what was begun is cleaned up.
-
-    The first one counts; those that follow would break off the cleaning.
-    """
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for one in numbers:
-            signal.signal(one, signal.SIG_IGN)
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    except Stopped as stopped:
-        raise ResourceError(
-            f"The job was stopped by {signal.Signals(stopped.args[0]).name}",
-            fix="run it again; its container was ended and its scratch removed",
-        ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_streaming(
@@ -76,7 +43,7 @@ def run_streaming(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            preexec_fn=_end_with_us,
+            preexec_fn=end_with_parent,
         )
     except FileNotFoundError:
         raise InputError("The program is not on this machine", file=command[0]) from None
@@ -90,11 +57,6 @@ def run_streaming(
     except BaseException:
         _end(process, on_stop)
         raise
-
-
-def _end_with_us() -> None:
-    """Have Linux send SIGTERM to this (new) process when the one that started it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[str], on_stop: Sequence[str]) -> None:
