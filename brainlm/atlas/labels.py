@@ -27,7 +27,11 @@ def read_labels(path: str | Path) -> Image:
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]
     if data.ndim != 3:
-        raise InputError(f"An atlas image has three dimensions, this has {data.ndim}", file=path)
+        raise InputError(
+            f"An atlas image has three dimensions, this has {data.ndim}",
+            file=path,
+            fix="take the image of labels, not a series or one map for each region",
+        )
     if not np.isfinite(data).all() or (data != np.round(data)).any():
         raise InputError(
             "An atlas image holds whole label numbers, this one holds others too",
@@ -36,7 +40,11 @@ def read_labels(path: str | Path) -> Image:
         )
     limits = np.iinfo(np.int16)
     if data.min() < 0 or data.max() > limits.max:
-        raise InputError(f"Label numbers must lie between 0 and {limits.max}", file=path)
+        raise InputError(
+            f"Label numbers must lie between 0 and {limits.max}",
+            file=path,
+            fix="number the labels anew, in the image and in its table",
+        )
     return Image(data.astype(np.int16), image.affine)
 
 

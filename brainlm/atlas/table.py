@@ -37,7 +37,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
     except FileNotFoundError:
-        raise InputError("The atlas table does not exist", file=path) from None
+        raise InputError(
+            "The atlas table does not exist", file=path, fix="put it beside its image"
+        ) from None
     except ValueError as error:  # empty, ragged, or no text
         reason = " ".join(str(error).split())
         raise InputError(
@@ -56,15 +58,25 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table[column] = _numeric(table[column])
     for column in ("index", "x", "y", "z"):
         if not pd.api.types.is_numeric_dtype(table[column]) or table[column].isna().any():
-            raise InputError(f"Column {column} of the atlas table must hold numbers", file=path)
+            raise InputError(
+                f"Column {column} of the atlas table must hold numbers",
+                file=path,
+                fix="mend the lines in which it does not",
+            )
     for column in ("index", "name"):
         twice = table[column][table[column].duplicated()]
         if len(twice):
             raise InputError(
-                f"The atlas table holds the {column} {twice.iloc[0]} more than once", file=path
+                f"The atlas table holds the {column} {twice.iloc[0]} more than once",
+                file=path,
+                fix="give each label a line, a number and a name of its own",
             )
     if (table["index"] < 1).any() or (table["index"] % 1 != 0).any():
-        raise InputError("Label numbers must be whole and start at 1; 0 is outside", file=path)
+        raise InputError(
+            "Label numbers must be whole and start at 1; 0 is outside",
+            file=path,
+            fix="number the labels as the image does, and leave out the line of the outside",
+        )
     table["index"] = table["index"].astype("int64")
     return table.sort_values("index", ignore_index=True)
 

@@ -76,19 +76,35 @@ def read_dlabel(path: str | Path) -> DenseLabels:
     image = _load(path)
     axes = _axes(image, path)
     if not isinstance(axes[0], LabelAxis) or not isinstance(axes[1], BrainModelAxis):
-        raise InputError("This is not a dense label file (.dlabel.nii)", file=path)
+        raise InputError(
+            "This is not a dense label file (.dlabel.nii)",
+            file=path,
+            fix="give --atlas a .dlabel.nii of the series' grayordinates",
+        )
     if len(axes[0]) != 1:
-        raise InputError(f"The atlas holds {len(axes[0])} label maps instead of one", file=path)
+        raise InputError(
+            f"The atlas holds {len(axes[0])} label maps instead of one",
+            file=path,
+            fix="keep one of them (wb_command -cifti-merge with -column)",
+        )
     try:
         values = np.asarray(image.dataobj)[0]
     except READ_ERRORS as error:
         raise unreadable(error, path) from error
     if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
-        raise InputError("An atlas holds whole label numbers, this one others too", file=path)
+        raise InputError(
+            "An atlas holds whole label numbers, this one others too",
+            file=path,
+            fix="probabilistic maps must be made into labels first",
+        )
     numbers = values.astype(np.int64)
     names = {int(key): str(name) for key, (name, _) in axes[0].label[0].items() if key != 0}
     if unnamed := sorted(set(np.unique(numbers).tolist()) - set(names) - {0}):
-        raise InputError(f"The label table does not name label {unnamed[0]}", file=path)
+        raise InputError(
+            f"The label table does not name label {unnamed[0]}",
+            file=path,
+            fix="name it in the file's label table, or make it 0 (outside)",
+        )
     return DenseLabels(numbers, names, axes[1])
 
 
@@ -98,13 +114,25 @@ def open_dtseries(path: str | Path) -> DenseSeries:
     image = _load(path)
     times, models = _axes(image, path)
     if not isinstance(times, SeriesAxis) or not isinstance(models, BrainModelAxis):
-        raise DataError("This is not a dense series (.dtseries.nii)", file=path)
+        raise DataError(
+            "This is not a dense series (.dtseries.nii)",
+            file=path,
+            fix="take the .dtseries.nii of the run",
+        )
     if times.unit != "SECOND":
-        raise DataError(f"The series is sampled in {times.unit}, not in time", file=path)
+        raise DataError(
+            f"The series is sampled in {times.unit}, not in time",
+            file=path,
+            fix="take the series of the run, not what was computed of it",
+        )
     proxy: Any = image.dataobj
     dtype = np.dtype(proxy.dtype)
     if dtype.kind not in "iuf":
-        raise DataError(f"Values of type {dtype} cannot be averaged", file=path)
+        raise DataError(
+            f"Values of type {dtype} cannot be averaged",
+            file=path,
+            fix="convert the series to integers or floats",
+        )
     return DenseSeries(
         path=path,
         models=models,

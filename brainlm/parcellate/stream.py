@@ -104,10 +104,18 @@ def open_series(path: str | Path) -> VolumeStream:
         raise _broken(path, error) from error
     shape = tuple(int(n) for n in header.get_data_shape())
     if len(shape) != 4:
-        raise DataError(f"A series has four dimensions, this has {len(shape)}: {shape}", file=path)
+        raise DataError(
+            f"A series has four dimensions, this has {len(shape)}: {shape}",
+            file=path,
+            fix="take the file of the series, not of one volume",
+        )
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
-        raise DataError(f"Voxels of type {dtype} cannot be averaged", file=path)
+        raise DataError(
+            f"Voxels of type {dtype} cannot be averaged",
+            file=path,
+            fix="convert the series to integers or floats",
+        )
     affine = np.asarray(header.get_best_affine(), dtype=float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_MM3:
         raise DataError(
