@@ -120,6 +120,7 @@ def test_a_file_that_breaks_after_onboarding_fails_alone(demo: Path, demo_copy: 
     assert settings["finetune"]["targets"]
     # Two subjects are left to train on: enough for a model, too few for a label.
     settings["finetune"]["targets"] = []
+    settings["evaluate"]["tasks"] = []
     config.write_text(yaml.safe_dump(settings))
     (victim,) = bids.glob(f"sub-*/**/func/{name}_bold.nii.gz")
     victim.write_bytes(victim.read_bytes()[:5000])
