@@ -117,14 +117,14 @@ def write_profile(
 ) -> list[Path]:
     """Write a site's profile into `folder`; what was written.
 
-    Snakemake finds the table of partitions beside the profile when it runs in the study itself;
-    a `clone` is run with --directory, and so the table's whole path is written.
+    The table's whole path is written: with --directory, Snakemake would look for it elsewhere. A
+    study that was moved needs its profile anew.
 
     A file that a user has edited stays as it is, and the new one goes beside it (`.new`), unless
     `force`.
     """
     template = template_folder() / _OF_A_STUDY
-    table = str((folder if clone else Path()) / _TABLE)
+    table = str((folder / _TABLE).resolve())
     made = {_OF_A_CLONE if clone else _OF_A_STUDY: fill(template.read_text(), site, choice, table)}
     if choice.cpu or choice.gpu:
         made[_TABLE] = partitions_text(choice)

@@ -102,10 +102,10 @@ class Cluster:
         return done.stdout
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
-        """Jobs that the controller remembers: id, name, state, node, comment."""
-        fields = ("%A", "%j", "%T", "%N", "%k")
+        """Jobs that the controller remembers: id, name, state, node, comment, folder."""
+        fields = ("%A", "%j", "%T", "%N", "%k", "%Z")
         text = self.run("squeue", "--noheader", f"--states={states}", "--format", "|".join(fields))
-        keys = ("id", "name", "state", "node", "comment")
+        keys = ("id", "name", "state", "node", "comment", "folder")
         return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines() if line]
 
     def wait_for(self, wanted: str, seconds: float, condition: object) -> None:

@@ -53,7 +53,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.faults
 def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_path: Path) -> None:
     """USR1, preemption, a node that dies: one job, and the bytes of no accident."""
-    study = make_study(tmp_path / "study", epochs=60)
+    study = make_study(tmp_path / "study", epochs=300)
     undisturbed = _undisturbed(study, tmp_path / "undisturbed", "pretrain")
     model = study.path("model", run="brainlm")
     checkpoints, rule = model.parent / "checkpoints", "pretrain_model"

@@ -190,7 +190,7 @@ def test_a_clones_profile_names_its_table_from_anywhere(tmp_path: Path) -> None:
     write_profile(tmp_path, site(), choose(site()), clone=True)
     assert (tmp_path / "config.yaml").read_text() == _TEMPLATE  # of it new studies are made
     content = yaml.safe_load(profile_file(tmp_path).read_text())
-    assert content["slurm-partition-config"] == str(tmp_path / "partitions.yaml")
+    assert content["slurm-partition-config"] == str((tmp_path / "partitions.yaml").resolve())
 
 
 def test_what_somebody_wrote_into_the_template_is_kept() -> None:
