@@ -42,6 +42,7 @@ _SETTINGS = (
     "pretrain.epochs=2",
     "pretrain.device=cpu",
     "evaluate.bootstrap=100",
+    "evaluate.tasks=[reconstruction]",  # each task is a job, whose start costs more than its work
 )
 
 
