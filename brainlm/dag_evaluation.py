@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from .config import Config, scaling_points
+from .config.learning import EvaluationTask
 from .errors import InputError
 from .stages import params_to_json, stage_params
 
 #: The tasks in the paper's order. Each ends with the kind of file that bears its name, one for
 #: each label where it hangs on them.
-TASKS = (
-    "reconstruction",
-    "scaling",
-    "clinical",
-    "latent",
-    "forecast",
-    "networks",
-    "attention",
-    "perturbation",
-)
+TASKS = get_args(EvaluationTask)
 
 
 class Evaluation(ABC):

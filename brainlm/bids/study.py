@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +154,15 @@ def fitting_config(
 
 
 def set_up_study(
-    study: Study, config: Config, dataset: str, site: Site | None = None
+    study: Study,
+    config: Config,
+    dataset: str,
+    find_site: Callable[[], Site | None] = lambda: None,
 ) -> Choice | None:
     """Write what a study needs besides the recordings table; nothing of the user's is lost.
 
-    The Slurm profile of a new study is filled in for `site`; what was chosen there is returned.
+    The Slurm profile of a new study is filled in for the cluster that is found; what was chosen
+    there is returned. A study that has a profile asks nothing.
     """
     if not study.path("config").exists():
         write_text(study.path("config"), to_commented_yaml(config))
@@ -166,7 +170,8 @@ def set_up_study(
         write_text(study.root / "Snakefile", _SNAKEFILE)
     profiles = study.root / "config" / "profiles"
     choice = None
-    if site is not None and not (profiles / "slurm" / "config.yaml").exists():
+    new = not (profiles / "slurm" / "config.yaml").exists()
+    if new and (site := find_site()) is not None:
         choice = choose(site)
         write_profile(profiles / "slurm", site, choice)
     for source in sorted((share_dir() / "config" / "profiles").rglob("*")):

@@ -123,7 +123,7 @@ def onboard(
     full = hash_mode is HashMode.full
     table, dataset_notes = _read(source, config, place.root, participants, full, threads)
     config = fitting_config(place, config, changes, table)
-    choice = set_up_study(place, config, str(table["dataset"].iloc[0]), find_site())
+    choice = set_up_study(place, config, str(table["dataset"].iloc[0]), find_site)
     waves = number_waves(table["recording_id"], read_waves(place.path("recordings")))
     table["wave"] = pd.array(waves, dtype="Int64")
     if lost := _lost_labels(place.path("recordings"), table):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import BrainLMError, InputError, ResourceError
 from .ask import Answer, answer
-from .site import Site
+from .site import Partition, Site
 
 PROFILE = "slurm/config.yaml"
 _FILL = "`brainlm cluster profile` fills in the profile of this cluster"
@@ -129,14 +129,16 @@ def _account_problem(site: Site, account: str) -> BrainLMError | None:
     """Why Snakemake's plugin would refuse an account before Slurm is asked."""
     if not account:
         return None
-    if site.accounts and account.lower() not in map(str.lower, site.accounts):
+    if site.accounts:
+        if account.lower() in map(str.lower, site.accounts):
+            return None
         return InputError(
             f"Account {account} is not among yours on this cluster",
             file=PROFILE,
             fix=f"slurm_account: one of {', '.join(site.accounts)}",
         )
     told = answer("sacctmgr", "--noheader", "--readonly", "show", "cluster")
-    if not site.accounts and not told.ok:
+    if not told.ok:
         return InputError(
             f"Snakemake's plugin checks slurm_account with sacctmgr, and it gives no answer here: "
             f"{told.error}",
@@ -146,9 +148,14 @@ def _account_problem(site: Site, account: str) -> BrainLMError | None:
     return None
 
 
+def _place(site: Site, one: Request) -> Partition | None:
+    """Where a job would go."""
+    return site.partition(one.partition) if one.partition else site.default
+
+
 def _place_problem(site: Site, one: Request) -> BrainLMError | None:
     """Why a partition would never start a job: Slurm may take it all the same."""
-    place = site.partition(one.partition) if one.partition else site.default
+    place = _place(site, one)
     if place is None:
         return None
     if not place.usable:
@@ -170,7 +177,7 @@ def _place_problem(site: Site, one: Request) -> BrainLMError | None:
 
 
 def _gpu_problem(site: Site, one: Request) -> BrainLMError | None:
-    place = site.partition(one.partition) if one.partition else site.default
+    place = _place(site, one)
     if not one.gpus or place is None or place.gpus >= one.gpus:
         return None
     there = ", ".join(f"{p.name} ({p.gpus})" for p in site.with_gpus) or "none that you may use"
@@ -184,7 +191,7 @@ def _gpu_problem(site: Site, one: Request) -> BrainLMError | None:
 
 
 def _time_problem(site: Site, one: Request) -> BrainLMError | None:
-    place = site.partition(one.partition) if one.partition else site.default
+    place = _place(site, one)
     limit = place.max_minutes if place else None
     if place is None or limit is None or max(one.minutes, one.last_minutes) <= limit:
         return None

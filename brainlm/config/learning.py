@@ -254,6 +254,7 @@ class Released(Section):
     )
 
 
+#: In the paper's order.
 EvaluationTask = Literal[
     "reconstruction",
     "scaling",

@@ -239,11 +239,11 @@ def test_onboarding_fills_in_the_profile_of_a_new_study_alone(tmp_path: Path) ->
 
     config = parse_config({"name": "x", "bids_dir": "bids"}, source="test")
     study = Study(tmp_path)
-    assert set_up_study(study, config, "x", site()) == choose(site())
+    assert set_up_study(study, config, "x", site) == choose(site())
     profile = tmp_path / "slurm" / "config.yaml"
     assert "slurm_account: neuro" in profile.read_text()
     profile.write_text("# mine\n")
-    assert set_up_study(study, config, "x", site()) is None
+    assert set_up_study(study, config, "x", site) is None
     assert profile.read_text() == "# mine\n"
 
 
