@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from brainlm.resources import share_dir
+from tests.benchmarks.used import measure
 from tests.workflow.empty_study import make_study
 
 #: How recordings become jobs -> what the command line has besides the Slurm profile.
@@ -58,26 +57,14 @@ class Cost:
     peak_mb: float
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
-    """CPU seconds, the largest memory (MB) and the output of a command."""
-    output = folder / "output.txt"
-    with output.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=folder)
-        _, status, used = os.wait4(process.pid, 0)
-    text = output.read_text(errors="replace")
-    if status:
-        raise SystemExit(f"{' '.join(command)}\n{text[-3000:]}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, text
-
-
 def dry_run(way: str, recordings: int) -> Cost:
     """Plan a study of so many recordings, with the Slurm profile's own settings."""
     with tempfile.TemporaryDirectory() as folder:
         make_study(Path(folder), recordings)
         command = [*_snakemake(share_dir() / "Snakefile"), "--dry-run", "--quiet", "rules", "host"]
         command += ["--profile", str(share_dir() / "config" / "profiles" / "slurm"), *WAYS[way]]
-        cpu, memory, text = measure(command, Path(folder))
-    return Cost(way, recordings, _total(text), cpu, memory)
+        used = measure(command, Path(folder))
+    return Cost(way, recordings, _total(used.text), used.cpu_s, used.peak_mb)
 
 
 def simulate(way: str, recordings: int, further: tuple[str, ...]) -> Cost:
@@ -89,8 +76,8 @@ def simulate(way: str, recordings: int, further: tuple[str, ...]) -> Cost:
         command = [*_snakemake(stubs), "all", "--cores", "8", "--quiet", "rules", "host", "reason"]
         command += ["--set-threads", "process_batch=1", *further]
         batches = ("--config", "jobs={recordings_per_job: 25, cores_per_job: 4}")
-        cpu, memory, text = measure([*command, *(WAYS[way] or batches)], Path(folder))
-    return Cost(way, recordings, _total(text), cpu, memory)
+        used = measure([*command, *(WAYS[way] or batches)], Path(folder))
+    return Cost(way, recordings, _total(used.text), used.cpu_s, used.peak_mb)
 
 
 def _snakemake(snakefile: Path) -> list[str]:

@@ -6,7 +6,6 @@ One synthetic run of 64 x 64 x 36 voxels of 3.5 mm, 200 volumes unless told othe
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,17 +14,12 @@ import numpy as np
 import pandas as pd
 
 from brainlm.layout import Study
+from tests.benchmarks.used import measure
 from tests.unit.synthetic_head import centered_affine
 from tests.unit.synthetic_registered import fields_of, registered_study
 
 SHAPE, ZOOM = (64, 64, 36), 3.5
 CONFIG = "space: {resolution_mm: 2}\natlas: {name: A424approx}\n"
-_BETWEEN = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-"""
 BY_FILES = ("resample", "confounds", "denoise", "parcellate")
 
 
@@ -59,16 +53,10 @@ def main(volumes: int = 200) -> None:
 
 
 def _measure(study: Study, verb: str, *arguments: str) -> tuple[float, float]:
-    """CPU seconds and peak memory (MB) of a command in its own process.
-
-    A small process stands between: the system counts a child's peak from its parent's size on.
-    """
+    """CPU seconds and peak memory (MB) of a command in its own process."""
     command = [sys.executable, "-m", "brainlm", verb, *arguments, "--study", str(study.root)]
-    done = subprocess.run(
-        [sys.executable, "-c", _BETWEEN, *command], capture_output=True, text=True, check=True
-    )
-    seconds, peak = done.stdout.split()
-    return float(seconds), float(peak)
+    used = measure(command, study.root)
+    return used.cpu_s, used.peak_mb
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from . import accounting
 
 _DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -166,12 +168,21 @@ class Cluster:
         """End one daemon: slurmctld, or a node by its name, with all that runs there."""
         process = self.processes.pop(name)
         if name in (*_CPU_NODES, _GPU_NODE):
-            for job in [job["id"] for job in self.jobs("running") if job["node"] == name]:
-                for pid in self.run("scontrol", "listpids", job, name, check=False).split()[5::5]:
-                    with contextlib.suppress(ProcessLookupError, ValueError):
-                        os.kill(int(pid), signal.SIGKILL)
+            self._kill_jobs_of(name)
         process.send_signal(signal_number)
         process.wait(timeout=30)
+
+    def _kill_jobs_of(self, node: str) -> None:
+        """First what watches over each job, lest it tells that the job has failed."""
+        pids = []
+        for job in [job["id"] for job in self.jobs("running") if job["node"] == node]:
+            for line in self.run("scontrol", "listpids", job, node, check=False).splitlines()[1:]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    pids.append(psutil.Process(int(line.split()[0])))
+        parents = [pid.parent() for pid in pids]
+        for one in (*filter(None, parents), *pids):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
 
     def stop(self) -> None:
         """Cancel all jobs, end all daemons: nothing of this cluster is left running."""

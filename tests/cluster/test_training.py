@@ -143,7 +143,8 @@ def test_finetuning_and_scaling_curves_go_on_too(lab: Cluster, tmp_path: Path) -
     }
     copy = shutil.copytree(study.root, tmp_path / "undisturbed")
     undisturbed = [_begin(*ways["train_scaling"][1], copy)]
-    two = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "brainlm")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    two = (*torchrun, "--nproc-per-node", "2", "-m", "brainlm")
     undisturbed.append(_begin(*ways["finetune_model"][1], copy, program=two))
     workflow = Workflow.start(lab, study, tuple(models), tuple(models.values()))
     for rule, model in models.items():

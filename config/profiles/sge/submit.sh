@@ -15,6 +15,7 @@ rule=$1 threads=$2 memory_mb=$3 minutes=$4 gpus=$5 script=$6
 states=.snakemake/sge
 logs=logs/sge
 mkdir -p "$states" "$logs"
+unset BRAINLM_RUN # else -V passes it on, and a job on this machine is taken for a part of this run
 
 set -- -terse -cwd -V -S /bin/sh -j y -o "$logs" -N "brainlm.$rule"
 set -- "$@" -l "$time_limit=$((minutes * 60)),$memory_limit=$(((memory_mb + threads - 1) / threads))M"
