@@ -19,7 +19,12 @@ from tests.unit.synthetic_head import centered_affine
 from tests.unit.synthetic_registered import fields_of, registered_study
 
 SHAPE, ZOOM = (64, 64, 36), 3.5
-CONFIG = "space: {resolution_mm: 2}\natlas: {name: A424approx}\n"
+CONFIG = """
+space: {resolution_mm: 2}
+normalize: {transform: affine}
+atlas: {name: A424approx}
+denoise: {method: 36p}
+"""
 BY_FILES = ("resample", "confounds", "denoise", "parcellate")
 
 

@@ -1,0 +1,70 @@
+"""What the sections of the reproducibility report share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jinja2
+from markupsafe import Markup
+
+from ...config import Config
+from ...layout import Study
+from ..gather import Findings
+
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+@dataclass(frozen=True)
+class About:
+    """The study that the report is of; sections read what else they need from its folder."""
+
+    study: Study
+    config: Config
+    fields: Mapping[str, str]  # labels of file names: space, res, atlas, estimator, run
+    targets: tuple[str, ...]  # labels that were learned
+    findings: Findings
+
+    def path(self, kind: str, **fields: str) -> Path:
+        """Of a kind of file of this study."""
+        return self.study.path(kind, **{**self.fields, **fields})
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    key: str  # its anchor
+    title: str
+    html: Markup
+    alarms: tuple[str, ...] = ()  # what must not be: on top in red; with --strict the command fails
+
+
+class Sharing(Protocol):
+    """How the shareable variant speaks of what must stay where the data are."""
+
+    def recording(self, recording_id: str) -> str:
+        """A name that tells nothing, the same each time on one page."""
+
+    def subject(self, subject: str) -> str:
+        """The same for a subject."""
+
+    def path(self, path: str) -> str:
+        """A path below the study in which subjects have such names; of others nothing is left."""
+
+    def count(self, number: int) -> str:
+        """A number of people or recordings; small ones are not told exactly."""
+
+
+def render(template: str, **content: Any) -> Markup:
+    """A fragment of a page; what goes into it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return Markup(environment.get_template(template).render(content))
