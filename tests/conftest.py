@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Before any test loads numpy or torch, which read it once. There is a worker on each core, and
+# the networks of tests are so small that threads do little but wait for one another: with two,
+# some tests take thirty times the CPU.
+for _name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
 
 # How long one example takes depends on what else the machine does.
 settings.register_profile("anywhere", deadline=None)

@@ -32,7 +32,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not whole.exists():
             command = runner.demo_command(folder)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=runner.environment()
+            )
             assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
             last = done.stdout.splitlines()[-2:]
             assert last[0].endswith("reports/report.html"), last

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from brainlm.resources import share_dir
+from brainlm.threads import ONE_THREAD
+
+from ..forked_snakemake import run_snakemake
 
 #: What may differ between two runs: logs, timings, and Snakemake's own bookkeeping.
 _VOLATILE = re.compile(
@@ -21,7 +24,14 @@ _VOLATILE = re.compile(
 def brainlm(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a verb to its end; the caller looks at the return code."""
     command = [sys.executable, "-m", "brainlm", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env=environment()
+    )
+
+
+def environment() -> dict[str, str]:
+    """A user's: whatever fixes threads or seeds here, the commands must fix them themselves."""
+    return {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
 
 
 def demo_command(folder: Path) -> list[str]:
@@ -50,17 +60,14 @@ def snakemake(
     study: Path, *arguments: str, source: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow; with `source`, that copy of the repository instead of this one."""
-    environment = dict(os.environ)
+    said = environment()
     if source is not None:
-        environment["PYTHONPATH"] = str(source)
-    return subprocess.run(
-        snakemake_command(study, *arguments, source=source),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        cwd=study,  # not the repository, whose own package `python -m` would find first
-    )
+        said["PYTHONPATH"] = str(source)
+    command = snakemake_command(study, *arguments, source=source)
+    # In the study, not the repository, whose own package `python -m` would find first.
+    if "--dry-run" in arguments:
+        return run_snakemake(*command[3:], env=said, cwd=study)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=said, cwd=study)
 
 
 def planned_jobs(output: str) -> dict[str, int]:

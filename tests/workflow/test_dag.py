@@ -16,13 +16,13 @@ from brainlm.errors import InputError
 from brainlm.layout import TEMPLATES, folder_of
 from brainlm.resources import share_dir
 
+from ..forked_snakemake import run_snakemake
 from .empty_study import make_study
 
 
 def snakemake(study: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(share_dir() / "Snakefile")]
-    command += ["--directory", str(study), "--dry-run", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    where = ("--snakefile", str(share_dir() / "Snakefile"), "--directory", str(study))
+    done = run_snakemake(*where, "--dry-run", *arguments)
     return done.stdout + done.stderr
 
 
@@ -35,6 +35,14 @@ def counts(output: str) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
+    make_study(folder, 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than a batch, a page of figures and a small shard hold."""
+    folder = tmp_path_factory.mktemp("many")
     make_study(folder, 60)
     return folder
 
@@ -42,17 +50,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _PROFILES = share_dir() / "config" / "profiles"
 
 
-def test_on_a_cluster_recordings_go_in_batches(study: Path) -> None:
+def test_on_a_cluster_recordings_go_in_batches(many: Path) -> None:
     """Jobs do not grow with the stages, and hardly with the recordings; figures are theirs."""
-    planned = counts(snakemake(study, "--profile", str(_PROFILES / "slurm")))
+    planned = counts(snakemake(many, "--profile", str(_PROFILES / "slurm")))
     assert planned["process_batch"] == -(-60 // 25)
     alone = {"estimate_motion", "normalize_anat", "parcellate_bold", "draw_qc"}
     assert not alone & set(planned)
     assert planned["prepare_atlas"] == planned["select_cohort"] == planned["write_report"] == 1
 
 
-def test_everything_is_planned(study: Path) -> None:
-    planned = counts(snakemake(study, "--profile", str(_PROFILES / "local")))
+def test_everything_is_planned(many: Path) -> None:
+    planned = counts(snakemake(many, "--profile", str(_PROFILES / "local")))
     for rule in (
         "estimate_motion",
         "normalize_anat",
@@ -68,7 +76,7 @@ def test_everything_is_planned(study: Path) -> None:
     once = ("prepare_atlas", "select_cohort", "fit_scaler", "index_shards", "write_report")
     for rule in once:
         assert planned[rule] == 1, rule
-    assert planned["write_shard"] == len(_dag(study).shards) == 3
+    assert planned["write_shard"] == len(_dag(many).shards) == 3
     assert planned["audit_recordings"] == 1
 
 
@@ -181,20 +189,20 @@ def test_vectors_are_made_once_and_processes_are_started_by_torchrun(study: Path
     assert [launch.resources["gpu"] for launch in launches] == [1, 1, 4]
 
 
-def test_each_shard_is_a_job_and_many_train_shards_are_fitted_in_parts(study: Path) -> None:
+def test_each_shard_is_a_job_and_many_train_shards_are_fitted_in_parts(many: Path) -> None:
     """With a scaler that was fitted elsewhere, nothing of the train split is counted."""
     small = "shards={target_mb: 4}"
-    output = snakemake(study, "--cores", "2", "shards", "--config", small)
+    output = snakemake(many, "--cores", "2", "shards", "--config", small)
     planned = counts(output)
     shards = set(re.findall(r"shards/((?:train|val|test)-[0-9]{5})\.safetensors", output))
     train = {name for name in shards if name.startswith("train")}
     assert planned["write_shard"] == len(shards) > 5
     assert planned["scale_part"] == len(train) > 2
     assert planned["bracket_scaler"] == planned["fit_scaler"] == planned["index_shards"] == 1
-    scaler = study / "elsewhere.safetensors"
+    scaler = many / "elsewhere.safetensors"
     scaler.touch()
     fitted = ("--config", small, f"scale={{fitted: {scaler.name}}}")
-    planned = counts(snakemake(study, "--cores", "2", "shards", *fitted))
+    planned = counts(snakemake(many, "--cores", "2", "shards", *fitted))
     assert planned["write_shard"] == len(shards)
     assert not {"scale_part", "bracket_scaler"} & set(planned)
 
