@@ -23,8 +23,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import BrainLMError, ResourceError
@@ -152,6 +150,8 @@ def _tell_torchrun(error: Exception, environment: Mapping[str, str]) -> None:
 
 def shard(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
     """Give each process its part of every parameter (FSDP2), block by block."""
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (ranks.world,))
     for blocks in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
         for block in blocks:
@@ -161,7 +161,7 @@ def shard(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
 
 def averaging_gradients(model: nn.Module, ranks: Ranks) -> nn.Module:
     """A model whose backward pass leaves gradients averaged over the processes."""
-    if ranks.world == 1 or isinstance(model, FSDPModule):
+    if ranks.world == 1 or _sharded(model):
         return model
     # Of the CLS token, whose axes of length 1 have strides of their own: it costs nothing.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
@@ -171,8 +171,8 @@ def averaging_gradients(model: nn.Module, ranks: Ranks) -> nn.Module:
 @contextlib.contextmanager
 def gradients_stay_here(model: nn.Module, stay: bool) -> Iterator[None]:
     """Within the block, backward passes need not tell the others: a later one of the step does."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(not stay)
+    if _sharded(model):
+        model.set_requires_gradient_sync(not stay)  # type: ignore[operator]
         yield
     elif isinstance(model, DistributedDataParallel) and stay:
         with model.no_sync():
@@ -181,14 +181,39 @@ def gradients_stay_here(model: nn.Module, stay: bool) -> Iterator[None]:
         yield
 
 
+def is_part(value: Tensor) -> bool:
+    """Whether each process holds only a part of a tensor.
+
+    FSDP and its tensors take half as long to import as all of torch: a process that trains or
+    evaluates by itself, as nearly all do, never imports them.
+    """
+    if not dist.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
+
+
+def _sharded(model: nn.Module) -> bool:
+    """Whether `shard` has been here."""
+    if not dist.is_initialized():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
 def whole(value: Tensor) -> Tensor:
     """All of a tensor of which each process may hold a part; all must call it."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_part(value) else value  # type: ignore[attr-defined]
 
 
 def parted_like(value: Tensor, example: Tensor) -> Tensor:
     """A whole tensor, on the device and shared out among the processes as `example` is."""
     value = value.to(example.device)
-    if isinstance(example, DTensor):
+    if is_part(example):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(example, DTensor)
         return distribute_tensor(value, example.device_mesh, example.placements, src_data_rank=None)
     return value

@@ -115,7 +115,9 @@ def set_up(device: str, threads: int, *, deterministic: bool = True) -> torch.de
         )
     chosen = torch.device("cuda" if available and device != "cpu" else "cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's deterministic mode
-    torch.use_deterministic_algorithms(deterministic)
+    # Not `use_deterministic_algorithms`, which imports the compiler to tell it, too: half a second
+    # of every job. Who compiles tells it.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.set_num_threads(threads)
     return chosen
 

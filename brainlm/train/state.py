@@ -81,6 +81,8 @@ class TrainState:
         #: What a training step calls; `model` is for all else.
         self.trained: nn.Module = averaging_gradients(self.model, ranks)
         if settings.compile:
+            # What `set_up` chose, which the compiler has not been told.
+            torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
             self.trained = torch.compile(self.trained)  # type: ignore[assignment]
 
     @property

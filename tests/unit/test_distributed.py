@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # which FSDP imports: once here, not in each process
+import torch._dynamo  # these two take long: once here, not in each process
+import torch.distributed.fsdp
 import torch.multiprocessing as multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,6 +164,23 @@ def test_four_processes_too_though_two_have_no_window_in_the_end(
     _train(reader, tmp_path / "alone", settings, ALONE)
     _in_processes(4, _train, reader, tmp_path, settings)
     _check_alike(tmp_path, tmp_path / "alone", 4)
+
+
+def test_a_process_by_itself_imports_neither_fsdp_nor_the_compiler() -> None:
+    """They take as long as all else that an evaluation imports."""
+    code = """
+import sys
+import brainlm.evaluate.forecasts, brainlm.train.tracking.shown
+import torch
+from brainlm.train.distributed import is_part, whole
+from brainlm.train.runtime import set_up
+set_up("cpu", 1)
+assert torch.are_deterministic_algorithms_enabled()
+assert not is_part(whole(torch.zeros(1)))
+late = {"torch.distributed.fsdp", "torch.distributed.tensor", "torch._inductor", "torch._dynamo"}
+assert not late & set(sys.modules), late & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def _refused(reader, folder: Path, settings: PretrainSettings, ranks: Ranks) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from ...model.inference import encode, even_starts, looks
 from ...model.mae import MaskedAutoencoder
@@ -18,6 +17,7 @@ from ...shards.dataset import as_signal
 from ...shards.reader import ShardReader
 from ...shards.sampler import Window, batches
 from ..data import Batch, load_batch
+from ..distributed import is_part
 from ..label_scores import regression_scores
 from ..masking import Masking
 from ..precision import Precision, autocast
@@ -122,7 +122,7 @@ def cls_vectors(
 
     None where each process holds only a part of the model.
     """
-    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if any(is_part(parameter) for parameter in model.parameters()):
         return None
     device, length = model.cls.device, model.config.timepoints
     was_training = model.training
