@@ -16,12 +16,13 @@ HF4 := .venv-hf4
 BRAINMARKS := .venv-brainmarks
 EXECUTORS := .venv-executors
 
-.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env executors slurm
+.PHONY: help demo test test-slow test-ci lint bench lock clean hf4 brainmarks-env executors slurm
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
 	@echo "make test       unit, workflow and end-to-end tests"
 	@echo "make test-slow  the tests that take minutes each, or packages of their own"
+	@echo "make test-ci    those of them that continuous integration runs"
 	@echo "make lint       formatting, style, types, layers, workflow"
 	@echo "make bench      performance, as ratios measured side by side"
 	@echo "make lock       resolve requirements.lock and environment.yml anew"
@@ -44,10 +45,14 @@ demo: $(STAMP)
 	$(BIN)/brainlm demo --directory demo --cores $(CORES)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow and not nightly"
 
 test-slow: $(STAMP) hf4 brainmarks-env executors
-	$(BIN)/python -m pytest -n $(CORES) -m slow
+	$(BIN)/python -m pytest -n $(CORES) -m "slow or nightly"
+
+# What a change must pass besides `make test`: the slow tests without those for every night.
+test-ci: $(STAMP) hf4 brainmarks-env executors
+	$(BIN)/python -m pytest -n $(CORES) -m "slow and not nightly"
 
 # tests/cluster starts one of its own; this machine's own Slurm, if any, is left alone. Without the
 # last line's packages, which keep accounts of jobs, only the tests of accounting are skipped.

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 
 def run_snakemake(
@@ -65,32 +66,23 @@ def _serve() -> None:
         print(code, flush=True)
 
 
-def _run(order: dict) -> None:
-    """Become `python -m snakemake` with that order; never returns."""
-    code = 1
-    try:
-        with Path(os.devnull).open() as nothing:
-            os.dup2(nothing.fileno(), 0)
-        for target, path in enumerate(order["said"], start=1):
-            with Path(path).open("w") as handle:
-                os.dup2(handle.fileno(), target)
-        os.environ.clear()
-        os.environ.update(order["env"])
-        os.chdir(order["cwd"])
-        path = order["env"].get("PYTHONPATH")
-        sys.path[:1] = [order["cwd"], *(path.split(os.pathsep) if path else [])]
-        sys.argv = ["snakemake", *order["arguments"]]
-        from snakemake.cli import main
+def _run(order: dict) -> NoReturn:
+    """Become `python -m snakemake` with that order, up to the end of the process."""
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for target, path in enumerate(order["said"], start=1):
+        with Path(path).open("w") as handle:
+            os.dup2(handle.fileno(), target)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    path = order["env"].get("PYTHONPATH")
+    sys.path[:1] = [order["cwd"], *(path.split(os.pathsep) if path else [])]
+    sys.argv = ["snakemake", *order["arguments"]]
+    from snakemake.cli import main
 
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    main()
+    sys.exit()
 
 
 if __name__ == "__main__":

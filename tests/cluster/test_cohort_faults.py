@@ -45,6 +45,7 @@ def _run(lab: Cluster, study: Path, *arguments: str, per_job: int = 2) -> tuple[
         return run.end(900), run.said()
 
 
+@pytest.mark.nightly
 def test_one_corrupt_recording_of_twenty_does_not_stop_the_others(
     lab: Cluster, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_job_out_of_memory_is_tried_again_with_more(
     assert studies.bytes_of(study) == undisturbed
 
 
+@pytest.mark.nightly
 def test_a_job_that_never_has_enough_memory_fails_and_its_log_says_why(
     lab: Cluster, few: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +120,7 @@ def _small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.nightly
 def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(
     lab: Cluster, few: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:

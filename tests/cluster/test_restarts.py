@@ -123,6 +123,7 @@ def test_a_batch_that_is_told_to_end_leaves_no_process(study: Path, gates: Gates
     assert not any(map(_alive, family))
 
 
+@pytest.mark.nightly
 def test_a_node_that_dies(lab: Cluster, study: Path, gates: Gates, undisturbed: dict) -> None:
     """Slurm puts the job back into its queue, Snakemake waits for it and starts no second one."""
     before, gate = _last_job(lab), gates.hold(*_SECOND)
@@ -143,6 +144,7 @@ def test_a_node_that_dies(lab: Cluster, study: Path, gates: Gates, undisturbed: 
     assert _states(lab, before) == {"COMPLETED": ["0000", "0001"]}
 
 
+@pytest.mark.nightly
 def test_a_controller_that_is_away_for_more_than_a_minute(
     lab: Cluster, study: Path, gates: Gates, undisturbed: dict
 ) -> None:
@@ -184,6 +186,7 @@ def test_snakemake_killed_and_started_again_by_the_same_command(
     assert [path.stat().st_mtime_ns for path in other] == made
 
 
+@pytest.mark.nightly
 def test_snakemake_told_to_end(lab: Cluster, study: Path, gates: Gates, undisturbed: dict) -> None:
     """SIGTERM lets running jobs end and starts no more; Ctrl-C cancels them."""
     before, gate = _last_job(lab), gates.hold("adopt-parcels")

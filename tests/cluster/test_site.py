@@ -102,6 +102,7 @@ def test_the_profile_as_filled_in_runs_with_accounts(books: Cluster, study: Path
         assert not list((folder / "logs").rglob("*.log"))
 
 
+@pytest.mark.nightly
 def test_accounts_that_slurm_or_a_partition_does_not_take(books: Cluster, study: Path) -> None:
     profile, check = ("brainlm", "cluster", "profile"), ("brainlm", "cluster", "check")
     assert run(books, study, *profile).returncode == 0
@@ -149,6 +150,7 @@ def test_what_could_not_run_is_refused_before_the_first_job(lab: Cluster, study:
     assert len(lab.jobs()) == before
 
 
+@pytest.mark.nightly
 def test_without_sacct_on_the_machine(lab: Cluster, study: Path, tmp_path: Path) -> None:
     """Snakemake's plugin alone would submit no job there."""
     programs = tmp_path / "bin"

@@ -91,6 +91,7 @@ def test_a_pretraining_goes_on_through_all_that_happens_to_it(lab: Cluster, tmp_
     assert steps_of(checkpoints) == steps_of(expected / "checkpoints")
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 def test_at_its_time_limit_a_training_stops_by_itself_and_goes_on(
     lab: Cluster, tmp_path: Path
@@ -123,6 +124,7 @@ def test_at_its_time_limit_a_training_stops_by_itself_and_goes_on(
     assert workflow.ended() == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 def test_finetuning_and_scaling_curves_go_on_too(lab: Cluster, tmp_path: Path) -> None:
     """The former by two processes of torchrun."""
@@ -160,6 +162,7 @@ def test_finetuning_and_scaling_curves_go_on_too(lab: Cluster, tmp_path: Path) -
         assert _files(model.parent) == _files(copy / model.parent.relative_to(study.root)), rule
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 def test_ranks_are_tasks_on_two_nodes(tmp_path: Path) -> None:
     """They save at a signal, end when one of them dies, and learn what one process learns."""

@@ -107,6 +107,7 @@ def test_a_job_goes_through_the_engine(site: Site) -> None:
         assert " -W 10 -n 1 -R rusage[mem=2000.0] " in words
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_job_that_fails_is_tried_again_and_then_told(site: Site) -> None:
     config = site.study / "config" / "config.yaml"
@@ -119,6 +120,7 @@ def test_a_job_that_fails_is_tried_again_and_then_told(site: Site) -> None:
     assert (site.jobs / "2").exists() and not (site.jobs / "3").exists()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_jobs_of_a_killed_snakemake_are_taken_up_and_not_doubled(tmp_path: Path) -> None:
     site = needing_plugins(tmp_path, "sge")
