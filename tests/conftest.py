@@ -27,3 +27,12 @@ def shared_data() -> Path:
     if not _SHARED.is_dir():
         pytest.skip(f"the real test data is not on this machine ({_SHARED})")
     return _SHARED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests longer than the others before they count as hanging."""
+    for item in items:
+        slow = any(item.get_closest_marker(name) for name in ("slow", "nightly"))
+        if slow and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
