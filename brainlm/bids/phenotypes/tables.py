@@ -146,7 +146,7 @@ def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
     return Table(
         cells[header.subject or "_subject"],
         cells[header.session] if header.session else None,
-        cells[[name for name in columns]],
+        cells[list(columns)],
         hashes[0] if len(hashes) == 1 else sha256_json(hashes),
     )
 
