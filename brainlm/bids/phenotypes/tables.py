@@ -79,7 +79,7 @@ def find_sources(
     for path in sorted((root / "phenotype").glob("*.tsv")):
         found.append(Source(path.stem, "phenotype", (path,), f"phenotype/{path.name}"))
     for file in options.files:
-        path = study / file.path
+        path = (study / file.path).resolve()  # the study may not be there yet
         if not path.is_file():
             raise InputError(
                 "A table of phenotypes.files does not exist",
