@@ -102,7 +102,8 @@ def _look_into(root: Path, folder: str, found: Images, *prefixes: str) -> list[s
 
 def _files(root: Path, folder: str, found: Images) -> list[str]:
     """The names of what lies in a folder of images; its JSON files are noted."""
-    names = sorted(os.listdir(root / folder))
+    with os.scandir(root / folder) as entries:
+        names = sorted(entry.name for entry in entries)
     found.sidecars[folder] = [name for name in names if name.endswith(".json")]
     return [name for name in names if not name.endswith(".json")]
 
@@ -144,7 +145,7 @@ class Sidecars:
         return merged, faults
 
     def _sort(self, folder: str) -> dict[str, list[tuple[frozenset[str], str]]]:
-        """The JSON files of a folder by suffix: entities and path, those of fewer entities first."""
+        """The JSON files of a folder by suffix: entities and path, fewer entities first."""
         known: dict[str, list[tuple[frozenset[str], str]]] = {}
         names = self._listed.get(folder, [])
         for name in sorted(names, key=lambda name: (name.count("_"), name)):

@@ -1,11 +1,10 @@
 """Indexing and checking a BIDS dataset: `python -m tests.benchmarks.bench_onboard [RUNS]`.
 
-The tree is generated: subjects with a T1w and four runs of 200 KB each, every image with a sidecar of
-its own below one for the whole task. Onboarding (`--hash fast`) finds the runs, reads headers, sidecars
-and both ends of each file, checks them and writes the recordings table. Beside it pybids
-(`make pybids-env`), on a smaller tree: its index, the metadata of each run and, where `facts` is said,
-each header by nibabel, which together are what the recordings table holds. CPU seconds of whole
-processes, imports subtracted, and the peak of memory.
+The tree is generated: subjects with a T1w and four runs of 200 KB each, every image with a sidecar
+of its own below one for the whole task. Onboarding (`--hash fast`) finds the runs, reads headers,
+sidecars and both ends of each file, checks them and writes the recordings table. Beside it, on a
+smaller tree, pybids (`make pybids-env`): its index and the metadata of each run, without and with
+the header of each run by nibabel. CPU seconds of whole processes, less those of the imports.
 """
 
 from __future__ import annotations
