@@ -44,9 +44,7 @@ def list_datasets() -> None:
     for name in dataset_names():
         known = load_dataset(name)
         tools = ", ".join(way.tool for way in known.fetch)
-        rows.append(
-            (known.name, ", ".join(known.layouts), tools or "by application", known.title)
-        )
+        rows.append((known.name, ", ".join(known.layouts), tools or "by application", known.title))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

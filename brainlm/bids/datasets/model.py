@@ -131,5 +131,3 @@ class Dataset(Section):
         if self.fetch and not self.access.open:
             raise ValueError("only open data can be fetched by a command")
         return self
-
-
