@@ -40,7 +40,9 @@ def read_dataset(
             file=bids_dir,
             fix="check the file names with the BIDS validator",
         )
-    participants = read_participants(bids_dir / "participants.tsv")
+    participants = read_participants(
+        bids_dir / "participants.tsv", {found.subject for found in bolds}
+    )
     dataset, notes = dataset_name(bids_dir)
     images = [*bolds, *t1ws, *maps]
 

@@ -1,76 +1,47 @@
-"""What participants.tsv says about each subject."""
+"""What participants.tsv says about each subject, its labels apart."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..errors import InputError
-from ..recordings import LABEL_PREFIX
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_MISSING = ("n/a", "N/A", "", "NaN", "nan")
+from .phenotypes.people import match_ids
+from .phenotypes.tables import Source, read_cells, read_header
+from .phenotypes.values import EMPTY
+from .phenotypes.wanted import SITE
 
 
 @dataclass
 class Participants:
-    """Labels by subject, and the subjects whose rows contradict each other."""
+    """Who is listed and where each was scanned, and the subjects whose rows contradict each other."""
 
-    labels: pd.DataFrame  # index: subject without `sub-`; columns: label_<name>
+    listed: frozenset[str] = frozenset()
     site: dict[str, str] = field(default_factory=dict)
     contradictory: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
 
 
-def read_participants(path: Path) -> Participants:
-    """Read participants.tsv; a dataset without it simply has no labels.
+def read_participants(path: Path, subjects: Iterable[str]) -> Participants:
+    """Read what participants.tsv says of the `subjects`; a dataset without it has no labels of it.
 
-    Columns become numbers where every value is one. Two equal rows of a subject count as
-    one; two different rows make the subject contradictory, since nobody can know which
-    of them is right.
+    Two equal rows of a subject count as one; two different rows make the subject contradictory,
+    since nobody can know which of them is right. A row for each session is no contradiction.
     """
-    import pandas as pd
-
     if not path.exists():
-        return Participants(pd.DataFrame(), notes=["there is no participants.tsv: no labels"])
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"participants.tsv cannot be read: {' '.join(str(error).split())}", file=path
-        ) from None
-    if "participant_id" not in table.columns:
-        raise InputError(
-            "participants.tsv has no column participant_id",
-            file=path,
-            fix="it must be tab-separated, with participant_id as the first column (BIDS)",
-        )
-    notes = []
-    if table.duplicated().any():
-        notes.append("participants.tsv repeats some rows word for word; they count once")
-        table = table.drop_duplicates()
-    subjects = table["participant_id"].str.strip().str.removeprefix("sub-")
-    contradictory = frozenset(subjects[subjects.duplicated()])
-    table = table.drop(columns="participant_id").set_axis(subjects, axis="index")
-    table = table.loc[~table.index.isin(contradictory)]
-    sites = table.pop("site") if "site" in table.columns else pd.Series(dtype=str)
-    labels = pd.DataFrame(
-        {f"{LABEL_PREFIX}{name}": _typed(table[name]) for name in table.columns},
-        index=table.index,
-    )
-    known = {str(key): str(value) for key, value in sites.items() if value not in _MISSING}
-    return Participants(labels, known, contradictory, notes)
-
-
-def _typed(values: pd.Series) -> pd.Series:
-    """Float64 where every present value is a number, else text; `n/a` is missing."""
-    import pandas as pd
-
-    present = values.str.strip().mask(values.str.strip().isin(_MISSING))
-    try:
-        return pd.to_numeric(present).astype("Float64")
-    except ValueError:
-        return present.astype("string")
+        return Participants(notes=["there is no participants.tsv: no labels"])
+    source = Source("participants", "participants", (path,), path.name)
+    header = read_header(source)
+    table = read_cells(source, header, header.columns)
+    who = table.subject.map(match_ids(table.subject, subjects).known)
+    rows = table.cells.assign(_who=who)
+    if table.session is not None:
+        rows["_session"] = table.session
+    rows = rows[who.notna()].drop_duplicates()
+    several = rows.duplicated([name for name in ("_who", "_session") if name in rows.columns])
+    site = {}
+    if SITE in rows.columns:
+        told = rows[~rows[SITE].isin(EMPTY)].drop_duplicates(["_who", SITE])
+        moved = told["_who"].duplicated(keep=False)
+        site = dict(zip(told.loc[~moved, "_who"], told.loc[~moved, SITE], strict=True))
+    return Participants(frozenset(rows["_who"]), site, frozenset(rows.loc[several, "_who"]))

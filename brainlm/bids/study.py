@@ -96,7 +96,7 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
     if not path.exists():
         defaults: dict[str, Any] = {
             "name": bids_dir.name,
-            "bids_dir": _path_from(study.root, bids_dir),
+            "bids_dir": path_from(study.root, bids_dir),
         }
         if changes.get("engine") == "fmriprep":
             defaults["space"] = {"template": FMRIPREP_SPACE}
@@ -212,7 +212,7 @@ def _link(name: Path, target: Path) -> None:
         shutil.copytree(name.parent / target, name)
 
 
-def _path_from(study: Path, bids_dir: Path) -> str:
+def path_from(study: Path, bids_dir: Path) -> str:
     """`bids_dir` relative to the study where both share a folder other than the root."""
     if os.path.commonpath([study, bids_dir]) == os.sep:
         return str(bids_dir)

@@ -48,7 +48,7 @@ def build_table(
     dataset: str,
     fieldmaps: Mapping[str, list[MapFile]],
 ) -> pd.DataFrame:
-    """One row per recording_id, sorted; columns as `COLUMNS`, then `label_<name>`.
+    """One row per recording_id, sorted; columns as `COLUMNS`.
 
     `anats` holds the T1w images of each subject, `fieldmaps` the files of its field maps, both
     sorted by path.
@@ -76,9 +76,7 @@ def build_table(
             "reason": "; ".join(row.pop("faults")) or None,
             "notes": "; ".join(row.pop("notes")) or None,
         }
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    labels = participants.labels.reindex(table["subject"])
-    return pd.concat([table, labels.reset_index(drop=True)], axis="columns")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def _row(
@@ -114,7 +112,7 @@ def _row(
             )
     if found.subject in participants.contradictory:
         faults.append(f"participants.tsv holds different rows for sub-{found.subject}")
-    elif len(participants.labels.columns) and found.subject not in participants.labels.index:
+    elif participants.listed and found.subject not in participants.listed:
         notes.append("not in participants.tsv")
     return {
         "recording_id": found.identifier,

@@ -71,6 +71,13 @@ def onboard(
         Path | None,
         typer.Option(help="table of labels that lies elsewhere than in the dataset (derivatives)"),
     ] = None,
+    phenotypes: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="table of labels (.tsv, .csv) besides the dataset's own; may be repeated: "
+            "docs/phenotypes.md"
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="options of a new study that go together, e.g. xcpd-abcd; --set wins"),
@@ -79,8 +86,10 @@ def onboard(
     """Look through a BIDS dataset and set up a study folder for it.
 
     Writes onboarding/recordings.parquet and .tsv: one row per BOLD run, with its TR, its
-    T1w, its hash, its labels from participants.tsv, and whether it is eligible; `reason`
-    says why not, `notes` what was repaired or assumed, `wave` which onboarding found it. Also
+    T1w, its hash, its labels, and whether it is eligible; `reason`
+    says why not, `notes` what was repaired or assumed, `wave` which onboarding found it. Then
+    onboarding/labels.tsv: what each label is like, of participants.tsv and of the tables that
+    --phenotypes or the config's section phenotypes names (docs/phenotypes.md). Also
     config/config.yaml with every option explained, a Snakefile and profiles, that for Slurm filled
     in for the cluster that this machine belongs to. Run it again
     whenever the dataset changes: your config is kept, and only what changed is processed anew.
@@ -91,10 +100,13 @@ def onboard(
     import pandas as pd
 
     from ..bids.dataset import table_bytes
+    from ..bids.phenotypes.read import read_phenotypes
+    from ..bids.phenotypes.summary import summary_bytes
     from ..bids.study import (
         fitting_config,
         merge,
         parse_settings,
+        path_from,
         set_up_study,
         study_config,
         write_bytes_if_changed,
@@ -104,6 +116,7 @@ def onboard(
     from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
+    from ._labels_found import tell_labels
 
     source, place = bids_dir.resolve(), Study(study.resolve())
     if not source.is_dir():
@@ -119,21 +132,29 @@ def onboard(
         changes = merge(changes, {"atlas": {"name": atlas}})
     if engine is not None:
         changes = merge(changes, {"engine": engine.value})
+    if phenotypes:
+        files = [{"path": path_from(place.root, path.resolve())} for path in phenotypes]
+        changes = merge(changes, {"phenotypes": {"files": files}})
     config = study_config(place, source, changes)
     full = hash_mode is HashMode.full
+    people = read_phenotypes(source, place.root, config.phenotypes, participants)
     table, dataset_notes = _read(source, config, place.root, participants, full, threads)
+    labelled = people.label(table)
+    table = labelled.table
     config = fitting_config(place, config, changes, table)
     choice = set_up_study(place, config, str(table["dataset"].iloc[0]), find_site)
     waves = number_waves(table["recording_id"], read_waves(place.path("recordings")))
     table["wave"] = pd.array(waves, dtype="Int64")
     if lost := _lost_labels(place.path("recordings"), table):
-        warn(f"labels that are gone: {', '.join(lost)}. Were they in a table for --participants?")
+        warn(f"labels that are gone: {', '.join(lost)}. Were they in another table?")
     parquet, tsv = table_bytes(table)
     write_bytes_if_changed(place.path("recordings"), parquet)
     write_bytes_if_changed(place.path("recordings_tsv"), tsv)
-    for note in dataset_notes:
+    write_bytes_if_changed(place.path("labels"), summary_bytes(labelled.labels))
+    for note in [*dataset_notes, *labelled.notes]:
         warn(note)
     _summarise(table)
+    tell_labels(labelled.labels)
     say(f"  space: {config.space.template}; atlas: {config.atlas.name}")
     if choice is not None:
         say(f"  Slurm: {choice}. Others: `brainlm cluster profile`, or edit slurm/config.yaml")
@@ -219,8 +240,6 @@ def _read(
 
 def _summarise(table: pd.DataFrame) -> None:
     """Print what was found, with each reason once."""
-    from ..recordings import LABEL_PREFIX
-
     eligible = table[table["eligible"]]
     say(
         f"{len(table)} recordings of {table['subject'].nunique()} subjects; "
@@ -237,10 +256,8 @@ def _summarise(table: pd.DataFrame) -> None:
     times = ", ".join(
         f"{tr:g} s ({count})" for tr, count in eligible["tr"].value_counts().sort_index().items()
     )
-    labels = [c.removeprefix(LABEL_PREFIX) for c in table.columns if c.startswith(LABEL_PREFIX)]
     say(f"  TR: {times or 'none'}")
     say(f"  T1w: {eligible['t1w'].notna().sum()} of {len(eligible)} recordings have one")
-    say(f"  labels: {', '.join(labels) or 'none'}")
     repaired = int(table["notes"].notna().sum())
     if repaired:
         say(f"  notes on {repaired} recordings: column `notes` of onboarding/recordings.tsv")

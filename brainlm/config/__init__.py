@@ -34,6 +34,7 @@ from .learning import (
     Split,
     Timing,
 )
+from .phenotypes import Label, PhenotypeFile, Phenotypes
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -68,6 +69,7 @@ __all__ = [
     "Forecasts",
     "Ica",
     "Jobs",
+    "Label",
     "Latent",
     "Mask",
     "Model",
@@ -77,6 +79,8 @@ __all__ = [
     "ParcelNetworks",
     "Parcellate",
     "Perturbation",
+    "PhenotypeFile",
+    "Phenotypes",
     "Pretrain",
     "Probe",
     "Quality",

@@ -16,6 +16,7 @@ from .interpretation import Attention, ParcelNetworks
 from .jobs import Jobs
 from .latent import Latent, Perturbation
 from .learning import Evaluate, Model, Pretrain, Quality, Released, Scale, Shards, Split, Timing
+from .phenotypes import Phenotypes
 from .preprocessing import (
     AtlasChoice,
     Confounds,
@@ -50,6 +51,7 @@ class Config(Section):
     containers: Containers = Containers()
     seed: int = Field(1, ge=0, description="of everything random: training, masks, bootstrap")
     eligibility: Eligibility = Eligibility()
+    phenotypes: Phenotypes = Phenotypes()
     space: Space = Space()
     atlas: AtlasChoice = AtlasChoice()
     derivatives: Derivatives = Derivatives()

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from brainlm.bids.dataset import read_dataset
+from brainlm.bids.phenotypes.read import read_phenotypes
 from brainlm.bids.table import Limits
+from brainlm.config import Phenotypes
 
 SHAPE, N_VOLUMES, TR = (6, 7, 4), 20, 2.0
 AFFINE = np.array([[4.0, 0, 0, -12], [0, 4, 0, -14], [0, 0, 4, -8], [0, 0, 0, 1]])
@@ -63,7 +65,8 @@ def table_of(bids: Path, *, full: bool = True) -> pd.DataFrame:
     table, _ = read_dataset(
         bids, LIMITS, full=full, threads=2, progress=lambda items, what, total: iter(items)
     )
-    return table.set_index("recording_id")
+    labelled = read_phenotypes(bids, bids, Phenotypes()).label(table)
+    return labelled.table.set_index("recording_id")
 
 
 def row_of(bids: Path, recording: str = "sub-01_task-rest", *, full: bool = True) -> pd.Series:

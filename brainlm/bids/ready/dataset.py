@@ -51,7 +51,11 @@ def read_ready(
     check_found(runs, root, layout, kind)
     if participants is not None and not participants.is_file():
         raise InputError("The table of participants does not exist", file=participants)
-    people = read_participants(participants or root / "participants.tsv")
+    ids = (run.recording_id for run in runs)
+    people = read_participants(
+        participants or root / "participants.tsv",
+        {name.partition("_")[0].removeprefix("sub-") for name in ids},
+    )
     name, notes = dataset_name(root)
     notes = notes if layout in ("fmriprep", "xcpd") else []  # BIDS asks it of these
     table = ready_table(

@@ -82,9 +82,7 @@ def ready_table(
         _row(same, root, participants, limits, dataset, default_tr)
         for _, same in sorted(by_id.items())
     ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    labels = participants.labels.reindex(table["subject"])
-    return pd.concat([table, labels.reset_index(drop=True)], axis="columns")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def _look(run: ReadyRun, root: Path, measure: Measure, *, full: bool) -> _Seen:
@@ -141,7 +139,7 @@ def _row(
     subject = entities["sub"]
     if subject in participants.contradictory:
         faults.append(f"participants.tsv holds different rows for sub-{subject}")
-    elif len(participants.labels.columns) and subject not in participants.labels.index:
+    elif participants.listed and subject not in participants.listed:
         notes.append("not in participants.tsv")
     return {
         "recording_id": run.recording_id,

@@ -1,0 +1,1 @@
+"""Labels: from tables about people to columns of the recordings table."""

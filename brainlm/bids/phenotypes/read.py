@@ -1,0 +1,126 @@
+"""The labels of all recordings, from all tables of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...config import Phenotypes
+from ...recordings import LABEL_PREFIX
+from .dictionary import Column
+from .join import find_people, one_of_each, rows_of
+from .summary import LabelSummary, summarise
+from .suspicions import suspicions
+from .tables import Source, Table, dictionary_of, find_sources, read_cells, read_header
+from .values import Parsed, parse
+from .wanted import Wanted, wanted_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The recordings table with its labels, what each is like, and notes."""
+
+    table: pd.DataFrame
+    labels: list[LabelSummary]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Read:
+    source: Source
+    table: Table
+    labels: list[tuple[Wanted, Column, Parsed]]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All labels as the tables have them, not yet of recordings."""
+
+    read: list[_Read]
+    notes: list[str]
+
+    def label(self, recordings: pd.DataFrame) -> Labelled:
+        """Add a column `label_<name>` for each label to the recordings table."""
+        import pandas as pd
+
+        columns: dict[str, pd.Series] = {}
+        labels: list[LabelSummary] = []
+        notes = list(self.notes)
+        for one in self.read:
+            people = find_people(one.table, one.source, recordings)
+            notes += people.notes
+            for label, about, parsed in one.labels:
+                by_key = one_of_each(parsed, people)
+                places, why_no_row = rows_of(recordings, people, label.rule.session)
+                values, why = _spread(recordings, by_key, places, why_no_row)
+                columns[f"{LABEL_PREFIX}{label.name}"] = values
+                told = suspicions(label.name, parsed, about)
+                labels.append(
+                    summarise(
+                        label,
+                        one.source,
+                        one.table.sha256,
+                        about,
+                        parsed,
+                        values,
+                        why,
+                        recordings,
+                        told,
+                    )
+                )
+        added = pd.DataFrame(columns, index=recordings.index)
+        return Labelled(pd.concat([recordings, added], axis="columns"), labels, notes)
+
+
+def read_phenotypes(
+    root: Path, study: Path, options: Phenotypes, participants: Path | None = None
+) -> Tables:
+    """Read the labels of participants.tsv, and those that the options ask for.
+
+    `root` is the dataset, relative paths of the options start at `study`; `participants` is
+    participants.tsv where it lies elsewhere. This comes before any image is read, so that a fault
+    in the mapping is told at once.
+    """
+    subjects = {path.name.removeprefix("sub-") for path in root.glob("sub-*") if path.is_dir()}
+    sources = find_sources(root, study, options, subjects, participants)
+    headers = {source.name: read_header(source) for source in sources}
+    wanted, notes = wanted_labels(sources, headers, options)
+    read = []
+    for source in sources:
+        if not wanted[source.name]:
+            continue
+        asked = list(dict.fromkeys(label.column for label in wanted[source.name]))
+        table = read_cells(source, headers[source.name], asked)
+        dictionary, more = dictionary_of(source)
+        notes += more
+        labels = []
+        for label in wanted[source.name]:
+            about = dictionary.get(label.column, Column())
+            parsed = parse(table.cells[label.column], about, label.rule, options.missing)
+            labels.append((label, about, parsed))
+        read.append(_Read(source, table, labels))
+    return Tables(read, notes)
+
+
+def _spread(
+    recordings: pd.DataFrame,
+    by_key: tuple[pd.Series, pd.Series],
+    places: list[int],
+    why_no_row: list[str],
+) -> tuple[pd.Series, pd.Series]:
+    """Values and reasons of each recording, of those by key at its place (-1: none)."""
+    import numpy as np
+    import pandas as pd
+
+    values, why = by_key
+    place = np.asarray(places, dtype=np.intp)
+    absent = pd.Series(place < 0, index=recordings.index)
+    told = pd.Series(why_no_row, index=recordings.index, dtype=object)
+    if not len(values):
+        return pd.Series(pd.NA, index=recordings.index, dtype=values.dtype), told
+    spread = values.take(place.clip(0)).set_axis(recordings.index).mask(absent)
+    return spread, why.take(place.clip(0)).set_axis(recordings.index).mask(absent, told)
