@@ -41,7 +41,7 @@ def read_dataset(
             fix="check the file names with the BIDS validator",
         )
     participants = read_participants(
-        bids_dir / "participants.tsv", {found.subject for found in bolds}
+        bids_dir / "participants.tsv", {image.subject for image in bolds}
     )
     dataset, notes = dataset_name(bids_dir)
     images = [*bolds, *t1ws, *maps]

@@ -66,15 +66,20 @@ def find_validator() -> Path | None:
     return None
 
 
+def not_installed() -> InputError:
+    """What to raise where it is asked for and not there."""
+    return InputError(
+        "The BIDS validator is not installed",
+        fix="pip install bids-validator-deno, or leave --validate out: the checks that the "
+        "workflow needs are always made",
+    )
+
+
 def validate(bids_dir: Path, timeout_s: float) -> Verdict:
     """Run the validator on a dataset; it reads names, tables, sidecars and headers."""
     command = find_validator()
     if command is None:
-        raise InputError(
-            "The BIDS validator is not installed",
-            fix="pip install bids-validator-deno, or leave --validate out: the checks that the "
-            "workflow needs are always made",
-        )
+        raise not_installed()
     done = _run([str(command), str(bids_dir), *_json_option(command)], timeout_s)
     try:
         content = json.loads(done.stdout)

@@ -72,6 +72,7 @@ def find_images(bids_dir: Path) -> Images:
         label = subject.removeprefix("sub-")
         inside = _look_into(bids_dir, subject, found, "ses-", *_SUFFIXES)
         sessions = [name for name in inside if name.startswith("ses-")]
+        places: dict[tuple[str | None, str], str]
         places = {(None, kind): f"{subject}/{kind}" for kind in _SUFFIXES if kind in inside}
         for session in sessions:
             kinds = _look_into(bids_dir, f"{subject}/{session}", found, *_SUFFIXES)

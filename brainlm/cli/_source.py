@@ -28,12 +28,15 @@ def options_of_source(
     layout: str | None,
     dataset: str | None,
     tables: Iterable[Path] = (),
+    participants: Path | None = None,
 ) -> dict[str, Any]:
     """`changes`, with what layout and dataset add to a new study; what was set by hand wins.
 
     A study that has a config (at `config`) keeps it: the layout is only compared with it.
+    `tables` of labels and `participants` are those that lie elsewhere than in the dataset.
     """
     from ..bids.layouts import check_layout, settle_layout
+    from ..bids.study import merge
     from ..config import load_config
     from ..errors import InputError
 
@@ -42,16 +45,14 @@ def options_of_source(
             raise InputError(
                 "--dataset is for a new study, and this one has a config already",
                 file=config,
-                fix="leave it out; what it would set is in the file's config of a new study",
+                fix="leave it out, or make another study with --study",
             )
         if layout is not None:
             check_layout(source, layout, load_config(config))
         return changes
     added: dict[str, Any] = {}
     if dataset is not None:
-        added, layout = _options_of_dataset(source, dataset, layout, tables)
-    from ..bids.study import merge
-
+        added, layout = _options_of_dataset(source, dataset, layout, tables, participants)
     found, line = settle_layout(source, layout, changes)
     if line:
         say(f"Layout: {line}")
@@ -59,7 +60,11 @@ def options_of_source(
 
 
 def _options_of_dataset(
-    source: Path, name: str, layout: str | None, tables: Iterable[Path]
+    source: Path,
+    name: str,
+    layout: str | None,
+    tables: Iterable[Path],
+    participants: Path | None,
 ) -> tuple[dict[str, Any], str | None]:
     """The options that a dataset file sets, and the layout where the folder does not show it."""
     from ..bids.datasets.labels import labels_here
@@ -70,7 +75,7 @@ def _options_of_dataset(
     say(f"Dataset: {known.name}, {known.title}")
     if layout is None and look_at(source) is None:
         layout = known.layouts[0]
-    labels, missing = labels_here(known, source, tables)
+    labels, missing = labels_here(known, source, tables, participants)
     if missing:
         warn(
             f"labels of {known.name} that no table here has: {', '.join(missing)} (their columns: "

@@ -11,14 +11,17 @@ from .model import Dataset
 
 
 def labels_here(
-    dataset: Dataset, root: Path, further: Iterable[Path] = ()
+    dataset: Dataset,
+    root: Path,
+    further: Iterable[Path] = (),
+    participants: Path | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Entries of phenotypes.labels for what is there, and the names of labels that are not.
 
     Looked through are participants.tsv and phenotype/*.tsv of the dataset and `further` tables of
-    the user's. What a site's export calls a column differs: the first name that is found counts.
+    the user's; `participants` takes the place of participants.tsv. What a site's export calls a column differs: the first name that is found counts.
     """
-    tables = _tables(root, further)
+    tables = _tables(root, further, participants)
     found, missing = [], []
     for label in dataset.labels:
         place = next(
@@ -37,9 +40,9 @@ def labels_here(
     return found, missing
 
 
-def _tables(root: Path, further: Iterable[Path]) -> dict[str, set[str]]:
+def _tables(root: Path, further: Iterable[Path], participants: Path | None) -> dict[str, set[str]]:
     """Columns of each table, by the name that phenotypes.labels has for it."""
-    paths = {"participants": root / "participants.tsv"}
+    paths = {"participants": participants or root / "participants.tsv"}
     paths |= {path.stem: path for path in sorted((root / "phenotype").glob("*.tsv"))}
     paths |= {path.name.removesuffix(".gz").rpartition(".")[0]: path for path in further}
     return {name: _columns(path) for name, path in paths.items() if path.is_file()}

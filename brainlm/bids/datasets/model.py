@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...config import Config
+from ...config import Config, Label
 from ...config.base import Section
 
 Layout = Literal["bids", "fmriprep", "hcp", "ukb", "xcpd", "timeseries"]
@@ -16,28 +16,20 @@ _PLACES = {"to", "subject", "count"}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
-class DatasetLabel(Section):
+class DatasetLabel(Label):
     """A label of interest: where it may stand, and what its values mean.
 
-    All but `columns` and `about` are as in the config's phenotypes.labels.
+    All but `columns` and `about` is as in the config's phenotypes.labels; `table` and `column` are
+    what the tables at hand decide.
     """
 
-    name: Name = Field(description="what to call it")
     columns: tuple[str, ...] = Field(min_length=1, description="its column: the first one found")
     about: str = Field(description="what it is")
-    type: Literal["auto", "number", "category", "ordinal", "binary"] = "auto"
-    unit: str | None = None
-    factor: Annotated[float, Field(gt=0)] = 1.0
-    missing: tuple[str, ...] = ()
-    levels: dict[str, str] = {}
-    positive: str | None = None
-    range: tuple[float, float] | None = None
 
     def rule(self, table: str, column: str) -> dict[str, Any]:
         """The entry of phenotypes.labels that reads it from that column."""
-        said = self.model_dump(
-            mode="json", exclude_defaults=True, exclude={"columns", "about", "name"}
-        )
+        own = {"name", "table", "column", "columns", "about"}
+        said = self.model_dump(mode="json", exclude_defaults=True, exclude=own)
         return {"name": self.name, "table": table, "column": column, **said}
 
 
@@ -120,6 +112,8 @@ class Dataset(Section):
     def _are_options(cls, settings: dict[str, Any]) -> dict[str, Any]:
         if "derivatives" in settings or "engine" in settings:
             raise ValueError("engine and derivatives are decided by the layout")
+        if "phenotypes" in settings:
+            raise ValueError("labels have a section of their own: labels")
         Config.model_validate(settings)
         return settings
 
