@@ -19,7 +19,8 @@ def labels_here(
     """Entries of phenotypes.labels for what is there, and the names of labels that are not.
 
     Looked through are participants.tsv and phenotype/*.tsv of the dataset and `further` tables of
-    the user's; `participants` takes the place of participants.tsv. What a site's export calls a column differs: the first name that is found counts.
+    the user's; `participants` takes the place of participants.tsv. What a site's export calls a
+    column differs: the first name that is found counts.
     """
     tables = _tables(root, further, participants)
     found, missing = [], []

@@ -53,7 +53,7 @@ def read_dataset_file(path: Path) -> Dataset:
         raise InputError(
             "The dataset file is not valid: " + "; ".join(faults),
             file=path,
-            fix="docs/datasets.md tells what may stand there; those in config/datasets are examples",
+            fix="docs/datasets.md tells what may stand there, and where examples are",
         ) from None
 
 
