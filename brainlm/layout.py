@@ -23,6 +23,7 @@ TEMPLATES: dict[str, str] = {
     "recordings": "onboarding/recordings.parquet",
     "recordings_tsv": "onboarding/recordings.tsv",
     "labels": "onboarding/labels.tsv",
+    "bids_validator": "onboarding/bids-validator.json",
     # one recording
     "motion": _FUNC + "_desc-motion_timeseries.tsv",
     "hmc_xfm": _FUNC + "_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt",

@@ -37,17 +37,28 @@ def sha256_ends(path: str | Path) -> str:
     With the size it tells our files apart: a gzip file ends with the CRC of all that it holds, and
     tables and tensors begin or end with what describes them.
     """
+    return _sha256_of(*read_ends(path))
+
+
+def read_ends(path: str | Path) -> tuple[bytes, bytes]:
+    """A file's first 64 KiB, and the last of what follows them."""
     with Path(path).open("rb") as handle:
-        digest = hashlib.sha256(handle.read(_END))
+        head = handle.read(_END)
         handle.seek(max(handle.tell(), handle.seek(0, 2) - _END))
-        digest.update(handle.read())
+        return head, handle.read()
+
+
+def _sha256_of(head: bytes, tail: bytes) -> str:
+    digest = hashlib.sha256(head)
+    digest.update(tail)
     return digest.hexdigest()
 
 
-def fast_fingerprint(path: Path) -> str:
-    """`fast:SIZE:MTIME_NS:ENDS` of a raw file that is not read whole."""
+def fast_fingerprint(path: Path, ends: tuple[bytes, bytes] | None = None) -> str:
+    """`fast:SIZE:MTIME_NS:ENDS` of a raw file that is not read whole; `ends` as of `read_ends`."""
     status = path.stat()
-    return f"fast:{status.st_size}:{status.st_mtime_ns}:{sha256_ends(path)}"
+    found = _sha256_of(*(ends or read_ends(path)))
+    return f"fast:{status.st_size}:{status.st_mtime_ns}:{found}"
 
 
 def still_is(path: Path, fingerprint: str) -> bool:

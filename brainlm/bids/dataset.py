@@ -32,7 +32,8 @@ def read_dataset(
     Images are scanned in `threads` threads (hashing and unpacking leave Python's lock);
     see `scan_image` for what `full` means.
     """
-    bolds, t1ws, maps = find_images(bids_dir)
+    found = find_images(bids_dir)
+    bolds, t1ws, maps = found.bolds, found.t1ws, found.maps
     if not bolds:
         raise InputError(
             "This BIDS dataset holds no BOLD run (sub-*/[ses-*/]func/*_bold.nii.gz)",
@@ -40,7 +41,7 @@ def read_dataset(
             fix="check the file names with the BIDS validator",
         )
     participants = read_participants(
-        bids_dir / "participants.tsv", {found.subject for found in bolds}
+        bids_dir / "participants.tsv", {image.subject for image in bolds}
     )
     dataset, notes = dataset_name(bids_dir)
     images = [*bolds, *t1ws, *maps]
@@ -50,18 +51,18 @@ def read_dataset(
 
     with ThreadPoolExecutor(threads) as pool:
         scans = list(progress(pool.map(scan, images), "Reading images", len(images)))
-    sidecars = Sidecars(bids_dir)
+    sidecars = Sidecars(bids_dir, found.sidecars)
     runs = []
-    for found, scanned in zip(bolds, scans, strict=False):
-        metadata, faults = sidecars.metadata(found, "bold")
-        runs.append(Run(found, scanned, metadata, faults))
+    for image, scanned in zip(bolds, scans, strict=False):
+        metadata, faults = sidecars.metadata(image, "bold")
+        runs.append(Run(image, scanned, metadata, faults))
     anats: dict[str, list[tuple[Found, Scan]]] = defaultdict(list)
-    for found, scanned in zip(t1ws, scans[len(bolds) :], strict=False):
-        anats[found.subject].append((found, scanned))
+    for image, scanned in zip(t1ws, scans[len(bolds) :], strict=False):
+        anats[image.subject].append((image, scanned))
     fieldmaps: dict[str, list[MapFile]] = defaultdict(list)
-    for found, scanned in zip(maps, scans[len(bolds) + len(t1ws) :], strict=True):
-        suffix = found.path.rpartition("_")[2].split(".")[0]
-        fieldmaps[found.subject].append(MapFile(found, scanned, *sidecars.metadata(found, suffix)))
+    for image, scanned in zip(maps, scans[len(bolds) + len(t1ws) :], strict=True):
+        suffix = image.path.rpartition("_")[2].split(".")[0]
+        fieldmaps[image.subject].append(MapFile(image, scanned, *sidecars.metadata(image, suffix)))
     table = build_table(runs, anats, participants, limits, dataset, fieldmaps)
     return table, [*notes, *participants.notes]
 

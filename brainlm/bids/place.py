@@ -24,7 +24,7 @@ def box_overlap(
 
 def _box(affine: Array, shape: Sequence[int]) -> tuple[Array, Array]:
     """Lowest and highest world coordinate (3,) of a grid's outer corners."""
-    ends = [(-0.5, n - 0.5) for n in shape[:3]]
-    corners = np.array(np.meshgrid(*ends, [1.0])).reshape(4, -1)
-    world = (np.asarray(affine) @ corners)[:3]
-    return world.min(axis=1), world.max(axis=1)
+    turned, size = np.asarray(affine)[:3, :3], np.array(shape[:3])
+    centre = turned @ ((size - 1) / 2) + np.asarray(affine)[:3, 3]
+    reach = np.abs(turned) @ (size / 2)
+    return centre - reach, centre + reach

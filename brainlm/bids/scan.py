@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Array
 from ..images import parse_header
-from ..provenance import fast_fingerprint, sha256_file
+from ..provenance import fast_fingerprint, read_ends, sha256_file
 
 _PIECE = 1 << 17
 _LONGEST_HEADER = 540
@@ -61,14 +62,15 @@ def scan_image(path: Path, *, full: bool) -> Scan:
             scan.faults.append("the file is empty (0 bytes)")
             scan.fingerprint = hashlib.sha256(b"").hexdigest() if full else "fast:0"
             return scan
-        header = _read_header(path)
+        ends = read_ends(path)
+        header = _read_header(ends[0])
         _describe(header, scan)
-        if not scan.faults and (full or not _end_fits(path, header)):
+        if not scan.faults and (full or not _end_fits(path, ends, header)):
             _read_through(path, header, scan)
         if full:
             scan.fingerprint = scan.fingerprint or sha256_file(path)
         else:
-            scan.fingerprint = fast_fingerprint(path)
+            scan.fingerprint = fast_fingerprint(path, ends)
     except FileNotFoundError:
         scan.faults.append("the file is not there (a link to content that was not fetched?)")
     except _READ_ERRORS as error:
@@ -78,13 +80,13 @@ def scan_image(path: Path, *, full: bool) -> Scan:
     return scan
 
 
-def _read_header(path: Path) -> nib.Nifti1Header:
+def _read_header(head: bytes) -> nib.Nifti1Header:
+    """The header in a file's first bytes, packed or not."""
     start = bytearray()
-    with path.open("rb") as handle:
-        for piece in _unpacked(handle, None, _LONGEST_HEADER):
-            start += piece
-            if len(start) >= _LONGEST_HEADER:
-                break
+    for piece in _unpacked(io.BytesIO(head), None, _LONGEST_HEADER):
+        start += piece
+        if len(start) >= _LONGEST_HEADER:
+            break
     return parse_header(bytes(start))
 
 
@@ -147,18 +149,16 @@ def _compare_forms(header: nib.Nifti1Header, scan: Scan) -> None:
         scan.notes.append("sform and qform place the image differently; the sform is used")
 
 
-def _end_fits(path: Path, header: nib.Nifti1Header) -> bool:
+def _end_fits(path: Path, ends: tuple[bytes, bytes], header: nib.Nifti1Header) -> bool:
     """Whether the file ends as its header says: cheap, and blind to damage in the middle.
 
     A gzip file ends with its unpacked length modulo 2**32 (RFC 1952, ISIZE).
     """
-    with path.open("rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
-        size = handle.seek(0, 2)
-        if packed:
-            handle.seek(-4, 2)
-            return int.from_bytes(handle.read(4), "little") == _expected_bytes(header) % 2**32
-    return size >= _expected_bytes(header)
+    head, tail = ends
+    if head[:2] == b"\x1f\x8b":
+        last = (head + tail)[-4:] if len(tail) < 4 else tail[-4:]
+        return int.from_bytes(last, "little") == _expected_bytes(header) % 2**32
+    return path.stat().st_size >= _expected_bytes(header)
 
 
 def _expected_bytes(header: nib.Nifti1Header) -> int:

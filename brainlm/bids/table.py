@@ -91,7 +91,7 @@ def _row(
     entities = found.entities or {}
     faults = [*run.faults, *_name_faults(found), *scan.faults]
     if "echo" in entities:
-        faults.append("one echo of several: combine the echoes first")
+        faults.append("one echo of several: combine the echoes first, e.g. by tedana or fMRIPrep")
     notes = [*run.notes, *scan.notes]
     tr, tr_faults, tr_notes = repetition_time(
         run.metadata, scan.header_tr, limits.tr_min, limits.tr_max

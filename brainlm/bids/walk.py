@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ class Found:
     subject: str  # label of the folder that it lies in, without `sub-`
     session: str | None
 
-    @property
+    @cached_property
     def entities(self) -> dict[str, str] | None:
         """Entities of the file name, or None if it is not made of entities."""
         try:
@@ -38,14 +41,27 @@ class Found:
             return None
 
 
-def find_images(bids_dir: Path) -> tuple[list[Found], list[Found], list[Found]]:
-    """All BOLD runs, all T1w images and all files of field maps, each sorted by path.
+@dataclass
+class Images:
+    """What one walk through a dataset found, each list sorted by path."""
+
+    bolds: list[Found] = field(default_factory=list)
+    t1ws: list[Found] = field(default_factory=list)
+    maps: list[Found] = field(default_factory=list)  # all files of field maps
+    #: Folder, relative to the dataset ("" for itself) -> its JSON files.
+    sidecars: dict[str, list[str]] = field(default_factory=dict)
+
+
+def find_images(bids_dir: Path) -> Images:
+    """All BOLD runs, T1w images and files of field maps, and the JSON files on the way to them.
 
     Looks into sub-*/[ses-*/]func, anat and fmap only, so derivatives and sourcedata are left
-    alone. Broken links are found too: their content is missing, which is to be reported.
+    alone. Broken links are found too: their content is missing, which is to be reported. Each
+    folder is listed once: on a network file system that is what a walk costs.
     """
-    images: dict[str, list[Found]] = {kind: [] for kind in _SUFFIXES}
-    subjects = _folders(bids_dir, "sub-")
+    found = Images()
+    of_kind = {"func": found.bolds, "anat": found.t1ws, "fmap": found.maps}
+    subjects = _look_into(bids_dir, "", found, "sub-")
     if not subjects:
         raise InputError(
             "This is not a BIDS dataset: it has no folder called sub-...",
@@ -53,39 +69,60 @@ def find_images(bids_dir: Path) -> tuple[list[Found], list[Found], list[Found]]:
             fix="give the folder that holds dataset_description.json and the sub-* folders",
         )
     for subject in subjects:
-        for place in (subject, *_folders(subject, "ses-")):
-            session = place.name.removeprefix("ses-") if place != subject else None
-            for kind, suffixes in _SUFFIXES.items():
-                for name in _names(place / kind):
-                    stem = name.removesuffix(".gz").removesuffix(".nii")
-                    identifier, _, suffix = stem.rpartition("_")
-                    if stem == name.removesuffix(".gz") or suffix not in suffixes:
-                        continue
-                    relative = (place / kind / name).relative_to(bids_dir).as_posix()
-                    label = subject.name.removeprefix("sub-")
-                    images[kind].append(Found(relative, identifier, label, session))
-    return images["func"], images["anat"], images["fmap"]
+        label = subject.removeprefix("sub-")
+        inside = _look_into(bids_dir, subject, found, "ses-", *_SUFFIXES)
+        sessions = [name for name in inside if name.startswith("ses-")]
+        places: dict[tuple[str | None, str], str]
+        places = {(None, kind): f"{subject}/{kind}" for kind in _SUFFIXES if kind in inside}
+        for session in sessions:
+            kinds = _look_into(bids_dir, f"{subject}/{session}", found, *_SUFFIXES)
+            for kind in set(kinds) & set(_SUFFIXES):
+                places[session.removeprefix("ses-"), kind] = f"{subject}/{session}/{kind}"
+        for (session_label, kind), place in places.items():
+            for name in _files(bids_dir, place, found):
+                stem = name.removesuffix(".gz").removesuffix(".nii")
+                identifier, _, suffix = stem.rpartition("_")
+                if stem != name.removesuffix(".gz") and suffix in _SUFFIXES[kind]:
+                    path = f"{place}/{name}"
+                    of_kind[kind].append(Found(path, identifier, label, session_label))
+    for images in of_kind.values():
+        images.sort(key=lambda image: image.path.split("/"))
+    return found
 
 
-def _folders(parent: Path, prefix: str) -> list[Path]:
+def _look_into(root: Path, folder: str, found: Images, *prefixes: str) -> list[str]:
+    """The folders in `folder` whose names begin so, sorted; its JSON files are noted."""
     try:
-        entries = sorted(parent.iterdir())
+        with os.scandir(root / folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError("The BIDS folder does not exist", file=parent) from None
-    return [entry for entry in entries if entry.name.startswith(prefix) and entry.is_dir()]
+        raise InputError("The BIDS folder does not exist", file=root / folder) from None
+    found.sidecars[folder] = [entry.name for entry in listed if entry.name.endswith(".json")]
+    return [e.name for e in listed if e.name.startswith(prefixes) and e.is_dir()]
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+def _files(root: Path, folder: str, found: Images) -> list[str]:
+    """The names of what lies in a folder of images; its JSON files are noted."""
+    with os.scandir(root / folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    found.sidecars[folder] = [name for name in names if name.endswith(".json")]
+    return [name for name in names if not name.endswith(".json")]
 
 
-@dataclass
 class Sidecars:
-    """JSON metadata under BIDS's inheritance principle; each file is read once."""
+    """JSON metadata under BIDS's inheritance principle; each file is read once.
 
-    bids_dir: Path
-    _listings: dict[Path, list[Path]] = field(default_factory=dict)
-    _contents: dict[Path, dict[str, Any] | str] = field(default_factory=dict)
+    Contents are kept only of files that may serve several images, so that memory does not grow
+    with the sidecar of each image.
+    """
+
+    def __init__(self, bids_dir: Path, listed: Mapping[str, list[str]]):
+        """Take the JSON files of each folder, as `find_images` found them."""
+        self._root = bids_dir
+        self._listed = listed
+        self._shared: dict[str, tuple[dict[str, Any], str | None]] = {}
+        # Images come sorted by path: these are the folders from the root to the last one.
+        self._in = lru_cache(maxsize=16)(self._sort)
 
     def metadata(self, image: Found, suffix: str) -> tuple[dict[str, Any], list[str]]:
         """The fields that apply to `image` (`suffix` as in `bold`), and what is wrong.
@@ -96,35 +133,39 @@ class Sidecars:
         """
         merged: dict[str, Any] = {}
         faults: list[str] = []
-        folders = (self.bids_dir / image.path).relative_to(self.bids_dir).parents
-        own = set(image.identifier.split("_"))
-        for folder in reversed(folders):
-            for path in self._list(self.bids_dir / folder):
-                *parts, last = path.stem.split("_")
-                if last != suffix or not own.issuperset(parts):
+        own = frozenset(image.identifier.split("_"))
+        folder, *below = ["", *image.path.split("/")[:-1]]
+        for name in ["", *below]:
+            folder = f"{folder}/{name}" if folder else name
+            for parts, path in self._in(folder).get(suffix, ()):
+                if not own.issuperset(parts):
                     continue
-                content = self._read(path)
-                if isinstance(content, str):
-                    faults.append(content)
-                else:
-                    merged |= content
+                content, fault = self._read(path, keep=len(parts) < len(own))
+                merged |= content
+                faults += [fault] if fault else []
         return merged, faults
 
-    def _list(self, folder: Path) -> list[Path]:
-        if folder not in self._listings:
-            found = [entry for entry in folder.iterdir() if entry.suffix == ".json"]
-            self._listings[folder] = sorted(found, key=lambda p: (p.stem.count("_"), p.name))
-        return self._listings[folder]
+    def _sort(self, folder: str) -> dict[str, list[tuple[frozenset[str], str]]]:
+        """The JSON files of a folder by suffix: entities and path, fewer entities first."""
+        known: dict[str, list[tuple[frozenset[str], str]]] = {}
+        names = self._listed.get(folder, [])
+        for name in sorted(names, key=lambda name: (name.count("_"), name)):
+            *parts, suffix = name.removesuffix(".json").split("_")
+            path = f"{folder}/{name}" if folder else name
+            known.setdefault(suffix, []).append((frozenset(parts), path))
+        return known
 
-    def _read(self, path: Path) -> dict[str, Any] | str:
-        if path not in self._contents:
-            name = path.relative_to(self.bids_dir).as_posix()
-            try:
-                content = json.loads(path.read_text(encoding="utf-8-sig"))
-            except (ValueError, OSError) as error:
-                content = f"{name} is not valid JSON ({' '.join(str(error).split())})"
-            else:
-                if not isinstance(content, dict):
-                    content = f"{name} is not a JSON object"
-            self._contents[path] = content
-        return self._contents[path]
+    def _read(self, path: str, *, keep: bool) -> tuple[dict[str, Any], str | None]:
+        """The fields of a file, and what is wrong with it."""
+        if path in self._shared:
+            return self._shared[path]
+        content, fault = {}, None
+        try:
+            content = json.loads((self._root / path).read_bytes().decode("utf-8-sig"))
+        except (ValueError, OSError) as error:
+            fault = f"{path} is not valid JSON ({' '.join(str(error).split())})"
+        if not isinstance(content, dict):
+            content, fault = {}, f"{path} is not a JSON object"
+        if keep:
+            self._shared[path] = content, fault
+        return content, fault

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Start here": (
         "demo",
+        "dataset",
         "onboard",
         "cluster",
         "config",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._console import progress, say, warn
+from ._source import LayoutName, options_of_source
 from ._stage import ThreadsOption
+from ._validation import check_validation, tell_validation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +80,23 @@ def onboard(
             "docs/phenotypes.md"
         ),
     ] = None,
+    layout: Annotated[
+        LayoutName | None,
+        typer.Option(
+            help="what lies in the folder: bids is raw data, the others are derivatives; found "
+            "out and said when left out"
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="a name from `brainlm dataset list`, or a YAML file: its labels and options for "
+            "a new study; --preset and --set win"
+        ),
+    ] = None,
+    validator: Annotated[
+        bool, typer.Option("--validate", help="also run the public BIDS validator (raw BIDS)")
+    ] = False,
     preset: Annotated[
         str | None,
         typer.Option(help="options of a new study that go together, e.g. xcpd-abcd; --set wins"),
@@ -94,8 +113,9 @@ def onboard(
     in for the cluster that this machine belongs to. Run it again
     whenever the dataset changes: your config is kept, and only what changed is processed anew.
 
-    With --engine derivatives the folder holds what another pipeline has preprocessed, denoised
-    or reduced to parcels: docs/engines.md.
+    The folder may also hold what another pipeline has preprocessed, denoised or reduced to
+    parcels (docs/engines.md): that is seen, or said by --layout. --dataset NAME takes labels and
+    options from what is known of a public dataset: docs/datasets.md.
     """
     import pandas as pd
 
@@ -135,7 +155,11 @@ def onboard(
     if phenotypes:
         files = [{"path": path_from(place.root, path.resolve())} for path in phenotypes]
         changes = merge(changes, {"phenotypes": {"files": files}})
+    changes = options_of_source(
+        source, place.path("config"), changes, layout, dataset, phenotypes or (), participants
+    )
     config = study_config(place, source, changes)
+    check_validation(validator, config)
     full = hash_mode is HashMode.full
     people = read_phenotypes(source, place.root, config.phenotypes, participants)
     table, dataset_notes = _read(source, config, place.root, participants, full, threads)
@@ -155,6 +179,8 @@ def onboard(
         warn(note)
     _summarise(table)
     tell_labels(labelled.labels)
+    if validator:
+        tell_validation(source, place.path("bids_validator"))
     say(f"  space: {config.space.template}; atlas: {config.atlas.name}")
     if choice is not None:
         say(f"  Slurm: {choice}. Others: `brainlm cluster profile`, or edit slurm/config.yaml")
@@ -205,7 +231,7 @@ def _read(
     """The recordings table, of raw runs or of those that another pipeline preprocessed."""
     from ..bids.dataset import read_dataset
     from ..bids.ready.dataset import read_ready
-    from ..bids.ready.detect import detect_layout
+    from ..bids.ready.detect import look_at
     from ..bids.table import Limits
     from ..errors import InputError
     from ._measure import measure, parcel_names_of
@@ -227,12 +253,12 @@ def _read(
             "--participants is for derivatives",
             fix="a BIDS dataset has its own participants.tsv",
         )
-    layout = detect_layout(source)
-    if layout in ("fmriprep", "xcpd") or (layout and not any(source.glob("sub-*/**/*_bold.nii*"))):
+    seen = look_at(source)
+    if seen is not None and seen.layout != "bids":
         raise InputError(
-            f"This folder holds no raw BIDS runs, but files of layout {layout}",
+            f"This folder holds no raw BIDS runs, but files of layout {seen.layout} ({seen.sign})",
             file=source,
-            fix="add --engine derivatives",
+            fix="engine derivatives reads them: leave --engine out for a new study",
         )
     limits = Limits(**config.eligibility.model_dump())
     return read_dataset(source, limits, full=full, threads=threads, progress=progress)

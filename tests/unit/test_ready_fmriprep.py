@@ -208,9 +208,9 @@ def test_a_truncated_series_is_not_eligible(dataset: Path) -> None:
     assert "truncated or corrupt" in table.loc[RUN, "reason"]
 
 
-def test_raw_onboarding_of_derivatives_says_what_to_add(dataset: Path) -> None:
-    with pytest.raises(InputError, match="add --engine derivatives"):
-        onboard(dataset, dataset.parent / "study")
+def test_raw_onboarding_of_derivatives_is_refused(dataset: Path) -> None:
+    with pytest.raises(InputError, match="no raw BIDS runs, but files of layout fmriprep"):
+        onboard(dataset, dataset.parent / "study", engine=Engine.native)
 
 
 def test_an_unknown_folder_is_refused(tmp_path: Path) -> None:

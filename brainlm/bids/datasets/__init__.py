@@ -1,0 +1,1 @@
+"""What is known of public datasets: layout, labels, quirks, access, and how to fetch them."""
