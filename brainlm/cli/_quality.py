@@ -133,7 +133,7 @@ def _volumes(run: RecordingRun) -> tuple[Volumes, dict[str, Any]]:
 
 
 def _in_template_space(run: RecordingRun, tissues: Tissues) -> NDArray[np.float32]:
-    """The reference volume (x, y, z) on the template's grid, as the run itself was brought there."""
+    """The reference volume (x, y, z) on the template's grid, where the run was brought too."""
     from ..geometry import read_itk_affines
     from ..images import read_image
     from ..preproc.grids import resample_onto

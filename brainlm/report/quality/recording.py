@@ -61,7 +61,7 @@ class Volumes:
         return found
 
     def coverage_map(self, index: NDArray[np.integer], coverage: Map, least: float) -> str:
-        """Parcels in the colour of their share of usable voxels; those without a series stand out."""
+        """Parcels in the colour of their share of usable voxels; without a series: in one apart."""
         levels = np.zeros(max(int(self.atlas.max()), int(index.max())) + 1, dtype=np.uint8)
         levels[index] = 2 + scaled(coverage, 0, 1, _LEVELS)
         levels[index[~(coverage >= least) | ~(coverage > 0)]] = 1
