@@ -11,18 +11,18 @@ import pandas as pd
 #: Key of a page's sidecar, column of metrics.tsv, heading, unit, digits, which side is bad.
 COLUMNS: tuple[tuple[str, str, str, str, int, str], ...] = (
     ("MeanFramewiseDisplacement", "mean_fd", "mean FD", "mm", 3, "high"),
-    ("OutlierShare", "outlier_share", "outlier volumes", "share", 3, "high"),
+    ("OutlierShare", "outlier_share", "outlier volumes", "%", 3, "high"),
     ("MeanStdDvars", "std_dvars", "DVARS", "", 2, "high"),
     ("TsnrBefore", "tsnr", "tSNR", "", 1, "low"),
     ("TsnrAfter", "tsnr_denoised", "tSNR denoised", "", 1, "low"),
     ("Registration", "registration", "registration", "", 3, "low"),
-    ("ParcelsCovered", "coverage", "coverage", "share", 3, "low"),
-    ("MaskShare", "mask_share", "mask", "share", 3, "low"),
+    ("ParcelsCovered", "coverage", "coverage", "%", 3, "low"),
+    ("MaskShare", "mask_share", "mask", "%", 3, "low"),
     ("VolumesLeft", "volumes_left", "volumes left", "", 0, "low"),
-    ("FreedomLost", "freedom_lost", "freedom lost", "share", 3, "high"),
+    ("FreedomLost", "freedom_lost", "freedom lost", "%", 3, "high"),
     ("Components", "components", "components", "", 0, ""),
     ("ComponentsRemoved", "components_removed", "removed", "", 0, "high"),
-    ("VarianceRemoved", "variance_removed", "variance removed", "share", 3, "high"),
+    ("VarianceRemoved", "variance_removed", "variance removed", "%", 3, "high"),
 )
 
 

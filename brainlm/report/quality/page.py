@@ -67,7 +67,7 @@ def _histogram(links: MotionLinks) -> Figure:
     axes = figure.add_axes((0.11, 0.2, 0.86, 0.68))
     reach = max(0.3, float(np.quantile(np.abs(links.r), 0.999)) * 1.1)
     edges = np.linspace(-reach, reach, 61)
-    axes.hist(links.r, edges, density=True, color=BLUE, alpha=0.75)
+    axes.hist(links.r, edges.tolist(), density=True, color=BLUE, alpha=0.75)
     chance = stats.norm.pdf(edges, scale=1 / np.sqrt(links.subjects - 1))
     axes.plot(edges, chance, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.axvline(0, color=GREY, linewidth=0.6)

@@ -47,7 +47,7 @@
   // --- who is out, and why ---
   const spell = (column, value) => {
     if (Number.isNaN(value)) return "";
-    return column.unit === "share" ? (100 * value).toFixed(1) + "%" : value.toFixed(column.digits);
+    return column.unit === "%" ? (100 * value).toFixed(1) + "%" : value.toFixed(column.digits);
   };
   const isBeyond = (side, value, limit) => (side === "low" ? value < limit : value > limit);
   const decided = new Map(); // row -> {out, reason}: what a person said
@@ -121,8 +121,9 @@
   const box = get("table"), head = box.querySelector("thead"), body = box.querySelector("tbody");
   const heads = [
     ["out", "out"], ["id", "recording"], ["site", "site"], ["task", "task"], ["split", "split"],
-    ...columns.map((column) => [column.key, column.label + (column.unit && column.unit !== "share" ? ` (${column.unit})` : "")]),
-    ["reason", "why out"], ["state", "state"], ["notes", "notes"],
+    ["state", "state"], ["reason", "why out"],
+    ...columns.map((column) => [column.key, column.label + (column.unit && column.unit !== "%" ? ` (${column.unit})` : "")]),
+    ["notes", "notes"],
   ];
   const make = (tag, text, name) => {
     const made = document.createElement(tag);
@@ -144,6 +145,11 @@
   }
   head.append(headRow);
   let opened = -1;
+  const told = (text) => {
+    const cell = make("td", text, "told");
+    cell.title = text;
+    return cell;
+  };
   const line = (row) => {
     const made = make("tr", undefined, (isOut(row) ? "out " : "") + (row === opened ? "opened" : ""));
     made.dataset.row = row;
@@ -156,18 +162,14 @@
     const name = make("td"), link = make("button", data.ids[row]);
     link.type = "button";
     name.append(link);
-    made.append(first, name, make("td", data.site[row]), make("td", data.task[row]), make("td", data.split[row]));
+    made.append(first, name, make("td", data.site[row]), make("td", data.task[row]), make("td", data.split[row]), told(data.state[row]), told(reasonOf(row)));
     for (const column of columns) {
       const value = column.values[row];
       const odd = column.z[row] >= (Number(get("z").value) || Infinity) ? " odd" : "";
       const rule = column.rule && isBeyond(column.rule.side, value, column.rule.limit) ? " beyond" : "";
       made.append(make("td", spell(column, value), "num" + odd + rule));
     }
-    for (const text of [reasonOf(row), data.state[row], data.notes[row]]) {
-      const cell = make("td", text);
-      cell.title = text;
-      made.append(cell);
-    }
+    made.append(told(data.notes[row]));
     return made;
   };
   const spacer = (rows) => {
@@ -219,7 +221,8 @@
     input.type = "number";
     input.step = "any";
     input.id = `limit-${column.key}`;
-    if (column.rule) input.placeholder = `config: ${column.rule.limit}`;
+    const scale = column.unit === "%" ? 100 : 1; // shares are shown, and asked for, in per cent
+    if (column.rule) input.placeholder = `config: ${+(scale * column.rule.limit).toPrecision(6)}`;
     label.append(input);
     card.append(make("b", column.label + (column.unit ? ` (${column.unit})` : "")), drawn, ends, label);
     get("limits").append(card);
@@ -229,12 +232,12 @@
     const span = to - from || 1;
     ends.append(make("span", spell(column, from)), make("span", spell(column, to)));
     input.addEventListener("input", () => {
-      column.limit = input.value === "" ? NaN : Number(input.value);
+      column.limit = input.value === "" ? NaN : Number(input.value) / scale;
       refresh();
     });
     drawn.addEventListener("click", (event) => {
       const at = event.offsetX / drawn.clientWidth;
-      input.value = (from + at * span).toFixed(column.digits);
+      input.value = +(scale * (from + at * span)).toPrecision(4);
       input.dispatchEvent(new Event("input"));
     });
     const shape = (name, attributes) => {
