@@ -207,7 +207,7 @@ def test_command_draws_and_notes_sources(finished):
     sidecar = read_json(path.with_suffix(".json"))
     assert sidecar["OutlierVolumes"] == 1
     assert sidecar["Stage"] == "qc-figure"
-    assert len(sidecar["Sources"]) == 11
+    assert len(sidecar["Sources"]) == 15
     page = finished.path("qc_page", recording=name)
     first = path.read_bytes(), page.read_bytes(), page.with_suffix(".json").read_bytes()
     qc_figure([name], study=finished.study.root)

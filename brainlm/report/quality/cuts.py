@@ -34,12 +34,12 @@ class Cuts:
     sagittal: tuple[int, ...]
     coronal: tuple[int, ...]
     affine: Array  # (4, 4) of the grid as stored
+    world: Array  # (4, 4) of the canonical grid
 
     @property
     def heights_mm(self) -> list[int]:
         """Of the axial slices, from left to right."""
-        _, world = canonical(np.zeros((1, 1, 1)), self.affine)
-        return [round(float(world[2, 2] * index + world[2, 3])) for index in self.axial]
+        return [round(float(self.world[2, 2] * at + self.world[2, 3])) for at in self.axial]
 
     def lay_out(self, volume: NDArray, outside: float = 0) -> NDArray:
         """The slices of `volume` (x, y, z) side by side, up being up and left being left."""
@@ -67,7 +67,7 @@ class Cuts:
 
 def cuts_of(brain: NDArray[np.bool_], affine: Array) -> Cuts:
     """Cuts that show the whole of `brain` (x, y, z)."""
-    inside, _ = canonical(brain, affine)
+    inside, world = canonical(brain, affine)
     places = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     window = tuple(
         slice(max(int(at[0]) - _MARGIN, 0), min(int(at[-1]) + _MARGIN + 1, inside.shape[axis]))
@@ -79,7 +79,7 @@ def cuts_of(brain: NDArray[np.bool_], affine: Array) -> Cuts:
         return tuple(int(index) for index in np.round(np.linspace(low, high, count)))
 
     assert len(window) == 3
-    return Cuts(window, spread(2, _AXIAL), spread(0, _SAGITTAL), spread(1, _CORONAL), affine)
+    return Cuts(window, spread(2, _AXIAL), spread(0, _SAGITTAL), spread(1, _CORONAL), affine, world)
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
