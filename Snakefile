@@ -2,7 +2,7 @@
 #
 #   snakemake --profile slurm                        everything, on a cluster
 #   snakemake --profile config/profiles/local        everything, on this machine
-#   snakemake --profile ... parcellations            up to one stage: parcellations, shards,
+#   snakemake --profile ... parcellations            up to one stage: parcellations, qc, shards,
 #                                                    pretrain, finetune, embed, probe, scaling,
 #                                                    evaluate, report
 #
@@ -35,6 +35,7 @@ else:
     include: "workflow/rules/qc.smk"
 
 
+include: "workflow/rules/quality.smk"
 include: "workflow/rules/shards.smk"
 
 
@@ -64,6 +65,7 @@ include: "workflow/rules/report.smk"
 localrules:
     all,
     parcellations,
+    qc,
     shards,
     pretrain,
     finetune,
@@ -79,6 +81,7 @@ rule all:
     default_target: True
     input:
         report=study.pattern("report"),
+        quality=study.pattern("quality_page"),
         audit=AUDIT,
         # Snakemake makes a deleted file anew only when it is asked for by name.
         kept=[
@@ -96,6 +99,11 @@ rule all:
 rule parcellations:
     input:
         study.parcellations,
+
+
+rule qc:
+    input:
+        study.pattern("quality_page"),
 
 
 rule shards:
@@ -143,4 +151,5 @@ rule evaluate:
 rule report:
     input:
         study.pattern("report"),
+        study.pattern("quality_page"),
         AUDIT,

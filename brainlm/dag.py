@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .atlas.registry import find_atlas
 from .config import Config, parse_config
@@ -85,6 +85,12 @@ def _kind_of(rows: Iterable[Mapping[str, Any]], engine: str, study: Path) -> str
             fix="correct engine there, then `brainlm onboard` again",
         )
     return kinds.pop() or "volume"
+
+
+class _Recording(NamedTuple):
+    """What stands in for the wildcards of a rule of one recording."""
+
+    recording: str
 
 
 class Dag(Cohort, Training, Evaluation, Batches, Images):
@@ -184,11 +190,19 @@ class Dag(Cohort, Training, Evaluation, Batches, Images):
         return [pattern.format(method=method) for method in self.config.forecasts.methods]
 
     def batch_inputs(self, wildcards: Any) -> list[str]:
-        """What the figures of a batch are drawn from."""
+        """What the figures and pages of a batch are made from."""
         names = self.batch(wildcards)
         kinds = qc_kinds(self.config.engine, self.kind)
-        shown = [self._reference(name)[0] for name in names if "bold_mask" in kinds]
-        return [*shown, *(path for kind in kinds for path in self.each(kind, names))]
+        paths = [path for kind in kinds for path in self.each(kind, names)]
+        if "boldref_to_mni" in kinds:
+            for name in names:
+                paths += [self._reference(name)[0], *self.warp_of(_Recording(name))]
+        if self.kind == "volume":
+            for name in names:
+                paths += self.review_of(_Recording(name))
+            for kind in self.component_files():
+                paths += self.each(kind, names)
+        return [*dict.fromkeys(paths), *self.atlas_files()]
 
     def raw_bold(self, wildcards: Any) -> str:
         """The raw BOLD file of a recording, as the config names the dataset.

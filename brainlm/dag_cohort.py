@@ -10,7 +10,8 @@ from typing import Any
 from .atlas.registry import find_atlas
 from .config import Config
 from .errors import InputError
-from .provenance import sha256_json
+from .layout import TEMPLATES
+from .provenance import sha256_file, sha256_json
 from .shards.plan import plan_shards, split_of
 
 
@@ -74,6 +75,15 @@ class Cohort(ABC):
         """The user's own table of splits, if there is one: the cohort is stale when it changes."""
         table = self.config.split.table
         return [str(table)] if table else []
+
+    def exclude_list(self) -> list[str]:
+        """The user's list of recordings to leave out, where there is one."""
+        path = TEMPLATES["exclude_list"]
+        return [path] if (self.study / path).exists() else []
+
+    def exclude_content(self) -> str:
+        """A digest of that list: the cohort is stale when it changes, and when it goes."""
+        return "".join(sha256_file(self.study / path)[:16] for path in self.exclude_list())
 
     def split_content(self) -> str:
         """A digest of who is in which split: labels, families or the ledger may change it."""

@@ -89,6 +89,7 @@ class Recording:
     ready: Mapping[str, str] = field(default_factory=dict)
     ready_sha256: Mapping[str, str] = field(default_factory=dict)
     ready_about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def entities(self) -> dict[str, str]:
@@ -141,15 +142,18 @@ def correction_of(
 
 
 def qc_kinds(engine: str, kind: str) -> tuple[str, ...]:
-    """The kinds of file that a quality figure is drawn from, the reference volume apart.
+    """The kinds of file that figure and page of a recording are made from.
+
+    The reference volume, warps and components apart, which not every recording has.
 
     `engine` is the config's; `kind` says what the stages after preprocessing start from.
     """
     if kind != "volume":
         return ("motion", "timeseries", "coverage")
+    common = ("mni_mask", "motion", "confounds", "carpet", "timeseries", "coverage")
     if engine == "native":
-        return ("bold_mask", "motion", "confounds", "carpet", "coverage")
-    return ("mni_boldref", "mni_mask", "motion", "confounds", "carpet", "coverage")
+        return ("bold_mask", "boldref_to_mni", *common)
+    return ("mni_boldref", *common)
 
 
 def anat_id_of(t1w: str) -> str:
@@ -296,4 +300,5 @@ def _to_recording(row: dict[str, Any], bids_dir: Path) -> Recording:
         ready=json.loads(row["ready"] or "{}"),
         ready_sha256=json.loads(row["ready_sha256"] or "{}"),
         ready_about=json.loads(row["ready_about"] or "{}"),
+        notes=tuple((row["notes"] or "").split("; ")) if row["notes"] else (),
     )

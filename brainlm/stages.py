@@ -167,7 +167,32 @@ STAGES: dict[str, Stage] = {
             ("perturbation", "evaluate", "finetune", "pretrain"),
             takes_seed=True,
         ),
-        Stage("qc-figure", ("engine", "distortion", "confounds", "parcellate", "space", "atlas")),
+        Stage(
+            "qc-figure",
+            (
+                "engine",
+                "distortion",
+                "normalize",
+                "confounds",
+                "denoise",
+                "parcellate",
+                "space",
+                "atlas",
+            ),
+        ),
+        Stage(
+            "qc-page",
+            (
+                "engine",
+                "confounds",
+                "quality",
+                "eligibility",
+                "split",
+                "parcellate",
+                "space",
+                "atlas",
+            ),
+        ),
         Stage("phantom-check", ("space", "atlas", "parcellate")),
         Stage(
             "evaluation-page",

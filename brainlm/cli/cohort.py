@@ -29,7 +29,8 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     A recording is in when every stage finished, its parcel series is whole and of the study's
     atlas, and it passes the rules of `quality` (mean FD, share of parcels with coverage); one
     that scrubbing or resampling shortened must still have eligibility.min_volumes. Where
-    timing.tr is set, all get that TR.
+    timing.tr is set, all get that TR. Recordings in config/exclude.tsv (recording_id, reason;
+    the page of `brainlm qc-page` writes such a list) are out, whatever the rules say.
 
     A subject's split, with its family where split.family names a label, is decided by a hash of
     split.salt, so adding subjects later moves nobody. With split.stratify each split gets its
@@ -89,11 +90,15 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
 def _select(run: StageRun) -> Selection:
     """Apply the rules to what the stages left; write down who is out."""
     from ..recordings import read_table
+    from ..shards.exclude_list import read_exclude_list
     from ..shards.harmonise import Timing
     from ..shards.selection import Quality, check_enough_is_left, select
     from ._cohort_files import read_all_finished
 
     recordings = read_table(run.source(run.path("recordings")))
+    by_hand = read_exclude_list(run.path("exclude_list"), set(recordings["recording_id"]))
+    if run.path("exclude_list").exists():
+        run.source(run.path("exclude_list"))
     least = run.params["eligibility"]["min_volumes"]
     quality = Quality(min_volumes=least, **run.params["quality"])
     eligible = recordings.loc[recordings["eligible"].fillna(False).astype(bool), "recording_id"]
@@ -102,10 +107,12 @@ def _select(run: StageRun) -> Selection:
         [str(name) for name in eligible],
         lambda items, total: progress(items, "reading parcel series", total),
     )
-    selection = select(recordings, finished, quality, Timing(**run.params["timing"]))
+    selection = select(recordings, finished, quality, Timing(**run.params["timing"]), by_hand)
     with run.output("exclusions") as path:
         selection.exclusions.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
     check_enough_is_left(selection, quality)
+    if selection.n_by_hand:
+        say(f"{selection.n_by_hand} eligible recordings are out by hand (config/exclude.tsv)")
     return selection
 
 

@@ -50,7 +50,7 @@ def denoise(
     and with denoise.scrub those with motion, have no say in the fit. The result keeps each
     voxel's mean. With denoise.method fix, the series is clean already: it is checked and passed
     on. Writes the 4-D series and a small sample of voxels before and after (the
-    carpet), from which the QC figure is drawn.
+    carpet) with the temporal signal-to-noise ratio of all, for the pages of quality control.
     """
     pin_libraries()
     from ..provenance import read_sidecar
@@ -135,13 +135,14 @@ def clean_and_sample(
     from ..denoise.regression import clean
     from ..denoise.regressors import check_rows
     from ..denoise.scrub import in_the_raw_run
+    from ..denoise.snr import temporal_snr
     from ..tissues import load_tissues
 
     space, tr = run.params["space"], run.recording.tr
     check_rows(len(design.kept), len(series), run.path("confounds"))
     labels = load_tissues(run.template(), space["resolution_mm"]).labels[mask]
     shown = carpet_voxels(series, labels, design.kept)
-    before = series[:, shown]
+    before, snr_before = series[:, shown], temporal_snr(series, design.kept)
     given = run.params["denoise"]["method"] == "fix"
     look = _look(run, series, design) if given else {}
     removed = clean(series, design)
@@ -152,7 +153,9 @@ def clean_and_sample(
     }
     about = {"RepetitionTime": tr, "Units": "standard deviations before denoising", **done}
     with run.output("carpet", about=about) as path:
-        save_file(make_carpet(before, series[:, shown], labels[shown], design.kept), path)
+        rows = make_carpet(before, series[:, shown], labels[shown], design.kept)
+        snr = {"tsnr_before": snr_before, "tsnr_after": temporal_snr(series, design.kept)}
+        save_file({**rows, **snr}, path)
     return done
 
 

@@ -49,7 +49,7 @@ def qc_figure(
     params: ParamsOption = None,
     on_data_error: OnDataErrorOption = OnDataError.stop,
 ) -> None:
-    """Draw what a person looks at before trusting a recording.
+    """Draw what a person looks at before trusting a recording: a figure and a page of each.
 
     One PNG per recording in reports/figures: framewise displacement and standardised DVARS
     with their thresholds, the six motion parameters, the carpet of voxel series before and
@@ -58,6 +58,11 @@ def qc_figure(
     as parcels, their carpet. Its sidecar
     holds mean and largest FD, the number of outlier volumes and the share of parcels with
     enough voxels.
+
+    And one page in reports/qc/recordings, which shows the figure and besides the registration (to
+    switch to and fro, with the template's edges), the temporal signal-to-noise ratio, the coverage
+    of the parcels, the correlations between them, and the independent components with their class.
+    Its sidecar holds all numbers that `brainlm qc-page` compares.
     """
     mode = on_data_error if batch is None else OnDataError.record
     for recording_id in progress(recording_ids, "drawing figures"):
@@ -67,9 +72,10 @@ def qc_figure(
 
 
 def _draw(recording_id: str, study: Path, params: str | None, mode: OnDataError) -> None:
-    """Draw the figure of one recording."""
+    """Draw the figure of one recording, and write its page."""
     from ..report.qc import draw_qc
     from ..report.style import to_png
+    from ._quality import page_of
 
     with recording_stage(
         "qc-figure",
@@ -77,12 +83,17 @@ def _draw(recording_id: str, study: Path, params: str | None, mode: OnDataError)
         study,
         params,
         mode,
-        outputs=("qc_figure",),
-        software=("matplotlib", "nibabel", "numpy", "pillow"),
+        outputs=("qc_figure", "qc_page"),
+        software=("jinja2", "matplotlib", "nibabel", "numpy", "pillow"),
     ) as run:
         data = _of_volumes(run) if run.recording.kind in (None, "volume") else _of_parcels(run)
+        figure = to_png(draw_qc(data))
+        page = page_of(run, data, figure)
+        # The page first: what the figure's hash stands for in the list of a batch is all there.
+        with run.output("qc_page", about=page.numbers) as path:
+            path.write_text(page.render(), encoding="utf-8")
         with run.output("qc_figure", about=data.summary()) as path:
-            path.write_bytes(to_png(draw_qc(data)))
+            path.write_bytes(figure)
 
 
 def _of_volumes(run: RecordingRun) -> QCData:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..shards.exclude_list import BY_HAND
 from ..stages import STAGES
 
 #: Every status, in the order in which tables list them.
@@ -27,7 +28,7 @@ def outcomes(
 
     - ineligible: onboarding refused it.
     - failed: eligible, but a stage gave it up, or gave up the T1w that serves it.
-    - excluded: finished, but the quality rules of the cohort left it out.
+    - excluded: the quality rules of the cohort left it out, or a person did by hand.
     - unfinished: eligible, and nobody has said anything of it yet.
     """
     left_out = {
@@ -41,6 +42,8 @@ def outcomes(
         own = [failures[key] for key in (name, str(row["anat_id"])) if key in failures]
         if pd.isna(row["eligible"]) or not row["eligible"]:
             told = ("ineligible", "onboard", row["reason"] if pd.notna(row["reason"]) else "")
+        elif left_out.get(name, ("",))[0] == BY_HAND:
+            told = ("excluded", *left_out[name])
         elif own:
             first = min(own, key=_place)
             told = ("failed", first["stage"], first["what"])

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import DataError
+from .exclude_list import BY_HAND
 from .harmonise import OWN_TR, Times, Timing, harmonise
 
 _REASONS_TOLD = 5
@@ -62,11 +63,13 @@ class Selection:
     included: pd.DataFrame  # the recordings table's rows + mean_fd, ..., tr, n_timepoints
     exclusions: pd.DataFrame  # recording_id, stage, reason, file, fix
     n_eligible: int
+    n_by_hand: int = 0  # of the eligible ones, left out by a person
 
     @property
     def excluded_share(self) -> float:
-        """Share of the eligible recordings that did not make it."""
-        return 1 - len(self.included) / self.n_eligible if self.n_eligible else 0.0
+        """Share of the eligible recordings that did not make it; who is out by hand apart."""
+        asked = self.n_eligible - self.n_by_hand
+        return 1 - len(self.included) / asked if asked else 0.0
 
 
 def select(
@@ -74,18 +77,25 @@ def select(
     finished: Mapping[str, Finished],
     quality: Quality,
     timing: Timing = OWN_TR,
+    by_hand: Mapping[str, str] | None = None,
 ) -> Selection:
-    """Apply the rules to the recordings table; `finished` holds each eligible recording."""
+    """Apply the rules to the recordings table; `finished` holds each eligible recording.
+
+    `by_hand` are those that a person left out, with the reason: whatever else is wrong with them.
+    """
     eligible = recordings["eligible"].fillna(False).astype(bool)
     excluded = [
         (row.recording_id, "onboard", row.reason if isinstance(row.reason, str) else "", "", "")
         for row in recordings[~eligible].itertuples()
     ]
-    kept = []
+    kept, left_out_by_hand = [], by_hand or {}
     known = recordings.set_index("recording_id")[["tr", "n_volumes"]].astype("Float64")
     measured = known.to_numpy(float, na_value=float("nan"))
     for (tr, n_volumes), name, is_eligible in zip(measured, known.index, eligible, strict=True):
         if not is_eligible:
+            continue
+        if name in left_out_by_hand:
+            excluded.append((name, BY_HAND, left_out_by_hand[name], "", ""))
             continue
         found = finished[name]
         if found.failed_stage:
@@ -116,6 +126,7 @@ def select(
             dtype="string",
         ).replace("", pd.NA),
         n_eligible=int(eligible.sum()),
+        n_by_hand=sum(stage == BY_HAND for _, stage, *_ in excluded),
     )
 
 
@@ -129,7 +140,7 @@ def check_enough_is_left(selection: Selection, quality: Quality) -> None:
     share = selection.excluded_share
     if share <= quality.max_excluded and len(selection.included):
         return
-    lost = selection.exclusions[selection.exclusions["stage"] != "onboard"]
+    lost = selection.exclusions[~selection.exclusions["stage"].isin(["onboard", BY_HAND])]
     counts = Counter(zip(lost["stage"], lost["reason"], strict=True))
     told = "; ".join(
         f"{count} x {stage}: {reason}"

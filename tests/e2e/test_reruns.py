@@ -34,6 +34,7 @@ AFTER_PARCELLATION = {
     "predict_label",
     "write_evaluation_page",
     "check_phantom",
+    "write_quality_page",
     "write_report",
     "audit_recordings",
 }

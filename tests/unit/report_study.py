@@ -8,15 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from brainlm.atlas.table import load_table
 from brainlm.config import Config, Target, to_commented_yaml
+from brainlm.denoise.components import classified, component_names
+from brainlm.denoise.judge import write_metrics, write_mixing
 from brainlm.files import write_json, write_text
+from brainlm.geometry import write_itk_affines
 from brainlm.images import write_image
 from brainlm.layout import Study, entities_of, folder_of
 from brainlm.provenance import write_sidecar
 from brainlm.recordings import COLUMNS
 from brainlm.stages import stage_params
+from brainlm.tissues import Tissues, load_tissues
+from brainlm.warps import Warp, write_warp
 
 TR, VOLUMES, PARCELS = 0.8, 240, 424
 EXCLUDED, FAILED, SHORT = "sub-07_task-rest", "sub-08_task-rest", "sub-09_task-rest"
@@ -25,12 +31,13 @@ EXCLUDED, FAILED, SHORT = "sub-07_task-rest", "sub-08_task-rest", "sub-09_task-r
 class FinishedStudy:
     """Writes a study of nine subjects: six included, one each excluded, failed, too short."""
 
-    def __init__(self, root: Path, *, seed: int = 0):
+    def __init__(self, root: Path, *, seed: int = 0, resolution_mm: float = 2.0):
         self.study = Study(root)
         self.random = np.random.default_rng(seed)
         self.config = Config(
             name="Test & study",
             atlas={"name": "A424approx"},
+            space={"resolution_mm": resolution_mm},
             finetune={"targets": (Target(name="age"), Target(name="sex", kind="binary"))},
         )
         self.fields = {**self.config.labels, "run": self.config.pretrain.run}
@@ -144,6 +151,62 @@ class FinishedStudy:
         self.of_recording("t1w_to_mni", name).write_bytes(b"not read by the report")
         self.sidecar(coverage, "parcellate", name)
         self.sidecar(series, "parcellate", name)
+
+    def write_quality(self, names: list[str]) -> None:
+        """Real files in place of those that only the pages of quality control read."""
+        tissues = load_tissues(self.config.space.template, self.config.space.resolution_mm)
+        labels = np.where(
+            tissues.brain, np.arange(tissues.brain.size).reshape(tissues.brain.shape), 0
+        )
+        labels = np.where(tissues.brain, labels % PARCELS + 1, 0).astype(np.int16)
+        self.path("atlas_table").parent.mkdir(parents=True, exist_ok=True)
+        write_image(self.path("atlas_image"), labels, tissues.affine, in_mni=True)
+        load_table().to_csv(self.path("atlas_table"), sep="\t", index=False, na_rep="n/a")
+        for name in names:
+            mask, to_mni = (self.of_recording(k, name) for k in ("mni_mask", "boldref_to_mni"))
+            write_image(mask, tissues.brain.astype(np.uint8), tissues.affine, in_mni=True)
+            self.sidecar(mask, "resample", name)
+            write_itk_affines(to_mni, [np.eye(4)])
+            self.sidecar(to_mni, "normalize-bold", name)
+            warp, still = self.of_recording("t1w_to_mni_warp", name), (*tissues.brain.shape, 3)
+            write_warp(warp, Warp(np.zeros(still, np.float32), tissues.affine))
+            self.sidecar(warp, "normalize-anat", folder_of(name))
+            carpet = self.of_recording("carpet", name)
+            snr = 50 + 10 * self.random.random(int(tissues.brain.sum()))
+            maps = {
+                "tsnr_before": snr.astype(np.float16),
+                "tsnr_after": (2 * snr).astype(np.float16),
+            }
+            save_file({**load_file(carpet), **maps}, carpet)
+            self.sidecar(carpet, "denoise", name, DegreesOfFreedom=180.0, VarianceRemoved=0.4)
+            values = self.random.standard_normal((VOLUMES, PARCELS)).astype(np.float32)
+            series = self.of_recording("timeseries", name)
+            pd.DataFrame(values, columns=load_table()["name"]).to_parquet(series)
+            self.sidecar(series, "parcellate", name)
+            self.write_components(name, tissues)
+
+    def write_components(self, name: str, tissues: Tissues) -> None:
+        """Three components: signal, at the brain's edge, in CSF."""
+        features = pd.DataFrame(
+            {
+                "component": component_names(3),
+                "edge_fract": [0.1, 0.9, 0.2],
+                "csf_fract": [0.01, 0.02, 0.5],
+                "max_RP_corr": [0.1, 0.9, 0.2],
+                "HFC": [0.1, 0.2, 0.3],
+                "variance_explained": [0.5, 0.3, 0.2],
+            }
+        )
+        courses = self.random.standard_normal((VOLUMES, 3))
+        mixing, maps, metrics = (
+            self.of_recording(kind, name) for kind in ("ica_mixing", "ica_maps", "aroma_metrics")
+        )
+        write_mixing(mixing, pd.DataFrame(courses, columns=features["component"]))
+        active = np.stack([tissues.gm > 0.5, tissues.wm > 0.5, tissues.csf > 0.5], axis=-1)
+        write_image(maps, active.astype(np.float32), tissues.affine, tr=1.0, in_mni=True)
+        write_metrics(metrics, classified(features))
+        for path in (mixing, maps, metrics):
+            self.sidecar(path, "ica", name)
 
     def write_confounds(self, name: str) -> None:
         walk = self.random.standard_normal((VOLUMES, 6)).cumsum(axis=0)

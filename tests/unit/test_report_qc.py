@@ -195,7 +195,9 @@ def test_png_is_small_wide_and_always_the_same():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> FinishedStudy:
-    return FinishedStudy(tmp_path_factory.mktemp("study")).write()
+    made = FinishedStudy(tmp_path_factory.mktemp("study"), resolution_mm=6.0).write()
+    made.write_quality(made.ids[:2])
+    return made
 
 
 def test_command_draws_and_notes_sources(finished):
@@ -205,15 +207,18 @@ def test_command_draws_and_notes_sources(finished):
     sidecar = read_json(path.with_suffix(".json"))
     assert sidecar["OutlierVolumes"] == 1
     assert sidecar["Stage"] == "qc-figure"
-    assert len(sidecar["Sources"]) == 6
-    first = path.read_bytes()
+    assert len(sidecar["Sources"]) == 15
+    page = finished.path("qc_page", recording=name)
+    first = path.read_bytes(), page.read_bytes(), page.with_suffix(".json").read_bytes()
     qc_figure([name], study=finished.study.root)
-    assert path.read_bytes() == first
+    again = path.read_bytes(), page.read_bytes(), page.with_suffix(".json").read_bytes()
+    assert again == first
 
 
 def test_the_mask_is_drawn_on_the_image_that_it_was_made_of(tmp_path):
     """Where distortion is corrected, the brain mask belongs to the undistorted reference."""
-    made = FinishedStudy(tmp_path).write()
+    made = FinishedStudy(tmp_path, resolution_mm=6.0).write()
+    made.write_quality(made.ids[:2])
     name = made.ids[0]
     table = pd.read_parquet(made.path("recordings"))
     table.loc[table["recording_id"] == name, "fmap_kind"] = "phasediff"
@@ -225,6 +230,8 @@ def test_the_mask_is_drawn_on_the_image_that_it_was_made_of(tmp_path):
     for recording, wanted in zip(made.ids[:2], ("unwarped_boldref", "boldref"), strict=True):
         about = read_json(made.path("qc_figure", recording=recording).with_suffix(".json"))
         drawn = [path for path in about["Sources"] if path.endswith("boldref.nii.gz")]
+        page = read_json(made.path("qc_page", recording=recording).with_suffix(".json"))
+        assert drawn[0] in page["Sources"]
         assert drawn == [str(made.of_recording(wanted, recording).relative_to(tmp_path))]
     asked = Dag(yaml.safe_load(made.path("config").read_text()), tmp_path).batch_inputs(
         SimpleNamespace(batch="0000")

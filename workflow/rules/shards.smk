@@ -7,6 +7,7 @@ rule select_cohort:
         atlas_table=study.pattern("atlas_table"),
         recordings_done=study.parcellations,
         split_table=study.split_table(),
+        exclude_list=study.exclude_list(),
     output:
         cohort=study.pattern("cohort"),
         exclusions=study.pattern("exclusions"),
@@ -29,6 +30,7 @@ rule select_cohort:
         options=study.options("cohort"),
         code=study.code("cohort"),
         splits=study.split_content(),
+        excluded=study.exclude_content(),
     message:
         "cohort: quality and splits"
     shell:

@@ -1,0 +1,1 @@
+"""Pages of quality control: one of each recording, and one of all."""
