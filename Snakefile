@@ -79,6 +79,7 @@ rule all:
     default_target: True
     input:
         report=study.pattern("report"),
+        reproducibility=study.pattern("reproducibility"),
         audit=AUDIT,
         # Snakemake makes a deleted file anew only when it is asked for by name.
         kept=[
@@ -143,4 +144,5 @@ rule evaluate:
 rule report:
     input:
         study.pattern("report"),
+        study.pattern("reproducibility"),
         AUDIT,

@@ -174,6 +174,10 @@ STAGES: dict[str, Stage] = {
             ("evaluate", "forecasts", "parcellate", "space", "atlas", "pretrain", "finetune"),
         ),
         Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
+        Stage(
+            "reproducibility",
+            ("report", "parcellate", "space", "atlas", "pretrain", "finetune"),
+        ),
     )
 }
 

@@ -35,6 +35,7 @@ AFTER_PARCELLATION = {
     "write_evaluation_page",
     "check_phantom",
     "write_report",
+    "write_reproducibility",
     "audit_recordings",
 }
 PER_RECORDING = (
