@@ -13,6 +13,7 @@ from ...shards.splits import SPLITS
 from ..gather import Findings
 from .base import Sharing
 from .sharing import Cell, tell_chain
+from .sharing import Told as Chain
 
 #: Reasons told of one step; the others are counted together.
 MOST_REASONS = 8
@@ -135,11 +136,14 @@ def _groups(gone: pd.DataFrame) -> tuple[Group, ...]:
     return tuple(kept)
 
 
+Line = tuple[str, str, str, list[tuple[str, str]]]  # title, number, of whom, what left before it
+
+
 @dataclass(frozen=True)
 class Told:
     """A flow in words, ready to draw."""
 
-    steps: list[tuple[str, str, str, list[tuple[str, str]]]]  # title, number, of whom, what left
+    steps: list[Line]
     splits: list[dict[str, str]]
 
 
@@ -148,19 +152,18 @@ def tell(flow: Flow, sharing: Sharing | None, k: int) -> Told:
     last = [split.cell for split in flow.splits] or [flow.steps[-1].left]
     chain = [[group.cell for group in step.out] for step in flow.steps[1:]] + [last]
     if sharing is None:
-        cells, totals = [[True] * len(step) for step in chain], [True] * len(chain)
+        everything = tuple((True,) * len(step) for step in chain)
+        told = Chain(True, everything, (True,) * len(chain))
     else:
         told = tell_chain(chain, k)
-        cells, totals = [list(step) for step in told.cells], list(told.totals)
-    found = flow.steps[0].left
-    everybody = len(found.subjects) >= k or sharing is None
-    lines = [("found", _number(found, everybody), _people(found, sharing is None), [])]
+    found, cells = flow.steps[0].left, told.cells
+    lines: list[Line] = [("found", _number(found, told.found), _people(found, sharing is None), [])]
     for place, step in enumerate(flow.steps[1:]):
         out = [
             (_number(group.cell, is_told), group.reason)
             for group, is_told in zip(step.out, cells[place], strict=True)
         ]
-        is_told = totals[place] and everybody
+        is_told = told.totals[place] and told.found
         whole = sharing is None or (
             is_told and place == len(flow.steps) - 2 and all(cells[-1])  # the sum of the splits
         )

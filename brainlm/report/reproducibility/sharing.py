@@ -135,6 +135,7 @@ class Cell:
 class Told:
     """Which numbers of a chain may be told: of each step its cells, and the total after it."""
 
+    found: bool  # what was there first
     cells: tuple[tuple[bool, ...], ...]
     totals: tuple[bool, ...]
 
@@ -143,10 +144,10 @@ def tell_chain(steps: Sequence[Sequence[Cell]], k: int) -> Told:
     """What of a chain may be told so that no small number can be worked out from the others.
 
     Each step takes its cells away from what was there before; the last step's cells are what is
-    left (the splits). Everything adds up to the first total, which is told. A cell is hidden when
-    it holds fewer than `k` people; since the difference of two totals gives the sum of the hidden
-    cells between them, a total is told only where those are at least two, of `k` people or more
-    together. Where even all hidden cells are too few, the smallest others are hidden with them.
+    left (the splits). A cell is hidden when it holds fewer than `k` people. Since the difference of
+    two totals gives the sum of the hidden cells between them, a total is told only where that leaves
+    each of those cells `k` values that it may have. Where even all hidden cells are too few, the
+    smallest others are hidden with them.
     """
     hidden = {
         (place, number)
@@ -173,6 +174,7 @@ def tell_chain(steps: Sequence[Sequence[Cell]], k: int) -> Told:
         if _is_safe(steps, waiting, k) and _is_safe(steps, after, k):
             totals[place], waiting = True, set()
     return Told(
+        _is_safe(steps, hidden, k),
         tuple(
             tuple((place, number) not in hidden for number in range(len(cells)))
             for place, cells in enumerate(steps)
@@ -182,7 +184,7 @@ def tell_chain(steps: Sequence[Sequence[Cell]], k: int) -> Told:
 
 
 def _is_safe(steps: Sequence[Sequence[Cell]], hidden: set[tuple[int, int]], k: int) -> bool:
-    """Whether the sum of these cells may be known."""
+    """Whether the sum of these cells may be known: none of them is 0, as those are told."""
     cells = [steps[place][number] for place, number in hidden]
     people = frozenset[str]().union(*(cell.subjects for cell in cells))
-    return not cells or (len(cells) > 1 and len(people) >= k)
+    return not cells or (len(cells) > 1 and len(people) - len(cells) >= k - 1)
