@@ -108,6 +108,9 @@ TEMPLATES: dict[str, str] = {
     "evaluation_page": "evaluation/{run}/index.html",
     "results": "evaluation/{run}/results.tsv",
     "report": "reports/report.html",
+    "lineage_table": "reports/lineage.tsv",
+    "hashes": "logs/hashes.json",
+    "machine_log": "logs/machines/{job}.jsonl",
     "audit": "qc/audit.tsv",
     "phantom_check": "qc/phantom_truth.json",
 }
