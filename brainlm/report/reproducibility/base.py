@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,7 +31,7 @@ class About:
     fields: Mapping[str, str]  # labels of file names: space, res, atlas, estimator, run
     targets: tuple[str, ...]  # labels that were learned
     findings: Findings
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     @cached_property
     def graph(self) -> Graph:

@@ -38,7 +38,7 @@ class Kinds:
     def __init__(self, fields: Mapping[str, str]):
         """`fields`: labels of the study's file names; models of other runs are found too."""
         run = re.escape(fields.get("run", "brainlm"))
-        # The most is said by the longest names: `RUN-forecast` is no label, `stat-coverage` no mean.
+        # The longest names go first: `RUN-forecast` is no label, `stat-coverage` no mean.
         items = sorted(TEMPLATES.items(), key=lambda item: -len(re.sub(r"\{[^}]*\}", "", item[1])))
         # The study's own run goes first: `RUN-age` is not the run of another name.
         own = [(kind, template, run) for kind, template in items if "{run}" in template]

@@ -1,4 +1,4 @@
-"""Section "lineage": from any number back to raw files, by hashes that are recorded and compared."""
+"""Section "lineage": from any number back to raw files, by recorded hashes that are compared."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def _alarms(graph: Graph, sharing: Sharing | None) -> Iterator[str]:
         if hidden or len(nodes) > _NAMED:
             first = "" if sharing else f", first {nodes[0].id}"
             kind = way[0].replace("_", " ")
-            yield f"Files of kind {kind} ({_count(len(nodes), sharing)}{first}): {way[2]}. {_fix(nodes[0])}"
+            many = f"Files of kind {kind} ({_count(len(nodes), sharing)}{first})"
+            yield f"{many}: {way[2]}. {_fix(nodes[0])}"
             continue
         for node in nodes:
             name = sharing.path(node.id) if sharing else node.id

@@ -1,4 +1,4 @@
-"""From what files say they were made from to a graph, each file compared with what is said of it."""
+"""From what files say they were made from to a graph; each is compared with what is said of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .graph import Graph, Node, State
 from .hashes import SMALL, Hashes
 from .kinds import VOLATILE, Kinds
 from .records import Record, read_sidecars
-from .tabled import of_models, of_recordings_table, of_series, of_shards
+from .tabled import of_copies, of_models, of_recordings_table, of_series, of_shards
 
 #: What stands in the place of a hash where there is none to compare.
 _NO_HASH = frozenset({"not hashed", "fingerprint", ""})
@@ -61,6 +61,7 @@ def _all_records(about: About, kinds: Kinds) -> tuple[dict[str, Record], list[st
         *of_series(about, records),
         *of_shards(records),
         *of_models(about, records),
+        *of_copies(about, records),
     ):
         records[record.id] = record
     return records, damaged

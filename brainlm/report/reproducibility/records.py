@@ -19,6 +19,8 @@ _FOLDERS = (
 )
 #: Metrics of one file that become nodes of their own, at most.
 _METRICS = 300
+#: Hashes that the index of the shards notes of what lies beside it.
+_COPIES = ("scaler_sha256", "atlas_sha256")
 #: What a sidecar says of its making; other fields of a JSON result are results.
 _MAKING = frozenset(
     {"CodeDigest", "Entities", "Parameters", "Software", "Sources", "Stage", "Data"}
@@ -71,7 +73,7 @@ def read_sidecars(about: About, kinds: Kinds) -> tuple[list[Record], list[str]]:
                 "software": seen.setdefault(software, content.get("Software", {})),
             },
         )
-        for key in ("Device", "Threads", "Torch", "WentOnFrom", "ShardSha256"):
+        for key in ("Device", "Threads", "Torch", "WentOnFrom", "ShardSha256", *_COPIES):
             if key in content:
                 record.about[key] = content[key]
         if record.kind in (

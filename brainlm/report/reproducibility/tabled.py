@@ -80,6 +80,23 @@ def of_shards(records: Mapping[str, Record]) -> list[Record]:
     return found
 
 
+def of_copies(about: About, records: Mapping[str, Record]) -> list[Record]:
+    """The scaling and parcels that lie beside the shards, by what the index says of them."""
+    index = records.get(about.study.relative(about.path("shards_index")))
+    found = []
+    for kind, name, key in (
+        ("scaler", "normalization.safetensors", "scaler_sha256"),
+        ("atlas_table", "parcels.tsv", "atlas_sha256"),
+    ):
+        if index is not None and index.about.get(key):
+            digest = str(index.about[key])
+            copy = f"{index.id.rpartition('/')[0]}/{name}"
+            index.sources[copy] = digest
+            original = about.study.relative(about.path(kind))
+            found.append(Record(copy, kind, {original: digest}, index.stage))
+    return found
+
+
 def of_models(about: About, records: Mapping[str, Record]) -> list[Record]:
     """What lies beside the weights: the scaling and parcels that they were trained with."""
     found: list[Record] = []

@@ -62,6 +62,8 @@
   function draw(near) {
     const svg = way.querySelector("svg");
     if (!svg) return;
+    svg.setAttribute("width", 0); // or the old lines would keep the frame wide
+    svg.setAttribute("height", 0);
     const origin = way.getBoundingClientRect();
     svg.setAttribute("width", way.scrollWidth);
     svg.setAttribute("height", way.scrollHeight);
