@@ -18,6 +18,7 @@ from .options import Options
 
 if TYPE_CHECKING:
     from .graph import Graph
+    from .jobs import History
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -39,6 +40,13 @@ class About:
         from .lineage_graph import read_graph
 
         return read_graph(self)
+
+    @cached_property
+    def history(self) -> History:
+        """Runs and jobs; Slurm is asked once."""
+        from .jobs import read_history
+
+        return read_history(self.study.root)
 
     def path(self, kind: str, **fields: str) -> Path:
         """Of a kind of file of this study."""
