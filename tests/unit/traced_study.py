@@ -13,7 +13,7 @@ from brainlm.files import write_json, write_text
 from brainlm.layout import Study, entities_of, folder_of
 from brainlm.provenance import sha256_file, sha256_json, write_sidecar
 from brainlm.recordings import COLUMNS
-from brainlm.report.gather import gather
+from brainlm.report.gather import Findings, gather
 from brainlm.report.reproducibility.base import About
 from brainlm.report.reproducibility.options import Options
 from brainlm.stages import code_digest
@@ -29,11 +29,14 @@ class TracedStudy:
         self.raw = root / "bids"
         self.config = Config(bids_dir=self.raw, finetune={"targets": (Target(name="age"),)})
         self.fields = {**self.config.labels, "run": self.config.pretrain.run}
+        self.findings: Findings | None = None  # read once: they do not change in these tests
         self.ids = [f"sub-{number:02d}_task-rest" for number in range(1, subjects + 1)]
 
     def about(self, **options: object) -> About:
-        findings = gather(self.study, self.fields, ["age"], "study")
-        return About(self.study, self.config, self.fields, ("age",), findings, Options(**options))
+        self.findings = self.findings or gather(self.study, self.fields, ["age"], "study")
+        return About(
+            self.study, self.config, self.fields, ("age",), self.findings, Options(**options)
+        )
 
     def path(self, kind: str, name: str = "sub-01_task-rest", **fields: str) -> Path:
         own = {"recording": name, "folder": folder_of(name)}

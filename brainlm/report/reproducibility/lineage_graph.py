@@ -131,7 +131,8 @@ def _compare(
     if digests and now is not None:
         if digests == {now}:
             return State.whole, ""
-        return State.changed, "its bytes are not those that what was made from it had read"
+        some = "some of what was made from it" if now in digests else "what was made from it"
+        return State.changed, f"its bytes are not those that {some} had read"
     if record is not None and record.data is not None:
         try:
             same = (size, sha256_ends(path)) == record.data
