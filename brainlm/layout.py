@@ -108,6 +108,9 @@ TEMPLATES: dict[str, str] = {
     "evaluation_page": "evaluation/{run}/index.html",
     "results": "evaluation/{run}/results.tsv",
     "report": "reports/report.html",
+    "reproduced": "reports/reproduce.json",
+    "methods": "reports/methods.md",
+    "references": "reports/references.bib",
     "audit": "qc/audit.tsv",
     "phantom_check": "qc/phantom_truth.json",
 }
