@@ -54,9 +54,10 @@ def compare_shards(
         if not again.exists() or again.stat().st_size == 0:
             continue
         now = sha256_file(again)
-        if now == row["timeseries_sha256"]:
-            part = Compared("cohort", f"{study.relative(plan)}#{recording.id}", Verdict.bitwise)
-            found.append(part)
+        same = now == row["timeseries_sha256"]
+        taken = Verdict.bitwise if same else Verdict.told
+        note = "" if same else "the cohort took another series than was made now"
+        found.append(Compared("cohort", f"{study.relative(plan)}#{recording.id}", taken, note=note))
         what = f"{study.relative(study.path('shard', shard=shard))}#{recording.id}"
         stored = reader.view(recording.id)
         dtype = str(stored.dtype)
@@ -80,6 +81,7 @@ def compare_training(
     """The first steps of the pretraining again; and in words what was done, or why nothing was."""
     from ..provenance import is_tombstone
     from ..reproduce.training import compare_log, compare_weights, first_steps
+    from ..stages import stage_params
 
     path = study.path("model", run=config.pretrain.run)
     if not steps:
@@ -96,7 +98,8 @@ def compare_training(
         )
     log = study.path("model_log", run=config.pretrain.run)
     weights = scratch.path("model", run=config.pretrain.run)
-    done = first_steps(study.path("shards_index"), sidecar, weights, steps)
+    now = stage_params("pretrain", config)
+    done = first_steps(study.path("shards_index"), sidecar, weights, steps, now)
     found = compare_log(study.relative(log), log, done)
     if done.ended:
         found.append(compare_weights(study.relative(path), path, weights))

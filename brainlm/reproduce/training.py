@@ -43,13 +43,17 @@ class Done:
         return self.steps == self.total
 
 
-def first_steps(index: Path, sidecar: Mapping[str, Any], weights: Path, steps: int) -> Done:
+def first_steps(
+    index: Path, sidecar: Mapping[str, Any], weights: Path, steps: int, now: Mapping[str, Any]
+) -> Done:
     """Train with the options, seed and shards that the sidecar of a model tells of.
+
+    Options that there were not yet have their values of `now`.
 
     The rate's course is that of the whole training, of which `steps` steps are done. Checkpoints
     lie beside `weights`: a training that was killed goes on. `weights` are written if it ends.
     """
-    params = sidecar["Parameters"]
+    params = {name: {**now[name], **sidecar["Parameters"][name]} for name in ("model", "pretrain")}
     reader = ShardReader(index)
     config = ModelConfig.from_dict(params["model"])
     settings = read_settings(PretrainSettings, "pretrain", params["pretrain"])
@@ -73,7 +77,7 @@ def first_steps(index: Path, sidecar: Mapping[str, Any], weights: Path, steps: i
             reader,
             config,
             settings,
-            seed=params["seed"],
+            seed=sidecar["Parameters"]["seed"],
             device=device,
             checkpoints=checkpoints,
             report=report,
