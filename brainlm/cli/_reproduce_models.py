@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrainLMError
+from ..errors import BrainLMError, DataError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,7 @@ def compare_training(
 ) -> tuple[list[Compared], str]:
     """The first steps of the pretraining again; and in words what was done, or why nothing was."""
     from ..provenance import is_tombstone
+    from ..reproduce.compare import Compared, Verdict
     from ..reproduce.training import compare_log, compare_weights, first_steps
     from ..stages import stage_params
 
@@ -99,7 +100,11 @@ def compare_training(
     log = study.path("model_log", run=config.pretrain.run)
     weights = scratch.path("model", run=config.pretrain.run)
     now = stage_params("pretrain", config)
-    done = first_steps(study.path("shards_index"), sidecar, weights, steps, now)
+    try:
+        done = first_steps(study.path("shards_index"), sidecar, weights, steps, now)
+    except (DataError, InputError) as error:
+        broken = Compared("pretrain", study.relative(path), Verdict.beyond, note=error.what)
+        return [broken], "It could not be done again."
     found = compare_log(study.relative(log), log, done)
     if done.ended:
         found.append(compare_weights(study.relative(path), path, weights))
