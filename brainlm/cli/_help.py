@@ -73,7 +73,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "evaluate-perturbation",
         "evaluation-page",
     ),
-    "To look at": ("qc-figure", "report", "audit", "reproduce"),
+    "To look at": ("qc-figure", "report", "audit", "reproduce", "methods"),
     "Data with known truth": ("phantom", "phantom-check"),
 }
 _WHOLE_SENTENCE = 200
