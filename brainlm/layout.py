@@ -118,6 +118,9 @@ TEMPLATES: dict[str, str] = {
     "shareable_crate": "reports/shareable/ro-crate-metadata.json",
     "shareable_workflow": "reports/shareable/workflow",
     "sharing_key": "onboarding/sharing.key",
+    "reproduced": "reports/reproduce.json",
+    "methods": "reports/methods.md",
+    "references": "reports/references.bib",
     "audit": "qc/audit.tsv",
     "phantom_check": "qc/phantom_truth.json",
 }

@@ -73,7 +73,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "evaluate-perturbation",
         "evaluation-page",
     ),
-    "To look at": ("qc-figure", "report", "reproducibility", "audit"),
+    "To look at": ("qc-figure", "report", "audit"),
+    "To be checked": ("reproducibility", "reproduce", "methods"),
     "Data with known truth": ("phantom", "phantom-check"),
 }
 _WHOLE_SENTENCE = 200
