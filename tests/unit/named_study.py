@@ -6,6 +6,7 @@ What is shareable is searched for them; 60 people, so that most numbers may be t
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,5 @@ class NamedStudy:
             self.study.root / "logs/motion.log",
             f"host: {HOST}\nuser: {USER}\n/home/{USER}/{self.subjects[0]}\n",
         )
+        machine = {"stage": "pretrain", "device": "cpu", "host": HOST, "torch": "2.13.0"}
+        write_text(self.path("machine_log", job="pretrain"), json.dumps(machine) + "\n")

@@ -20,7 +20,7 @@ from brainlm.report.reproducibility.sharing import ELSEWHERE, Aliases, Cell, rea
 
 from .named_study import PATH, SITE, NamedStudy
 from .test_report_page import Page
-from .test_reproducibility_page import about_study
+from .test_reproducibility_page import about_named
 
 ALIASES = Aliases(b"k" * 32, 5)
 HERE = "brainlm.report.reproducibility"
@@ -73,7 +73,7 @@ def test_the_search_finds_what_is_not_hidden(shared, monkeypatch, where, as_it_i
 
 
 def made_anew(shared: NamedStudy) -> str:
-    about = about_study(shared)
+    about = about_named(shared)
     crate = describe(
         about,
         about.graph,

@@ -145,9 +145,9 @@ def tell_chain(steps: Sequence[Sequence[Cell]], k: int) -> Told:
 
     Each step takes its cells away from what was there before; the last step's cells are what is
     left (the splits). A cell is hidden when it holds fewer than `k` people. Since the difference of
-    two totals gives the sum of the hidden cells between them, a total is told only where that leaves
-    each of those cells `k` values that it may have. Where even all hidden cells are too few, the
-    smallest others are hidden with them.
+    two totals gives the sum of the hidden cells between them, a total is told only where that
+    leaves each of those cells `k` values that it may have. Where even all hidden cells are too
+    few, the smallest others are hidden with them.
     """
     hidden = {
         (place, number)
