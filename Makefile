@@ -15,8 +15,9 @@ STAMP := $(VENV)/.installed
 HF4 := .venv-hf4
 BRAINMARKS := .venv-brainmarks
 EXECUTORS := .venv-executors
+ROCRATE := .venv-rocrate
 
-.PHONY: help demo test test-slow test-ci lint bench lock clean hf4 brainmarks-env executors slurm
+.PHONY: help demo test test-slow test-ci lint bench lock clean hf4 brainmarks-env executors rocrate slurm
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
@@ -47,11 +48,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) -m "not slow and not nightly"
 
-test-slow: $(STAMP) hf4 brainmarks-env executors
+test-slow: $(STAMP) hf4 brainmarks-env executors rocrate
 	$(BIN)/python -m pytest -n $(CORES) -m "slow or nightly"
 
 # What a change must pass besides `make test`: the slow tests without those for every night.
-test-ci: $(STAMP) hf4 brainmarks-env executors
+test-ci: $(STAMP) hf4 brainmarks-env executors rocrate
 	$(BIN)/python -m pytest -n $(CORES) -m "slow and not nightly"
 
 # tests/cluster starts one of its own; this machine's own Slurm, if any, is left alone. Without the
@@ -66,11 +67,13 @@ slurm:
 hf4: $(HF4)/.installed
 brainmarks-env: $(BRAINMARKS)/.installed
 executors: $(EXECUTORS)/.installed
+rocrate: $(ROCRATE)/.installed
 
 $(HF4)/.installed: tests/environments/transformers-4.txt | $(STAMP)
 $(BRAINMARKS)/.installed: tests/environments/brainmarks.txt | $(STAMP)
 $(EXECUTORS)/.installed: tests/environments/executors.txt | $(STAMP)
-$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed:
+$(ROCRATE)/.installed: tests/environments/rocrate.txt | $(STAMP)
+$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed $(ROCRATE)/.installed:
 	rm -rf $(@D)
 	$(BIN)/pip install --quiet --no-deps --target $(@D) --requirement $<
 	@touch $@

@@ -82,6 +82,7 @@ rule all:
     input:
         report=study.pattern("report"),
         quality=study.pattern("quality_page"),
+        reproducibility=study.pattern("reproducibility"),
         audit=AUDIT,
         # Snakemake makes a deleted file anew only when it is asked for by name.
         kept=[
@@ -152,4 +153,5 @@ rule report:
     input:
         study.pattern("report"),
         study.pattern("quality_page"),
+        study.pattern("reproducibility"),
         AUDIT,

@@ -41,6 +41,8 @@ GROUND_FLOOR = frozenset(
         "brainlm.cli._training_figures",
         "brainlm.cli._tuning_figures",
         "brainlm.cli._watching",
+        # On what a training ran: a log of its own, and no result.
+        "brainlm.train.machine",
         # How a job asks Slurm for its own place in the queue.
         "brainlm.cluster",
         "brainlm.cluster.ask",
@@ -199,6 +201,10 @@ STAGES: dict[str, Stage] = {
             ("evaluate", "forecasts", "parcellate", "space", "atlas", "pretrain", "finetune"),
         ),
         Stage("report", ("parcellate", "space", "atlas", "pretrain", "finetune")),
+        Stage(
+            "reproducibility",
+            ("report", "parcellate", "space", "atlas", "pretrain", "finetune"),
+        ),
     )
 }
 

@@ -75,6 +75,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "evaluation-page",
     ),
     "To look at": ("qc-figure", "qc-page", "report", "audit"),
+    "To be checked": ("reproducibility", "reproduce", "methods"),
     "Data with known truth": ("phantom", "phantom-check"),
 }
 _WHOLE_SENTENCE = 200

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import torch
+
     from ..model.checkpoint import LoadedModel
     from ..shards.reader import ShardReader
     from ..train.distributed import Ranks
@@ -71,6 +73,27 @@ def _put_back(job: str, stopped: InterruptedTrainingError) -> None:
     say(f"Stopped after step {stopped.step}; job {job} goes back into the queue, to go on there")
     if reason := put_back(job, stopped.folder / "requeued.json", stopped.step):
         warn(f"Job {job} could not be put back into the queue: {reason}")
+
+
+def set_up(
+    run: StageRun, device: str, threads: int, *, deterministic: bool = True, what: str = ""
+) -> torch.device:
+    """Choose the device, and keep in a log below logs/machines on what it all runs.
+
+    `what`: tells runs of a stage apart where the fields of file names do not.
+    """
+    from ..train import runtime
+    from ..train.distributed import ranks_of
+    from ..train.machine import note_machine
+
+    chosen = runtime.set_up(device, threads, deterministic=deterministic)
+    ranks = ranks_of(os.environ)
+    if ranks.first:
+        named = [run.fields[key] for key in ("target", "method", "point") if key in run.fields]
+        job = "-".join([run.name, *([what] if what else named)])
+        log = run.path("machine_log", job=job)
+        note_machine(log, stage=run.name, device=chosen.type, processes=ranks.world)
+    return chosen
 
 
 def open_shards(run: StageRun) -> ShardReader:

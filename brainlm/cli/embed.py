@@ -36,13 +36,13 @@ def embed(
     """
     from ..evaluate.embedding_stream import EmbeddingStream, batch_of, part_of
     from ..provenance import sha256_json
-    from ..train.runtime import describe, set_up
-    from ._training import open_model, open_shards
+    from ..train.runtime import describe
+    from ._training import open_model, open_shards, set_up
 
     run = StageRun("embed", study, params, software=("numpy", "pyarrow", "safetensors", "torch"))
     reader = open_shards(run)
     loaded = open_model(run, "model", reader)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
     names = _long_enough(reader, loaded.config.timepoints)
     model = loaded.autoencoder.to(device)

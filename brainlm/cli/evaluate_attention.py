@@ -31,8 +31,8 @@ def evaluate_attention(
     from ..evaluate.attention import cls_maps, describe_attention
     from ..evaluate.attention_recordings import drawn_recordings
     from ..shards.fingerprint import split_sha256
-    from ..train.runtime import describe, set_up
-    from ._training import open_model, open_shards, write_metrics
+    from ..train.runtime import describe
+    from ._training import open_model, open_shards, set_up, write_metrics
 
     run = StageRun(
         "evaluate-attention", study, params, software=("numpy", "pandas", "safetensors", "torch")
@@ -40,7 +40,7 @@ def evaluate_attention(
     options, seed = run.params["attention"], run.params["seed"]
     reader = open_shards(run)
     model = open_model(run, "model", reader).autoencoder
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     names = drawn_recordings(
         reader, "test", model.config.timepoints, options["most_recordings"], seed
     )

@@ -8,7 +8,7 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from ._training import TargetOption
+from ._training import TargetOption, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def evaluate_clinical(
     from ..model.label_unit import HeadCard
     from ..shards.fingerprint import split_sha256
     from ..train.labelled import labelled_data
-    from ..train.runtime import describe, set_up
+    from ..train.runtime import describe
     from ..train.settings import read_finetune
     from ._embeddings import open_vectors
     from ._heads import check_released, check_same_label, warn_of_far_labels
@@ -67,7 +67,7 @@ def evaluate_clinical(
     wanted = settings.target(target)
     reader = open_shards(run)
     loaded = open_model(run, "finetuned", reader)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     if not isinstance(loaded.model, LabelModel):
         raise DataError(
             "This model has no head, so it predicts no label",

@@ -28,16 +28,16 @@ def evaluate_latent(
     from ..evaluate.latent_labels import latent_labels
     from ..evaluate.latent_neighbours import Judged
     from ..shards.fingerprint import split_sha256
-    from ..train.runtime import describe, set_up
+    from ..train.runtime import describe
     from ..train.settings import read_finetune
     from ._embeddings import present_vectors
-    from ._training import open_model, open_shards, write_metrics
+    from ._training import open_model, open_shards, set_up, write_metrics
 
     run = StageRun(
         "evaluate-latent", study, params, software=("numpy", "pyarrow", "scikit-learn", "scipy")
     )
     options, seed = run.params["latent"], run.params["seed"]
-    machine = describe(set_up("cpu", threads), threads)
+    machine = describe(set_up(run, "cpu", threads), threads)
     reader = open_shards(run)
     open_model(run, "model", reader)
     names, vectors = present_vectors(run, options["pool"])

@@ -14,6 +14,7 @@ from ._training import (
     headline,
     open_model,
     open_shards,
+    set_up,
     trials,
     write_metrics,
 )
@@ -51,7 +52,7 @@ def evaluate_networks(
     from ..evaluate.parcel_networks import evaluate_networks as evaluate
     from ..evaluate.parcel_networks_features import choose_attention
     from ..shards.fingerprint import split_sha256
-    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.runtime import describe, stop_signals
 
     run = StageRun(
         "evaluate-networks",
@@ -67,7 +68,7 @@ def evaluate_networks(
         _write_nothing(run, str(reason), split_sha256(reader.table))
         return
     model = open_model(run, "model", reader).autoencoder
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
     model = model.to(device).eval()
     window = model.config.timepoints

@@ -38,8 +38,8 @@ def evaluate_perturbation(
     from ..evaluate.perturbation import Laboratory, draw_windows
     from ..evaluate.perturbation_scores import correct_shams, effects_table, experiment_scores
     from ..shards.fingerprint import split_sha256
-    from ..train.runtime import describe, set_up
-    from ._training import open_model, open_shards, write_metrics
+    from ..train.runtime import describe
+    from ._training import open_model, open_shards, set_up, write_metrics
 
     run = StageRun(
         "evaluate-perturbation",
@@ -51,7 +51,7 @@ def evaluate_perturbation(
     tuned = run.params["finetune"]["forecast"]
     reader = open_shards(run)
     loaded = open_model(run, "forecaster" if tuned else "model", reader)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     steps = run.params["finetune"]["forecast_timepoints"]
     horizon = Horizon(loaded.config.timepoints, steps, options["batch_size"], device)
     windows = draw_windows(reader, horizon.window, options["most_recordings"], seed)

@@ -33,15 +33,15 @@ def evaluate_reconstruction(
     from ..evaluate.reconstruction import evaluate_reconstruction as evaluate
     from ..evaluate.whole_recordings import reconstruct_whole
     from ..shards.fingerprint import split_sha256
-    from ..train.runtime import describe, set_up
-    from ._training import headline, open_model, open_shards, write_metrics
+    from ..train.runtime import describe
+    from ._training import headline, open_model, open_shards, set_up, write_metrics
 
     run = StageRun(
         "evaluate-reconstruction", study, params, software=("numpy", "safetensors", "torch")
     )
     options = run.params["evaluate"]
     reader = open_shards(run)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     model = open_model(run, "model", reader).autoencoder.to(device)
     how: dict[str, Any] = {
         "bootstrap": options["bootstrap"],

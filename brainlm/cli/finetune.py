@@ -15,6 +15,7 @@ from ._training import (
     keep_quiet,
     open_model,
     open_shards,
+    set_up,
     tell_epochs,
 )
 
@@ -80,7 +81,7 @@ def finetune(
     from ..train.intact import DataCheck
     from ..train.precision import autocast, choose_precision
     from ..train.repeats import repeat
-    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.runtime import describe, stop_signals
     from ..train.settings import read_finetune
     from ._finetuned_files import write_model
     from ._watching import watched_lesson
@@ -100,7 +101,7 @@ def finetune(
     if task == "forecast-untrained":  # nothing of random weights is worth keeping
         settings = replace(settings, mode="full", layer_decay=1.0)
     reader = open_shards(run)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads, what="" if target else task)
     machine = describe(device, threads)
     pretrained = open_model(run, "model", reader)
     if task == "forecast-untrained":

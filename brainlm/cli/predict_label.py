@@ -13,6 +13,7 @@ from ._training import (
     TargetOption,
     going_on_in_the_queue,
     open_shards,
+    set_up,
     trials,
     window_of,
 )
@@ -45,7 +46,7 @@ def predict_label(
     from ..evaluate.from_nothing import NetworkPace
     from ..evaluate.label_networks import predict_by_network
     from ..train.labelled import labelled_data
-    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.runtime import describe, stop_signals
     from ..train.settings import read_finetune
 
     if method not in NETWORKS:
@@ -60,7 +61,7 @@ def predict_label(
     settings = read_finetune(run.params["finetune"])
     wanted = settings.target(target)
     reader = open_shards(run)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
     window = window_of(run, reader)
     data = labelled_data(reader, wanted, window)

@@ -10,7 +10,7 @@ import typer
 
 from ._console import say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from ._training import RequeueOption, going_on_in_the_queue, keep_quiet, open_shards
+from ._training import RequeueOption, going_on_in_the_queue, keep_quiet, open_shards, set_up
 
 if TYPE_CHECKING:
     from ..shards.reader import ShardReader
@@ -54,7 +54,7 @@ def pretrain(
     from ..train.checkpointing import Checkpoints
     from ..train.distributed import joined
     from ..train.lineage import inherit, inherited, note_made_of
-    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.runtime import describe, stop_signals
     from ..train.settings import PretrainSettings, read_settings
     from ._pretraining import made_of_all, save_around
     from ._progress import tell_steps
@@ -64,7 +64,7 @@ def pretrain(
     reader = open_shards(run)
     config = ModelConfig.from_dict(run.params["model"])
     settings = read_settings(PretrainSettings, "pretrain", run.params["pretrain"])
-    device = set_up(settings.device, threads, deterministic=settings.deterministic)
+    device = set_up(run, settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     made_of = made_of_all(reader, run.params, run.code, machine)
     with (

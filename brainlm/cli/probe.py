@@ -6,7 +6,7 @@ import typer
 
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from ._training import TargetOption
+from ._training import TargetOption, set_up
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def probe(
     from ..evaluate.probe import evaluate_probe
     from ..shards.fingerprint import split_sha256
     from ..train.labelled import labelled_data
-    from ..train.runtime import describe, set_up
+    from ..train.runtime import describe
     from ..train.settings import read_finetune
     from ._embeddings import open_vectors
     from ._heads import warn_of_far_labels
@@ -50,7 +50,7 @@ def probe(
         software=("numpy", "pyarrow", "scikit-learn", "scipy"),
     )
     wanted = read_finetune(run.params["finetune"]).target(target)
-    machine = describe(set_up("cpu", threads), threads)
+    machine = describe(set_up(run, "cpu", threads), threads)
     reader = open_shards(run)
     window = open_model(run, "model", reader).config.timepoints
     data = labelled_data(reader, wanted, window, validates=False)

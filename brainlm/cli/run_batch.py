@@ -11,6 +11,7 @@ from ._console import say
 from ._stage import HERE, StudyOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ..layout import Study
@@ -60,7 +61,7 @@ def run_batch(
     labels = parse_config(content, source=folder.path("config")).labels
     _check_own(folder.path("batch", batch=batch), recording_ids)
     about = {ONLY_BATCH: {"number": batch, "recordings": recording_ids}}
-    if _snakemake(folder.root, {**given, **about}, threads, mem_mb):
+    if work_on_batch(folder.root, {**given, **about}, threads, mem_mb):
         raise ResourceError(
             f"Not all recordings of batch {batch} could be worked on; the lines above say why",
             file=folder.root / "logs",
@@ -88,8 +89,17 @@ def _check_own(path: Path, recording_ids: list[str]) -> None:
         )
 
 
-def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int | None) -> int:
-    """Run workflow/Batch.smk; the workflow that started this job holds the study's lock."""
+def work_on_batch(
+    study: Path,
+    given: dict[str, object],
+    threads: int,
+    mem_mb: int | None = None,
+    files: Sequence[str] = (),
+) -> int:
+    """Run workflow/Batch.smk; the workflow that started this job holds the study's lock.
+
+    `files`: what is wanted, instead of all that belongs to a batch.
+    """
     import sys
     import tempfile
 
@@ -105,6 +115,7 @@ def _snakemake(study: Path, given: dict[str, object], threads: int, mem_mb: int 
         command += ["--resources", f"mem_mb={mem_mb}"] if mem_mb else []
         command += ["--nolock", "--rerun-incomplete", "--keep-going", "--show-failed-logs"]
         command += ["--quiet", "rules", "--workflow-profile", "none", "--profile", "none"]
+        command += ["--", *files] if files else []
         return run_with_family(command)
 
 

@@ -13,6 +13,7 @@ from ._training import (
     going_on_in_the_queue,
     open_model,
     open_shards,
+    set_up,
     trials,
     window_of,
 )
@@ -55,7 +56,7 @@ def score_forecast(
     """
     from ..evaluate.forecasts import forecast_error, forecast_table
     from ..shards.sampler import even_windows
-    from ..train.runtime import describe, set_up, stop_signals
+    from ..train.runtime import describe, stop_signals
     from ..train.validation import defined
 
     run = StageRun(
@@ -66,7 +67,7 @@ def score_forecast(
         software=("numpy", "pyarrow", "torch"),
     )
     reader = open_shards(run)
-    device = set_up(run.params["pretrain"]["device"], threads)
+    device = set_up(run, run.params["pretrain"]["device"], threads)
     machine = describe(device, threads)
     with (
         stop_signals(run.params["pretrain"]["stop_before_end_s"]) as stop,

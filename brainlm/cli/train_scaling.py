@@ -10,7 +10,7 @@ import typer
 
 from ._console import progress, say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
-from ._training import RequeueOption, going_on_in_the_queue, keep_quiet, open_shards
+from ._training import RequeueOption, going_on_in_the_queue, keep_quiet, open_shards, set_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def train_scaling(
     killed and goes on as `brainlm pretrain`. Writes models/RUN-scale-POINT and
     evaluation/RUN/scaling/POINT.parquet; compare-scaling makes curves of them.
     """
-    from ..train.runtime import describe, set_up
+    from ..train.runtime import describe
     from ..train.settings import PretrainSettings, read_settings
     from ._pretraining import save_around
 
@@ -60,7 +60,7 @@ def train_scaling(
     _narrow(run, point)
     reader = open_shards(run)
     settings = read_settings(PretrainSettings, "pretrain", run.params["pretrain"])
-    device = set_up(settings.device, threads, deterministic=settings.deterministic)
+    device = set_up(run, settings.device, threads, deterministic=settings.deterministic)
     machine = describe(device, threads)
     settings, part = _settings_and_subjects(run, settings, reader, point)
     trained = _train(run, reader, part, settings, device, machine, requeue)

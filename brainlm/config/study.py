@@ -27,6 +27,7 @@ from .preprocessing import (
     Resample,
     Space,
 )
+from .reporting import Report
 from .scaling import Scaling
 from .tracking import Tracking
 from .tuning import Finetune, Probe
@@ -82,6 +83,7 @@ class Config(Section):
     attention: Attention = Attention()
     latent: Latent = Latent()
     perturbation: Perturbation = Perturbation()
+    report: Report = Report()
     jobs: Jobs = Jobs()
     keep_intermediates: bool = Field(
         False, description="keep the normalised and denoised 4-D series (large) when done"

@@ -80,16 +80,23 @@ def lasting_path(study: Study, kind: str, identifier: str, fields: Mapping[str, 
 
 
 def read_exclusions(study: Study) -> pd.DataFrame:
-    """`cohort/exclusions.tsv`, or an empty table while there is none."""
+    """`cohort/exclusions.tsv`, or an empty table while there is none that can be read."""
     path = study.path("exclusions")
     if not path.exists() or is_tombstone(path):
         return pd.DataFrame(columns=["recording_id", "stage", "reason"], dtype="string")
-    return pd.read_csv(path, sep="\t", dtype="string", keep_default_na=False)
+    try:
+        table = pd.read_csv(path, sep="\t", dtype="string", keep_default_na=False)
+        return table.astype({"recording_id": "string", "stage": "string", "reason": "string"})
+    except (ValueError, KeyError, OSError):
+        return pd.DataFrame(columns=["recording_id", "stage", "reason"], dtype="string")
 
 
 def read_included(study: Study) -> set[str]:
-    """The recordings of the cohort, or none while there is no cohort."""
+    """The recordings of the cohort, or none while there is no cohort that can be read."""
     path = study.path("cohort")
     if not path.exists() or is_tombstone(path):
         return set()
-    return set(pd.read_parquet(path, columns=["recording_id"])["recording_id"])
+    try:
+        return set(pd.read_parquet(path, columns=["recording_id"])["recording_id"])
+    except (ValueError, KeyError, OSError):  # the report names the file among the damaged ones
+        return set()

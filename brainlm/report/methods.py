@@ -92,11 +92,15 @@ def denoising_options(findings: Findings) -> Mapping[str, Any]:
     return {}
 
 
-def methods(findings: Findings) -> list[str]:
-    """Sentences about what others had done, and about denoising; none before it has been done."""
+def methods(findings: Findings, *, others: bool = True) -> list[str]:
+    """Sentences about what others had done, and about denoising; none before it has been done.
+
+    Without those about others, where `others` is false.
+    """
     options = denoising_options(findings)
+    done_before = _done_by_others(findings) if others else []
     if not options:
-        return _done_by_others(findings)
+        return done_before
     done = findings.provenance.parameters
     seeking = (done[stage]["ica"] for stage in _SEEKING if "ica" in done.get(stage, {}))
     ica: Mapping[str, Any] = next(seeking, {})
@@ -106,7 +110,7 @@ def methods(findings: Findings) -> list[str]:
         _fit(options),
         _scrubbing(options),
     ]
-    return [*_done_by_others(findings), *(sentence for sentence in sentences if sentence)]
+    return [*done_before, *(sentence for sentence in sentences if sentence)]
 
 
 def _done_by_others(findings: Findings) -> list[str]:
@@ -126,6 +130,11 @@ def _listed(words: list[str]) -> str:
 
 def denoising_references(findings: Findings) -> list[tuple[str, str]]:
     """What to cite for the denoising that was done: (for what, reference)."""
+    return [_REFERENCES[key] for key in denoising_keys(findings) if key in _REFERENCES]
+
+
+def denoising_keys(findings: Findings) -> list[str]:
+    """Short names of what was done to denoise and has a publication of its own."""
     options = denoising_options(findings)
     keys = [options.get("method", "")]
     cleaners = findings.provenance.processed_by.get("denoising", [])
@@ -138,7 +147,7 @@ def denoising_references(findings: Findings) -> list[tuple[str, str]]:
         keys.append("acompcor")
     if options.get("scrub", "off") != "off":
         keys.append("scrub")
-    return [_REFERENCES[key] for key in dict.fromkeys(keys) if key in _REFERENCES]
+    return list(dict.fromkeys(keys))
 
 
 def _components(options: Mapping[str, Any], ica: Mapping[str, Any], theirs: list[str]) -> str:

@@ -128,6 +128,12 @@ def _template_citations(name: str) -> list[tuple[str, str]]:
     return found
 
 
+def corrected_runs(findings: Findings) -> tuple[int, int]:
+    """How many eligible runs were corrected for distortion, and of how many."""
+    left, total = _left_distorted(findings)
+    return total - left, total
+
+
 def _left_distorted(findings: Findings) -> tuple[int, int]:
     """How many eligible runs are not corrected for distortion, and of how many."""
     method = "off"

@@ -89,7 +89,7 @@ def describe(
 def count_reasons(exclusions: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Stage, reason and number of recordings, the most frequent first; names are taken out."""
     pairs = Counter(
-        (str(row.stage), _without_names(str(row.reason))) for row in exclusions.itertuples()
+        (str(row.stage), without_names(str(row.reason))) for row in exclusions.itertuples()
     )
     return sorted(
         ((stage, reason, count) for (stage, reason), count in pairs.items()),
@@ -97,7 +97,8 @@ def count_reasons(exclusions: pd.DataFrame) -> list[tuple[str, str, int]]:
     )
 
 
-def _without_names(reason: str) -> str:
+def without_names(reason: str) -> str:
+    """A reason without the recordings and files that it names."""
     reason = _NAMES.sub("(a recording)", reason)
     return _FILES.sub(
         lambda found: found[0] if found[0] in _NO_NAMES else "(a file)",

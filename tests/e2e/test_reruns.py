@@ -36,6 +36,7 @@ AFTER_PARCELLATION = {
     "check_phantom",
     "write_quality_page",
     "write_report",
+    "write_reproducibility",
     "audit_recordings",
 }
 PER_RECORDING = (

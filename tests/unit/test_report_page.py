@@ -26,7 +26,7 @@ from brainlm.report.prose import citations, limits
 
 from .report_study import EXCLUDED, FAILED, SHORT, FinishedStudy
 
-VOID = {"meta", "img", "link", "br", "hr", "path", "rect"}
+VOID = {"meta", "img", "link", "br", "hr", "path", "rect", "input"}
 
 
 class Page(HTMLParser):

@@ -92,6 +92,7 @@ def test_everything_is_planned(many: Path) -> None:
         ("probe", "probe_label", "finetune_model"),
         ("evaluate", "evaluate_clinical", "write_report"),
         ("report", "write_report", ""),
+        ("report", "write_reproducibility", ""),
     ],
 )
 def test_targets_stop_where_their_name_says(

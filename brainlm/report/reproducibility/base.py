@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jinja2
 from markupsafe import Markup
@@ -13,6 +14,11 @@ from markupsafe import Markup
 from ...config import Config
 from ...layout import Study
 from ..gather import Findings
+from .options import Options
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .jobs import History
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -26,6 +32,21 @@ class About:
     fields: Mapping[str, str]  # labels of file names: space, res, atlas, estimator, run
     targets: tuple[str, ...]  # labels that were learned
     findings: Findings
+    options: Options = field(default_factory=Options)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The lineage; several sections ask for it, and files are hashed once."""
+        from .lineage_graph import read_graph
+
+        return read_graph(self)
+
+    @cached_property
+    def history(self) -> History:
+        """Runs and jobs; Slurm is asked once."""
+        from .jobs import read_history
+
+        return read_history(self.study.root)
 
     def path(self, kind: str, **fields: str) -> Path:
         """Of a kind of file of this study."""

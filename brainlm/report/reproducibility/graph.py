@@ -24,7 +24,7 @@ class Node:
     """A file, or a number in one."""
 
     id: str  # path relative to the study, `bids::path` of raw data, `path#pointer` of a number
-    kind: str  # key of layout.TEMPLATES; "raw"; "metric"
+    kind: str  # key of layout.TEMPLATES; "raw"; "metric"; "checkpoint"; "outside"
     state: State
     sha256: str | None = (
         None  # as recorded by those who read it; of the file itself where nobody did

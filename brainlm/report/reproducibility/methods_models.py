@@ -1,0 +1,187 @@
+"""What models were trained, and how they were judged, in paragraphs for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..gather import Findings
+from .bibliography import PACKAGES
+from .methods_data import options
+from .wording import Tell, counted, listed, number, score
+
+_OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "muon": "Muon"}
+_MASKS = {
+    "random": "chosen at random",
+    "future": "at the end of the window",
+    "parcels": "of whole parcels",
+    "networks": "of whole networks",
+}
+_MODES = {
+    "full": "all weights were trained",
+    "head": "the encoder was kept as it was, and the head alone was trained",
+    "lora": "the head and low-rank changes of the encoder's matrices were trained",
+}
+_SCORES = {
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "pearson": "Pearson's r",
+    "auroc": "AUROC",
+    "balanced_accuracy": "balanced accuracy",
+    "auc": "AUROC",
+}
+
+
+def pretraining(findings: Findings, about: Mapping[str, Any]) -> str:
+    """The masked autoencoder; `about` is its sidecar."""
+    done = findings.provenance.parameters
+    if findings.parameters is None:
+        return ""
+    if "import-checkpoint" in done:
+        source = done["import-checkpoint"]["released"]
+        place = str(source["source"]).rstrip("/").split("/")
+        # Of a folder on this machine the name alone is told.
+        name = "/".join(place if len(place) == 2 else place[-1:])
+        name += f"/{source['subfolder']}" if source["subfolder"] else ""
+        return (
+            "The model was not trained on these data: weights that BrainLM's authors released "
+            f"({name}) were taken over [@ortegacaro2024]."
+        )
+    network = options(findings, "model", "pretrain")
+    found = options(findings, "pretrain", "pretrain")
+    if not network or not found:
+        return ""
+    text = (
+        f"A masked autoencoder of {counted(findings.parameters, 'parameter')} was pretrained in "
+        f"the manner of BrainLM [@ortegacaro2024; @he2022]: {counted(network['layers'], 'layer')} "
+        f"of width {network['hidden']} in the encoder and "
+        f"{counted(network['decoder_layers'], 'layer')} of width {network['decoder_hidden']} in "
+        f"the decoder, on windows of {network['timepoints']} volumes cut into tokens of "
+        f"{network['patch']} volumes"
+    )
+    text += (
+        f" and {network['patch']} parcels. "
+        if network.get("tokenizer") == "image"
+        else " of one parcel. "
+    )
+    text += (
+        f"Of the tokens of a window {found['mask_ratio']:.0%}, "
+        f"{_MASKS.get(found['mask'], found['mask'])}, were hidden and guessed from the others "
+        f"(mean {'squared' if found['loss'] == 'mse' else 'absolute'} error). "
+    )
+    per_256 = found["base_learning_rate"] is not None
+    rate = found["base_learning_rate"] if per_256 else found["learning_rate"]
+    steps = max((int(row["step"]) for row in findings.log or ()), default=0)
+    text += (
+        f"Training took {counted(found['epochs'], 'epoch')}"
+        + (f" ({counted(steps, 'step')})" if steps else "")
+        + f" with {_OPTIMIZERS.get(found['optimizer'], found['optimizer'])}, batches of "
+        f"{counted(found['batch_size'], 'window')}, a peak learning rate of {number(rate)}"
+        f"{' for 256 windows' if per_256 else ''} after a warm-up over {found['warmup']:.0%} of "
+        f"the steps, and a weight decay of {number(found['weight_decay'])}"
+    )
+    if "Device" in about:
+        device = "a GPU" if about["Device"] == "cuda" else "CPUs"
+        text += f"; it ran on {device} with PyTorch {about['Torch']} [@paszke2019]"
+    return f"{text}. All random draws hang on the seed {done['pretrain']['seed']}."
+
+
+def finetuning(findings: Findings) -> str:
+    """The labels that were learned."""
+    found = options(findings, "finetune", "finetune")
+    if not found:
+        return ""
+    targets = [
+        f"{one['name']} ({'regression' if one['kind'] == 'regression' else 'classification'})"
+        for one in found["targets"]
+    ]
+    if found["forecast"]:
+        targets.append("the continuation of the series")
+    if not targets:
+        return ""
+    rate = ""
+    if found["learning_rate"] is not None:
+        rate = f", a peak learning rate of {number(found['learning_rate'])}"
+    return (
+        f"The model was fine-tuned to predict {listed(targets)}, each by a copy of its own: "
+        f"{_MODES[found['mode']]}, for at most {counted(found['epochs'], 'epoch')}, with batches "
+        f"of {counted(found['batch_size'], 'window')}{rate} and a weight decay of "
+        f"{number(found['weight_decay'])}. The weights of the epoch with the best validation score "
+        "were kept."
+    )
+
+
+def evaluation(findings: Findings, tell: Tell) -> str:
+    """What came of it on the test split."""
+    sentences = []
+    if (told := findings.reconstruction) is not None:
+        sentences.append(
+            f"In {counted(told['n_subjects'], 'test participant', tell)}, hidden tokens "
+            f"({told['mask_ratio']:.0%} of a window) were reconstructed with an R² of "
+            f"{score(told['metrics']['r2'])}."
+        )
+    for target, part in findings.clinical.items():
+        if (metrics := part.metrics) is None:
+            continue
+        shown = [
+            f"{told} of {score(metrics['metrics'][name])}"
+            for name, told in _SCORES.items()
+            if name in metrics["metrics"]
+        ]
+        beside = [name for name, found in metrics["baselines"].items() if "reason" not in found]
+        compared = (
+            f"; the same test participants were predicted by {listed(sorted(beside))} for "
+            "comparison"
+            if beside
+            else ""
+        )
+        people = counted(metrics["n_subjects"], "test participant", tell)
+        sentences.append(
+            f"{target[0].upper()}{target[1:]} of {people} was predicted with {listed(shown)}{compared}."
+        )
+    return " ".join(sentences)
+
+
+def statistics(findings: Findings) -> str:
+    """Intervals and tests; those of what was evaluated."""
+    blocks = [part.metrics for part in findings.clinical.values() if part.metrics is not None]
+    if findings.reconstruction is not None:
+        blocks.append(findings.reconstruction)
+    draws = {found["bootstrap"] for found in blocks if "bootstrap" in found}
+    if not draws:
+        return ""
+    text = (
+        f"Confidence intervals are 95% bootstrap intervals over participants "
+        f"({listed([f'{count:,}' for count in sorted(draws)])} draws), corrected for bias and skew "
+        "[@efron1987] and widened for the number of participants; of fewer participants than a "
+        "bootstrap needs none is given."
+    )
+    tested = [found["permutation"] for found in blocks if "permutation" in found]
+    if tested:
+        text += (
+            f" Predictions of labels were tested against {tested[0]['draws']:,} permutations of "
+            "the labels between participants"
+            + (" of the same site" if tested[0]["within_sites"] else "")
+            + ", and methods against each other by random sign flips of the participants' "
+            "differences in error, with Holm's correction for the number of methods [@holm1979]."
+        )
+    return text
+
+
+def software(findings: Findings) -> str:
+    """Versions of what ran."""
+    versions = findings.provenance.software
+    if "brainlm" not in versions:
+        return ""
+    named = []
+    for package, (name, key) in sorted(PACKAGES.items()):
+        if package in versions:
+            cited = "" if package == "antspyx" else f" [@{key}]"
+            named.append(f"{name} {' and '.join(versions[package])}{cited}")
+    text = (
+        f"All steps were run by the BrainLM pipeline {' and '.join(versions['brainlm'])} under "
+        "Snakemake [@moelder2021]"
+    )
+    if "python" in versions:
+        text += f" with Python {' and '.join(versions['python'])}"
+    return f"{text}{', ' + listed(named) if named else ''}."

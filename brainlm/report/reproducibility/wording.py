@@ -1,0 +1,51 @@
+"""Numbers and lists, as a sentence has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+
+def number(value: float) -> str:
+    """Without zeros that say nothing."""
+    return f"{value:g}"
+
+
+#: How a number of people or recordings is told.
+Tell = Callable[[int], str]
+
+
+def exactly(count: int) -> str:
+    """As it is."""
+    return f"{count:,}"
+
+
+def counted(count: int, noun: str, tell: Tell = exactly) -> str:
+    """`1 run`, `2 runs`, `12,000 runs`."""
+    told = tell(count)
+    return f"{told} {noun}{'' if told == '1' else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def span(values: pd.Series) -> str:
+    """`2`, or `0.72 to 2 (median 0.8)`."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return number(low)
+    return f"{number(low)} to {number(high)} (median {number(values.median())})"
+
+
+def score(found: Mapping[str, Any]) -> str:
+    """`0.41 (95% CI 0.38 to 0.44)`."""
+    if found.get("value") is None:
+        return "not estimable"
+    text = f"{found['value']:.3f}"
+    if found.get("ci_low") is not None:
+        text += f" (95% CI {found['ci_low']:.3f} to {found['ci_high']:.3f})"
+    return text

@@ -1,0 +1,227 @@
+"""What is shareable names nobody: the files, and the rules that they are made by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainlm.cli.reproducibility import reproducibility
+from brainlm.errors import DataError
+from brainlm.report.reproducibility.crate import describe
+from brainlm.report.reproducibility.crate_parameters import public
+from brainlm.report.reproducibility.page import make_sections, render_page
+from brainlm.report.reproducibility.sharing import ELSEWHERE, Aliases, Cell, read_key, tell_chain
+
+from .named_study import PATH, SITE, NamedStudy
+from .test_report_page import Page
+from .test_reproducibility_page import about_named
+
+ALIASES = Aliases(b"k" * 32, 5)
+HERE = "brainlm.report.reproducibility"
+RAW_HASH = hashlib.sha256(b"sub-XQZ000_ses-SESQ0_task-rest").hexdigest()
+NAME = "sub-XQZ001_ses-SESQ1_task-rest"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> NamedStudy:
+    made = NamedStudy(tmp_path_factory.mktemp("study")).write()
+    reproducibility(study=made.study.root, shareable=True)
+    return made
+
+
+def texts(made: NamedStudy) -> dict[str, str]:
+    """All that lies in the folder, but for the workflow, which is the program's."""
+    folder = made.path("shareable").parent
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file() and "workflow" not in path.relative_to(folder).parts
+    }
+
+
+def leaks(text: str, secrets: Sequence[str]) -> list[str]:
+    return [secret for secret in secrets if secret.lower() in text.lower()]
+
+
+def test_no_name_place_or_value_is_in_what_is_shareable(shared):
+    outside = ["/home/", "/tmp/", str(shared.study.root.parent)]
+    found = {name: leaks(text, [*shared.secrets, *outside]) for name, text in texts(shared).items()}
+    assert found == {"reproducibility.html": [], "ro-crate-metadata.json": []}
+
+
+@pytest.mark.parametrize(
+    ("where", "as_it_is", "found"),
+    [
+        (f"{HERE}.crate_files.Files._is_of_somebody", lambda self, node: False, RAW_HASH),
+        (f"{HERE}.crate.public", lambda options: options, SITE),
+        (f"{HERE}.cohort_flow_steps._IN_PUBLIC", ((".*", PATH),), PATH),
+        (f"{HERE}.page.status", lambda findings: {"kind": "done", "text": SITE}, SITE),
+    ],
+)
+def test_the_search_finds_what_is_not_hidden(shared, monkeypatch, where, as_it_is, found):
+    """One by one: the parts that hide, each replaced by one that does not."""
+    monkeypatch.setattr(f"{HERE}.crate_files.MOST_NAMED", 1000)
+    assert leaks(made_anew(shared), shared.secrets) == []
+    monkeypatch.setattr(where, as_it_is)
+    assert found in leaks(made_anew(shared), shared.secrets)
+
+
+def made_anew(shared: NamedStudy) -> str:
+    about = about_named(shared)
+    crate = describe(
+        about,
+        about.graph,
+        ALIASES,
+        page=shared.path("shareable"),
+        workflow=shared.path("shareable_workflow"),
+        root=shared.path("shareable").parent,
+    )
+    return render_page(about, make_sections(about, ALIASES), ALIASES) + json.dumps(crate)
+
+
+def test_small_groups_are_not_told(shared):
+    text = Page(texts(shared)["reproducibility.html"]).text
+    assert "too much motion" in text and "not told too much motion" in text
+    assert "60 found" in text  # everybody
+    assert "58 eligible" not in text  # or the 2 that were not could be worked out
+    assert "52 in the cohort" in text  # 8 people, at three steps, are between
+    assert "train 40 40 320" in text and "test 6 6 48" in text
+
+
+def test_the_key_stays_in_the_study_and_keeps_the_aliases(shared, tmp_path):
+    path = shared.path("sharing_key")
+    assert path.stat().st_mode & 0o077 == 0
+    assert not any(path.read_text().strip() in text for text in texts(shared).values())
+    before = texts(shared)
+    reproducibility(study=shared.study.root, shareable=True)
+    assert texts(shared) == before
+    assert read_key(tmp_path / "a.key") != read_key(tmp_path / "b.key")
+    (tmp_path / "a.key").write_text("cut off")
+    with pytest.raises(DataError, match="key of the aliases is damaged"):
+        read_key(tmp_path / "a.key")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("cohort/recordings.parquet", "cohort/recordings.parquet"),
+        ("shards/train-00000.safetensors", "shards/train-00000.safetensors"),
+        (f"reports/figures/{NAME}_qc.json", f"reports/figures/{ALIASES.recording(NAME)}_qc.json"),
+        (
+            f"derivatives/brainlm/sub-XQZ001/ses-SESQ1/func/{NAME}_boldref.nii.gz",
+            f"derivatives/brainlm/{ALIASES.subject('XQZ001')}/func/"
+            f"{ALIASES.recording(NAME)}_boldref.nii.gz",
+        ),
+        (f"bids::sub-XQZ001/func/{NAME}_bold.nii.gz", "(raw data)"),
+        (f"/PATHQ/{NAME}", ELSEWHERE),
+        (f"cohort/../../{NAME}.tsv", ELSEWHERE),
+        ("config/list of XQZ001.tsv", ELSEWHERE),
+    ],
+)
+def test_paths_keep_the_layout_and_lose_the_names(path, told):
+    assert ALIASES.path(path) == told
+    assert "XQZ" not in told and "SESQ" not in told
+
+
+def test_every_kind_of_file_loses_its_names():
+    from brainlm.layout import TEMPLATES
+
+    from .test_layout import FIELDS
+
+    fields = {**FIELDS, "recording": NAME, "anat": NAME, "job": "sub-XQZ001"}
+    fields |= {"folder": "sub-XQZ001/ses-SESQ1", "anat_folder": "sub-XQZ001/ses-SESQ1"}
+    for kind, template in TEMPLATES.items():
+        told = ALIASES.path(template.format(**fields))
+        assert "XQZ" not in told and "SESQ" not in told, kind
+        assert told != ELSEWHERE, kind
+
+
+def test_aliases_hang_on_the_key():
+    other = Aliases(b"l" * 32, 5)
+    assert ALIASES.recording(NAME) == ALIASES.recording(NAME) != other.recording(NAME)
+    assert ALIASES.subject("01") == ALIASES.subject("sub-01") != ALIASES.subject("02")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(0, "0"), (1, "<5"), (4, "<5"), (5, "about 5"), (98, "about 100")]
+)
+def test_counts_cannot_be_taken_from_each_other(number, told):
+    assert ALIASES.count(number) == told
+
+
+def test_options_keep_numbers_alone():
+    given = {
+        "split": {"train": 0.8, "external": {"site": ["SITEQ"]}, "salt": "x"},
+        "targets": [{"positive": 71}],
+        "keep": True,
+        "sizes": [1, 2],
+    }
+    assert public(given) == {"split": {"train": 0.8}, "keep": True, "sizes": [1, 2]}
+
+
+def _cells(sizes: Sequence[int], start: int) -> list[Cell]:
+    cells = []
+    for size in sizes:
+        cells.append(Cell(size, frozenset(map(str, range(start, start + size)))))
+        start += size
+    return cells
+
+
+def _chain(sizes: Sequence[Sequence[int]]) -> list[list[Cell]]:
+    starts = [sum(map(sum, sizes[:place])) for place in range(len(sizes))]
+    return [_cells(part, start) for part, start in zip(sizes, starts, strict=True)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 6), min_size=0, max_size=2), min_size=1, max_size=2),
+    st.lists(st.integers(1, 7), min_size=2, max_size=3),
+)
+def test_no_hidden_number_can_be_worked_out(steps, splits):
+    """All ways to fill the hidden cells that fit what is told: each cell has several values."""
+    k, sizes = 3, [*steps, splits]
+    told = tell_chain(_chain(sizes), k)
+    where = [
+        (s, c) for s, part in enumerate(told.cells) for c, is_told in enumerate(part) if not is_told
+    ]
+    for place, cell in where:
+        assert not told.cells[place][cell]
+    assert all(
+        size >= k or not told.cells[place][cell]
+        for place, part in enumerate(sizes)
+        for cell, size in enumerate(part)
+    )
+    total = sum(map(sum, sizes))
+    if not told.found or not where:
+        return
+    after = [total - sum(map(sum, sizes[: place + 1])) for place in range(len(sizes))]
+    possible: dict[tuple[int, int], set[int]] = {one: set() for one in where}
+    for guess in product(range(1, 10), repeat=len(where)) if len(where) <= 4 else ():
+        filled = dict(zip(where, guess, strict=True))
+        left = total
+        fits = True
+        for place, part in enumerate(sizes):
+            left -= sum(filled.get((place, cell), size) for cell, size in enumerate(part))
+            if place < len(sizes) - 1 and told.totals[place]:
+                fits &= left == after[place]
+        if fits and left == 0:
+            for one, value in filled.items():
+                possible[one].add(value)
+    if len(where) <= 4:
+        assert all(len(values) > 1 for values in possible.values())
+
+
+def test_what_is_large_is_told_and_a_lone_small_group_takes_another_with_it():
+    told = tell_chain(_chain([[20, 2], [50, 30, 20]]), 5)
+    assert told.cells == ((False, False), (True, True, True))
+    assert told.totals[0]
+    told = tell_chain(_chain([[20, 12], [50, 30, 20]]), 5)
+    assert all(map(all, told.cells)) and told.totals[0]
+    told = tell_chain(_chain([[2], [50, 30, 20]]), 5)
+    assert told.cells == ((False,), (True, True, False)) and not told.totals[0]
