@@ -17,6 +17,7 @@ from brainlm.report.reproducibility.jobs import Job, accounted, read_history
 from brainlm.report.reproducibility.options import Energy
 from brainlm.resources import share_dir
 from brainlm.stages import STAGES, code_digest
+from brainlm.train import machine
 from brainlm.train.machine import note_machine
 
 from .traced_study import Aliases, TracedStudy
@@ -223,6 +224,16 @@ def test_a_training_that_changed_its_gpu_is_told(study: TracedStudy) -> None:
     )
     assert ">2.000<" in row  # GPU hours of two processes
     assert ">2.100<" in row  # kWh: PUE 1.5 x 2 h x 700 W
+
+
+def test_the_driver_is_asked_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf '570.1, 700.00\\n570.1, [N/A]\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert machine._driver() == {"driver": "570.1", "gpu_w": [700.0]}
+    program.write_text("#!/bin/sh\necho no driver; exit 9\n")
+    assert machine._driver() == {"driver": None, "gpu_w": []}
 
 
 def test_a_place_that_cannot_be_written_stops_no_training(tmp_path: Path) -> None:
