@@ -70,7 +70,7 @@ def reproduce(
     In a scratch study that shares the raw data and the recorded options alone: recordings from raw
     data to parcels by the same workflow, their tensors in the shards, the first steps of the
     pretraining, and the scores of the recorded predictions. Files are the same byte for byte, or
-    their distance is set against their stage's tolerance (docs/reproducibility.md). Where code or
+    their distance is set against their stage's tolerance (docs/reproduce.md). Where code or
     libraries are others than those recorded, it says so, and goes on: that is a comparison, no
     reproduction. Interrupted, the same command goes on where it was. Writes nothing into the study
     but reports/reproduce.json; exits 3 when anything is beyond its tolerance.

@@ -133,8 +133,8 @@ def evaluation(findings: Findings, tell: Tell) -> str:
             continue
         beside = [name for name, found in metrics["baselines"].items() if "reason" not in found]
         compared = (
-            f"; for comparison, the same participants were predicted by the methods "
-            f"{listed(sorted(beside))}"
+            f"; for comparison, the same participants were predicted by the "
+            f"{'method' if len(beside) == 1 else 'methods'} {listed(sorted(beside))}"
             if beside
             else ""
         )
@@ -154,10 +154,10 @@ def statistics(findings: Findings) -> str:
     draws = {found["bootstrap"] for found in blocks if "bootstrap" in found}
     sentences = []
     if any(one.get("ci_low") is not None for found in blocks for one in found["metrics"].values()):
+        how = f" ({listed([f'{count:,}' for count in sorted(draws)])} draws)" if draws else ""
         sentences.append(
-            "Confidence intervals are 95% bootstrap intervals over participants "
-            f"({listed([f'{count:,}' for count in sorted(draws)])} draws), corrected for bias and "
-            "skew [@efron1987] and widened for the number of participants."
+            f"Confidence intervals are 95% bootstrap intervals over participants{how}, corrected "
+            "for bias and skew [@efron1987] and widened for the number of participants."
         )
     permuted = [
         found["permutation"]
@@ -188,7 +188,7 @@ def software(findings: Findings) -> str:
     versions = findings.provenance.software
     if "brainlm" not in versions:
         return ""
-    named = []
+    named = [f"Python {' and '.join(versions['python'])}"] if "python" in versions else []
     for package, (name, key) in sorted(PACKAGES.items()):
         if package in versions:
             cited = "" if package == "antspyx" else f" [@{key}]"
@@ -197,6 +197,4 @@ def software(findings: Findings) -> str:
         f"All steps were run by the BrainLM pipeline {' and '.join(versions['brainlm'])} under "
         "Snakemake [@moelder2021]"
     )
-    if "python" in versions:
-        text += f" with Python {' and '.join(versions['python'])}"
-    return f"{text}{', ' + listed(named) if named else ''}."
+    return f"{text}{' with ' + listed(named) if named else ''}."
