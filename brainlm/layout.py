@@ -22,6 +22,7 @@ TEMPLATES: dict[str, str] = {
     "config": "config/config.yaml",
     "recordings": "onboarding/recordings.parquet",
     "recordings_tsv": "onboarding/recordings.tsv",
+    "onboarding_page": "onboarding/report.html",
     # one recording
     "motion": _FUNC + "_desc-motion_timeseries.tsv",
     "hmc_xfm": _FUNC + "_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt",

@@ -10,6 +10,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Start here": (
         "demo",
         "onboard",
+        "estimate",
         "cluster",
         "config",
         "atlas",

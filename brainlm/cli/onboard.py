@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ from ._stage import ThreadsOption
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..bids.dataset import Progress
     from ..config import Config
 
 
@@ -75,6 +77,13 @@ def onboard(
         str | None,
         typer.Option(help="options of a new study that go together, e.g. xcpd-abcd; --set wins"),
     ] = None,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", help="ask what a new study needs, each with a default"),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="print errors and one line of counts alone, for scripts")
+    ] = False,
 ) -> None:
     """Look through a BIDS dataset and set up a study folder for it.
 
@@ -82,7 +91,8 @@ def onboard(
     T1w, its hash, its labels from participants.tsv, and whether it is eligible; `reason`
     says why not, `notes` what was repaired or assumed, `wave` which onboarding found it. Also
     config/config.yaml with every option explained, a Snakefile and profiles, that for Slurm filled
-    in for the cluster that this machine belongs to. Run it again
+    in for the cluster that this machine belongs to, and onboarding/report.html: the cohort at a
+    glance, what is missing or left out, labels, and what it will take. Run it again
     whenever the dataset changes: your config is kept, and only what changed is processed anew.
 
     With --engine derivatives the folder holds what another pipeline has preprocessed, denoised
@@ -104,6 +114,8 @@ def onboard(
     from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
+    from ._interview import check_terminal, interview
+    from ._onboarding_page import counts, tell_estimate, write_page
 
     source, place = bids_dir.resolve(), Study(study.resolve())
     if not source.is_dir():
@@ -119,30 +131,55 @@ def onboard(
         changes = merge(changes, {"atlas": {"name": atlas}})
     if engine is not None:
         changes = merge(changes, {"engine": engine.value})
+    wait = _silent if quiet else progress
+    slurm = True
+    if interactive:
+        check_terminal(place.path("config"))
+
+        def look(options: dict[str, Any]) -> pd.DataFrame:
+            config = study_config(place, source, options)
+            return _read(source, config, place.root, participants, False, threads, wait)[0]
+
+        answers = interview(source, changes, look)
+        changes, slurm = answers.changes, answers.slurm
     config = study_config(place, source, changes)
     full = hash_mode is HashMode.full
-    table, dataset_notes = _read(source, config, place.root, participants, full, threads)
+    table, dataset_notes = _read(source, config, place.root, participants, full, threads, wait)
     config = fitting_config(place, config, changes, table)
-    choice = set_up_study(place, config, str(table["dataset"].iloc[0]), find_site)
+    dataset = str(table["dataset"].iloc[0])
+    choice = set_up_study(place, config, dataset, find_site if slurm else lambda: None)
     waves = number_waves(table["recording_id"], read_waves(place.path("recordings")))
     table["wave"] = pd.array(waves, dtype="Int64")
-    if lost := _lost_labels(place.path("recordings"), table):
+    if not quiet and (lost := _lost_labels(place.path("recordings"), table)):
         warn(f"labels that are gone: {', '.join(lost)}. Were they in a table for --participants?")
     parquet, tsv = table_bytes(table)
     write_bytes_if_changed(place.path("recordings"), parquet)
     write_bytes_if_changed(place.path("recordings_tsv"), tsv)
+    problems = _problems(config, table) if table["eligible"].any() else []
+    found = write_page(place, config, table, dataset_notes, problems)
+    if quiet:
+        say(counts(table, found))
+        return
     for note in dataset_notes:
         warn(note)
     _summarise(table)
     say(f"  space: {config.space.template}; atlas: {config.atlas.name}")
     if choice is not None:
         say(f"  Slurm: {choice}. Others: `brainlm cluster profile`, or edit slurm/config.yaml")
-    if not table["eligible"].any():
+    say(f"  all of it: {place.path('onboarding_page')}")
+    if found is None:
         warn("no recording is eligible, so there is nothing to run yet")
         return
-    for problem in _problems(config, table):
+    tell_estimate(found)
+    for problem in problems:
         warn(f"before the first run: {problem}")
-    say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")
+    other = "  (on a cluster: --profile slurm)" if not interactive else ""
+    profile = "slurm" if interactive and slurm else "local"
+    say(f"Next:  cd {study} && snakemake --profile {profile} {other}".rstrip())
+
+
+def _silent(items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
+    return iter(items)
 
 
 def _lost_labels(earlier: Path, table: pd.DataFrame) -> list[str]:
@@ -179,7 +216,13 @@ def _problems(config: Config, table: pd.DataFrame) -> list[str]:
 
 
 def _read(
-    source: Path, config: Config, study: Path, participants: Path | None, full: bool, threads: int
+    source: Path,
+    config: Config,
+    study: Path,
+    participants: Path | None,
+    full: bool,
+    threads: int,
+    wait: Progress,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The recordings table, of raw runs or of those that another pipeline preprocessed."""
     from ..bids.dataset import read_dataset
@@ -199,7 +242,7 @@ def _read(
             measure=lambda kind, path: measure(kind, path, names),
             full=full,
             threads=threads,
-            progress=progress,
+            progress=wait,
         )
     if participants is not None:
         raise InputError(
@@ -214,7 +257,7 @@ def _read(
             fix="add --engine derivatives",
         )
     limits = Limits(**config.eligibility.model_dump())
-    return read_dataset(source, limits, full=full, threads=threads, progress=progress)
+    return read_dataset(source, limits, full=full, threads=threads, progress=wait)
 
 
 def _summarise(table: pd.DataFrame) -> None:
