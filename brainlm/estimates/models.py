@@ -65,9 +65,9 @@ def models_of(config: Config) -> dict[str, Model]:
         "motion": Model(
             lambda s: 3 + 0.16 * s.raw_series, lambda s: 5e3 + 3.6e6 * s.raw + 420 * s.volumes
         ),
-        "normalize-anat": Model(lambda s: 38.0 if syn else 9.0, lambda s: 6e6 if syn else 2e6),
+        "normalize-anat": Model(lambda s: 37.0 if syn else 9.0, lambda s: 9e6 if syn else 6e6),
         "fieldmap": Model(lambda s: 12.0, lambda s: 1e4 + 5e6 * s.raw),
-        "coregister-bold": Model(lambda s: 11.0, lambda s: 2e3),
+        "coregister-bold": Model(lambda s: 10.0, lambda s: 2e3),
         "normalize-bold": Model(lambda s: 2.5, lambda s: 9e3),
         "warp-bold": Model(lambda s: 15.0, lambda s: 3e6),
         "resample": resample,

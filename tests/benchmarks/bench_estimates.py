@@ -1,18 +1,21 @@
-"""How near the estimates before a run come to what the stages take: predicted over actual.
+"""How near the estimates before a run come to what the stages take.
 
 `python -m tests.benchmarks.bench_estimates [SIZES]`: a phantom run with its T1w for each of the
-first so many of `SIZES`, each stage a process of its own on one thread. For each stage: CPU seconds,
-peak memory and bytes left on the disk.
+first so many of `SIZES`, each stage a process of its own on one thread. For each stage, expected /
+actual: CPU seconds and their ratio, memory (what its rule asks for / peak), kB left on the disk.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from brainlm.config import Config, load_config
+from brainlm.estimates.plan import estimate
+from brainlm.estimates.takes import StageTakes
+from brainlm.recordings import read_rows
 from tests.benchmarks.used import Used, measure
 
 
@@ -78,30 +81,34 @@ def _size_of(folder: Path) -> int:
 
 
 def main(sizes: int = len(SIZES)) -> None:
+    """Print a line for each stage of each size."""
     for size in SIZES[:sizes]:
         with tempfile.TemporaryDirectory() as folder:
             study, found = measured(Path(folder), size)
-            import pandas as pd
-
-            row = pd.read_parquet(study / "onboarding/recordings.parquet").iloc[0]
-            print(
-                json.dumps(
-                    {
-                        **asdict(size),
-                        "shape": row["shape"],
-                        "tr": row["tr"],
-                        "n": int(row["n_volumes"]),
-                        "stages": {
-                            k: [round(u.cpu_s, 2), round(u.peak_mb), b]
-                            for k, (u, b) in found.items()
-                        },
-                    }
-                ),
-                flush=True,
+            config = load_config(study / "config/config.yaml")
+            rows = read_rows(study / "onboarding/recordings.parquet")
+            straight = Config.model_validate(
+                {**config.model_dump(), "resample": {"output": "parcels"}}
             )
-            for p in sorted(study.rglob("*")):
-                if p.is_file() and p.stat().st_size > 20000:
-                    print("   ", p.relative_to(study), p.stat().st_size)
+            asked = {
+                stage.stage: stage
+                for one in (config, straight)
+                for stage in estimate(one, rows, Path(folder), 424).stages
+            }
+            print(f"\n{size}\n{'stage':<21}{'CPU s':>15}{'ratio':>7}{'MB':>14}{'kB left':>18}")
+            for verb, (used, left) in found.items():
+                if verb in asked:
+                    _print(asked[verb], used, left)
+
+
+def _print(stage: StageTakes, used: Used, left: int) -> None:
+    """Expected / actual: seconds and bytes; memory asked for / taken."""
+    seconds, kept = 3600 * (stage.cpu_h or 0), (stage.kept + stage.passing) / 1e3
+    print(
+        f"{stage.stage:<21}{seconds:7.1f} /{used.cpu_s:6.1f}{seconds / used.cpu_s:7.2f}"
+        f"{stage.mem_mb:7d} /{used.peak_mb:5.0f}{kept:9.0f} /{left / 1e3:7.0f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

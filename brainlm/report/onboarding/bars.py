@@ -52,7 +52,7 @@ def small_histogram(edges: Sequence[float], counts: Sequence[float]) -> Markup:
         for at, count in enumerate(counts)
         if count
     )
-    told = f"{edges[0]:g} to {edges[-1]:g}"
+    told = f"{edges[0]:.4g} to {edges[-1]:.4g}"
     return Markup(
         f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="histogram from {told}"><title>{told}</title>{bars}</svg>'

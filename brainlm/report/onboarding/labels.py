@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -68,10 +69,9 @@ def _label(name: str, values: pd.Series) -> PlainLabel:
     known = values.dropna()
     absent = {"no value": int(values.isna().sum())} if values.isna().any() else {}
     if not pd.api.types.is_numeric_dtype(values):
-        counted = sorted(
-            known.astype(str).value_counts().items(), key=lambda item: (-item[1], item[0])
-        )
-        levels = [{"value": value, "subjects": int(n)} for value, n in counted]
+        counted = Counter(map(str, known))
+        ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+        levels: list[dict[str, Any]] = [{"value": value, "subjects": n} for value, n in ordered]
         rest = sum(level["subjects"] for level in levels[_MOST_LEVELS:])
         told = ["every subject has the same value"] if len(levels) == 1 else []
         return PlainLabel(

@@ -101,7 +101,7 @@ def _label_row(label: Label) -> dict[str, Any]:
     if label.quantiles:
         low, middle, high = (label.quantiles[key] for key in ("0", "0.5", "1"))
         unit = f" {label.unit}" if label.unit else ""
-        spread = f"{low:g} to {high:g}{unit}, median {middle:g}"
+        spread = f"{low:.4g} to {high:.4g}{unit}, median {middle:.4g}"
     histogram = label.histogram
     return {
         "name": label.name,
