@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ QC_BATCH = 50
 #: Minutes that a recording takes from raw data to parcels on one core, at most on average: a slow
 #: machine, 1,200 volumes and ICA.
 _RECORDING_MIN = 45
-_LEAST_MB = 3000  # registration of a T1w
 #: What a batch's own workflow run may do: all that comes before the cohort, and the figures.
 _STAGES_OF_RECORDINGS = (*list(STAGES)[: list(STAGES).index("cohort")], "qc-figure")
 #: Keys of the config that rules look at, besides the sections of their stages.
@@ -68,10 +67,7 @@ class Batches(Memory):
         A subject's runs may share a T1w, which must not be worked on by two jobs at once.
         """
         most = self.config.jobs.recordings_per_job
-        by_subject: dict[str, list[str]] = {}
-        for name, row in sorted(self.rows.items(), key=lambda item: item[1]["wave"] or 0):
-            by_subject.setdefault(row["subject"], []).append(name)
-        packed = _pack(by_subject.values(), most if most > 1 else QC_BATCH)
+        packed = pack_batches(self.rows, most if most > 1 else QC_BATCH)
         return {f"{number:04d}": names for number, names in enumerate(packed)}
 
     def _keep_only(self, number: str, recordings: list[str]) -> None:
@@ -144,29 +140,24 @@ class Batches(Memory):
 
     def batch_mb(self, wildcards: Any) -> int:
         """Memory for as many of a batch's recordings as are worked on at a time, MB."""
-        most = max(self._recording_mb(name) for name in self.batch(wildcards))
-        return most * self._at_a_time(wildcards)
+        return self.mb_of_batch(self.batch(wildcards))
 
     def batch_minutes(self, wildcards: Any) -> int:
         """Time that a batch may take."""
-        rounds = math.ceil(len(self.batch(wildcards)) / self._at_a_time(wildcards))
-        return 30 + _RECORDING_MIN * rounds
-
-    def _at_a_time(self, wildcards: Any) -> int:
-        return min(self.config.jobs.cores_per_job, len(self.batch(wildcards)))
-
-    def _recording_mb(self, name: str) -> int:
-        """Memory of the hungriest stage of a recording, MB."""
-        about = _Wildcards(name)
-        raw = self.raw_mb(about) if self.rows[name]["kind"] is None else 0
-        return max(_LEAST_MB, raw, self.brain_mb(about, 2), self.straight_mb(about))
+        return minutes_of_batch(len(self.batch(wildcards)), self.config.jobs.cores_per_job)
 
 
-class _Wildcards:
-    """A recording, as rules name it to the functions that they call."""
+def pack_batches(rows: Mapping[str, Mapping[str, Any]], most: int) -> list[list[str]]:
+    """Recordings in batches of at most so many; those of later waves come last."""
+    by_subject: dict[str, list[str]] = {}
+    for name, row in sorted(rows.items(), key=lambda item: item[1]["wave"] or 0):
+        by_subject.setdefault(row["subject"], []).append(name)
+    return _pack(by_subject.values(), most)
 
-    def __init__(self, recording: str):
-        self.recording = recording
+
+def minutes_of_batch(recordings: int, cores: int) -> int:
+    """Time that a batch of so many recordings may take."""
+    return 30 + _RECORDING_MIN * math.ceil(recordings / min(cores, recordings))
 
 
 def _pack(groups: Iterable[list[str]], most: int) -> list[list[str]]:

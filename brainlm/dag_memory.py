@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from .config import Config
@@ -13,6 +14,7 @@ from .config import Config
 _BRAIN_MM3 = 1.9e6
 #: Memory of an imaging stage besides the run's series (float32), MB; 250 to 400 were measured.
 _BASE_MB = 1000
+_LEAST_MB = 3000  # registration of a T1w
 
 
 class Memory(ABC):
@@ -46,5 +48,23 @@ class Memory(ABC):
         holds = self.config.parcellate.estimator in ("median", "eigenvariate")
         return self.brain_mb(wildcards, 1) if holds else _BASE_MB
 
+    def recording_mb(self, name: str) -> int:
+        """Memory of the hungriest stage of a recording, MB."""
+        about = Named(name)
+        raw = self.raw_mb(about) if self.row(name)["kind"] is None else 0
+        return max(_LEAST_MB, raw, self.brain_mb(about, 2), self.straight_mb(about))
+
+    def mb_of_batch(self, names: Sequence[str]) -> int:
+        """Memory for as many of a batch's recordings as are worked on at a time, MB."""
+        at_a_time = min(self.config.jobs.cores_per_job, len(names))
+        return max(map(self.recording_mb, names)) * at_a_time
+
     def _series_mb(self, voxels: float, wildcards: Any) -> int:
         return _BASE_MB + math.ceil(voxels * self.row(wildcards.recording)["n_volumes"] * 4 / 1e6)
+
+
+class Named:
+    """A recording, as rules name it to the functions that they call."""
+
+    def __init__(self, recording: str):
+        self.recording = recording

@@ -24,6 +24,7 @@ TEMPLATES: dict[str, str] = {
     "recordings_tsv": "onboarding/recordings.tsv",
     "labels": "onboarding/labels.tsv",
     "bids_validator": "onboarding/bids-validator.json",
+    "onboarding_page": "onboarding/report.html",
     # one recording
     "motion": _FUNC + "_desc-motion_timeseries.tsv",
     "hmc_xfm": _FUNC + "_from-orig_to-boldref_mode-image_desc-hmc_xfm.txt",

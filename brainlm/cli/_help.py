@@ -11,6 +11,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "demo",
         "dataset",
         "onboard",
+        "estimate",
         "cluster",
         "config",
         "atlas",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,8 @@ from ._validation import check_validation, tell_validation
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..bids.dataset import Progress
+    from ..bids.phenotypes.read import Labelled
     from ..config import Config
 
 
@@ -101,6 +104,13 @@ def onboard(
         str | None,
         typer.Option(help="options of a new study that go together, e.g. xcpd-abcd; --set wins"),
     ] = None,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", help="ask what a new study needs, each with a default"),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="print errors and one line of counts alone, for scripts")
+    ] = False,
 ) -> None:
     """Look through a BIDS dataset and set up a study folder for it.
 
@@ -110,7 +120,8 @@ def onboard(
     onboarding/labels.tsv: what each label is like, of participants.tsv and of the tables that
     --phenotypes or the config's section phenotypes names (docs/phenotypes.md). Also
     config/config.yaml with every option explained, a Snakefile and profiles, that for Slurm filled
-    in for the cluster that this machine belongs to. Run it again
+    in for the cluster that this machine belongs to, and onboarding/report.html: the cohort at a
+    glance, what is missing or left out, labels, and what it will take. Run it again
     whenever the dataset changes: your config is kept, and only what changed is processed anew.
 
     The folder may also hold what another pipeline has preprocessed, denoised or reduced to
@@ -136,7 +147,9 @@ def onboard(
     from ..config import load_study_preset
     from ..errors import InputError
     from ..layout import Study
+    from ._interview import check_terminal, interview
     from ._labels_found import tell_labels
+    from ._onboarding_page import counts, tell_estimate, write_page
 
     source, place = bids_dir.resolve(), Study(study.resolve())
     if not source.is_dir():
@@ -158,24 +171,40 @@ def onboard(
     changes = options_of_source(
         source, place.path("config"), changes, layout, dataset, phenotypes or (), participants
     )
-    config = study_config(place, source, changes)
-    check_validation(validator, config)
-    full = hash_mode is HashMode.full
-    people = read_phenotypes(source, place.root, config.phenotypes, participants)
-    table, dataset_notes = _read(source, config, place.root, participants, full, threads)
-    labelled = people.label(table)
+    wait = _silent if quiet else progress
+
+    def look(options: dict[str, Any], full: bool) -> tuple[Config, Labelled, list[str]]:
+        config = study_config(place, source, options)
+        check_validation(validator, config)
+        people = read_phenotypes(source, place.root, config.phenotypes, participants)
+        found, notes = _read(source, config, place.root, participants, full, threads, wait)
+        return config, people.label(found), notes
+
+    slurm = True
+    if interactive:
+        check_terminal(place.path("config"))
+        answers = interview(source, changes, lambda options: look(options, False)[1].table)
+        changes, slurm = answers.changes, answers.slurm
+    config, labelled, dataset_notes = look(changes, hash_mode is HashMode.full)
     table = labelled.table
     config = fitting_config(place, config, changes, table)
-    choice = set_up_study(place, config, str(table["dataset"].iloc[0]), find_site)
+    name = str(table["dataset"].iloc[0])
+    choice = set_up_study(place, config, name, find_site if slurm else lambda: None)
     waves = number_waves(table["recording_id"], read_waves(place.path("recordings")))
     table["wave"] = pd.array(waves, dtype="Int64")
-    if lost := _lost_labels(place.path("recordings"), table):
+    if not quiet and (lost := _lost_labels(place.path("recordings"), table)):
         warn(f"labels that are gone: {', '.join(lost)}. Were they in another table?")
     parquet, tsv = table_bytes(table)
     write_bytes_if_changed(place.path("recordings"), parquet)
     write_bytes_if_changed(place.path("recordings_tsv"), tsv)
     write_bytes_if_changed(place.path("labels"), summary_bytes(labelled.labels))
-    for note in [*dataset_notes, *labelled.notes]:
+    notes = [*dataset_notes, *labelled.notes]
+    problems = _problems(config, table) if table["eligible"].any() else []
+    found = write_page(place, config, table, notes, problems)
+    if quiet:
+        say(counts(table, found))
+        return
+    for note in notes:
         warn(note)
     _summarise(table)
     tell_labels(labelled.labels)
@@ -184,12 +213,20 @@ def onboard(
     say(f"  space: {config.space.template}; atlas: {config.atlas.name}")
     if choice is not None:
         say(f"  Slurm: {choice}. Others: `brainlm cluster profile`, or edit slurm/config.yaml")
-    if not table["eligible"].any():
+    say(f"  all of it: {place.path('onboarding_page')}")
+    if found is None:
         warn("no recording is eligible, so there is nothing to run yet")
         return
-    for problem in _problems(config, table):
+    tell_estimate(found)
+    for problem in problems:
         warn(f"before the first run: {problem}")
-    say(f"Next:  cd {study} && snakemake --profile local   (on a cluster: --profile slurm)")
+    other = "  (on a cluster: --profile slurm)" if not interactive else ""
+    profile = "slurm" if interactive and slurm else "local"
+    say(f"Next:  cd {study} && snakemake --profile {profile} {other}".rstrip())
+
+
+def _silent(items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
+    return iter(items)
 
 
 def _lost_labels(earlier: Path, table: pd.DataFrame) -> list[str]:
@@ -226,7 +263,13 @@ def _problems(config: Config, table: pd.DataFrame) -> list[str]:
 
 
 def _read(
-    source: Path, config: Config, study: Path, participants: Path | None, full: bool, threads: int
+    source: Path,
+    config: Config,
+    study: Path,
+    participants: Path | None,
+    full: bool,
+    threads: int,
+    wait: Progress,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The recordings table, of raw runs or of those that another pipeline preprocessed."""
     from ..bids.dataset import read_dataset
@@ -246,7 +289,7 @@ def _read(
             measure=lambda kind, path: measure(kind, path, names),
             full=full,
             threads=threads,
-            progress=progress,
+            progress=wait,
         )
     if participants is not None:
         raise InputError(
@@ -261,7 +304,7 @@ def _read(
             fix="engine derivatives reads them: leave --engine out for a new study",
         )
     limits = Limits(**config.eligibility.model_dump())
-    return read_dataset(source, limits, full=full, threads=threads, progress=progress)
+    return read_dataset(source, limits, full=full, threads=threads, progress=wait)
 
 
 def _summarise(table: pd.DataFrame) -> None:
