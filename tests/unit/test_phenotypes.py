@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from brainlm.bids.participants import read_participants
 from brainlm.bids.phenotypes.people import match_ids
 from brainlm.bids.phenotypes.read import Labelled, read_phenotypes
 from brainlm.bids.phenotypes.summary import LabelSummary
@@ -105,7 +106,7 @@ def test_only_what_the_dictionary_calls_missing_is(root, about, codes, taken_out
         (range(28), (-9,), False),  # near: told, not touched
         (range(0, 84, 3), (-1,), False),
         (range(4), (-1,), False),
-        ([n % 2 for n in range(28)], (-3,), False),  # too small to be beyond doubt
+        ([n % 2 for n in range(28)], (-7,), False),  # too small to be beyond doubt
     ],
 )
 def test_a_code_is_taken_out_only_beyond_doubt(root, cells, codes, gone):
@@ -244,6 +245,17 @@ def test_sessions(root):
     assert values("02") == [102] * 3
     assert values(None, (None,)) == [None]
     assert values("ses-10", (None,)) == [110]
+
+
+def test_participants_with_a_row_of_each_session_contradict_nobody(root):
+    path = root / "participants.tsv"
+    ids = ["sub-01", "sub-01", "sub-02", "sub-02"]
+    write(path, participant_id=ids, session=["1", "2", "1", "2"], age=[30, 32, 40, 41])
+    found = labelled(root, recordings(("1", "2")))
+    assert found.table["label_age"].tolist()[:4] == [30, 32, 40, 41]
+    assert read_participants(path, SUBJECTS).contradictory == frozenset()
+    write(path, participant_id=ids, session=["1", "1", "1", "2"], age=[30, 32, 40, 41])
+    assert read_participants(path, SUBJECTS).contradictory == {"01", "02"}
 
 
 def test_two_spellings_of_a_session_are_told(root):

@@ -103,6 +103,11 @@ def one_of_each(parsed: Parsed, people: People) -> tuple[pd.Series, pd.Series]:
     mine = people.key >= 0
     key = people.key[mine]
     order = range(len(people.keys))
+    if key.is_unique:  # the usual case, and far faster
+        return (
+            parsed.values[mine].set_axis(key).reindex(order),
+            parsed.why[mine].set_axis(key).reindex(order),
+        )
     grouped = parsed.values[mine].groupby(key)
     values = grouped.first().reindex(order)
     why = parsed.why[mine].groupby(key).first().reindex(order).fillna(NO_ROW)

@@ -47,16 +47,18 @@ class Tables:
         """Add a column `label_<name>` for each label to the recordings table."""
         import pandas as pd
 
+        who = pd.factorize(recordings["subject"])[0]
         columns: dict[str, pd.Series] = {}
         labels: list[LabelSummary] = []
         notes = list(self.notes)
         for one in self.read:
             people = find_people(one.table, one.source, recordings)
             notes += people.notes
+            rules = {label.rule.session for label, _, _ in one.labels}
+            rows = {rule: rows_of(recordings, people, rule) for rule in rules}
             for label, about, parsed in one.labels:
                 by_key = one_of_each(parsed, people)
-                places, why_no_row = rows_of(recordings, people, label.rule.session)
-                values, why = _spread(recordings, by_key, places, why_no_row)
+                values, why = _spread(recordings, by_key, *rows[label.rule.session])
                 columns[f"{LABEL_PREFIX}{label.name}"] = values
                 told = suspicions(label.name, parsed, about, people.key >= 0)
                 labels.append(
@@ -68,7 +70,7 @@ class Tables:
                         parsed,
                         values,
                         why,
-                        recordings,
+                        who,
                         told,
                     )
                 )

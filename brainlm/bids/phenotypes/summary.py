@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,7 +19,9 @@ from .values import Parsed
 from .wanted import Wanted
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 #: Levels that are counted one by one; the others are counted together.
 MOST_LEVELS = 20
@@ -67,23 +70,28 @@ def summarise(
     parsed: Parsed,
     values: pd.Series,
     why: pd.Series,
-    recordings: pd.DataFrame,
+    who: NDArray[np.intp],
     told: list[str],
 ) -> LabelSummary:
-    """Count a label's `values`, one for each of the `recordings`; `why` says why one is missing."""
+    """Count a label's `values`, one for each recording; `why` says why one is missing.
+
+    `who` is the number of each recording's subject.
+    """
+    import numpy as np
     import pandas as pd
 
-    who = recordings["subject"].astype(str)
-    per_person = pd.DataFrame({"who": who, "value": values})[values.notna()].drop_duplicates()
-    lacking = ~who.isin(set(per_person["who"]))
-    reasons = why[lacking].groupby(who[lacking]).first()
-    missing = {str(reason): int(n) for reason, n in reasons.value_counts().items()}
     is_number = values.dtype != "string"
-    numbers = per_person["value"].astype(float) if is_number else None
-    spread = _spread(numbers) if numbers is not None and parsed.type == "number" else {}
-    levels, others = (
-        ([], 0) if parsed.type == "number" else _levels(per_person["value"], parsed.names)
-    )
+    present = values.notna().to_numpy()
+    one_each = values[present].astype("float64" if is_number else "string")
+    repeated = pd.DataFrame({"who": who[present], "value": one_each.to_numpy()}).duplicated()
+    one_each = one_each[~repeated.to_numpy()]
+    has_one = np.zeros(who.max(initial=-1) + 1, dtype=bool)
+    has_one[who[present]] = True
+    lacking = ~has_one[who]
+    first = np.unique(who[lacking], return_index=True)[1]
+    missing = Counter(str(reason) for reason in why.to_numpy()[lacking][first])
+    spread = _spread(one_each) if parsed.type == "number" else {}
+    levels, others = ([], 0) if parsed.type == "number" else _levels(one_each, parsed.names)
     return LabelSummary(
         name=label.name,
         type=parsed.type,
@@ -93,8 +101,8 @@ def summarise(
         column=label.column,
         file=source.shown,
         sha256=sha256,
-        subjects=int(per_person["who"].nunique()),
-        recordings=int(values.notna().sum()),
+        subjects=int(has_one.sum()),
+        recordings=int(present.sum()),
         missing=dict(sorted(missing.items(), key=lambda item: (-item[1], item[0]))),
         mean=spread.get("mean"),
         sd=spread.get("sd"),
@@ -118,9 +126,9 @@ def _spread(numbers: pd.Series) -> dict[str, Any]:
         return {}
     counts, edges = np.histogram(numbers.to_numpy(), bins=min(_BINS, max(1, numbers.nunique())))
     return {
-        "mean": _short(numbers.mean()),
-        "sd": _short(numbers.std(ddof=0)),
-        "quantiles": {f"{q:g}": _short(numbers.quantile(q)) for q in _QUANTILES},
+        "mean": _short(float(numbers.mean())),
+        "sd": _short(float(numbers.std(ddof=0))),
+        "quantiles": {f"{q:g}": _short(float(numbers.quantile(q))) for q in _QUANTILES},
         "histogram": {
             "edges": [_short(float(edge)) for edge in edges],
             "counts": [int(n) for n in counts],

@@ -54,8 +54,8 @@ def parse(cells: pd.Series, about: Column, rule: Label, everywhere: Iterable[str
     numbers = pd.to_numeric(present, errors="coerce").astype(float)
     numbers = numbers.mask(numbers.abs() == float("inf"))
     unread = present.notna() & numbers.isna()
-    bounds = present.where(unread).str.extract(_CENSORED)
-    bound = pd.to_numeric(bounds[0].fillna(bounds[1])).astype(float)
+    bounds = present[unread].str.extract(_CENSORED)
+    bound = pd.to_numeric(bounds[0].fillna(bounds[1])).astype(float).reindex(cells.index)
     as_numbers = _are_numbers(rule, unread & bound.isna(), numbers, present)
     if not as_numbers:
         return _texts(present, why, about, rule, n_numbers=int(numbers.notna().sum()))
