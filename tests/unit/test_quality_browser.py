@@ -30,13 +30,13 @@ def written(folder: Path, count: int) -> pd.DataFrame:
         {
             "recording_id": ids,
             "subject": [name[4:9] for name in ids],
-            "site": random.choice(["A", "B"], count),
+            "site": random.choice(["A", "B"], count, p=[0.85, 0.15]),
             "dataset": "d",
             "task": "rest",
             "notes": None,
         }
     ).astype("string")
-    # Site B moves more: its median is no outlier there.
+    # The small site B moves more: an outlier among all, but not there.
     fd = random.uniform(0.1, 0.3, count) + 0.6 * (recordings["site"] == "B").to_numpy(float)
     fd[7], fd[8] = 2.5, np.nan
     numbers = {
