@@ -155,8 +155,7 @@ def onboard(
     parquet, tsv = table_bytes(table)
     write_bytes_if_changed(place.path("recordings"), parquet)
     write_bytes_if_changed(place.path("recordings_tsv"), tsv)
-    problems = _problems(config, table) if table["eligible"].any() else []
-    found = write_page(place, config, table, dataset_notes, problems)
+    found = write_page(place, config, table, dataset_notes)
     if quiet:
         say(counts(table, found))
         return
@@ -171,7 +170,7 @@ def onboard(
         warn("no recording is eligible, so there is nothing to run yet")
         return
     tell_estimate(found)
-    for problem in problems:
+    for problem in _problems(config, table):
         warn(f"before the first run: {problem}")
     other = "  (on a cluster: --profile slurm)" if not interactive else ""
     profile = "slurm" if interactive and slurm else "local"
