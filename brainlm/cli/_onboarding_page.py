@@ -21,7 +21,6 @@ def write_page(
     config: Config,
     table: pd.DataFrame,
     notes: Sequence[str],
-    problems: Sequence[str],
 ) -> Estimate | None:
     """Write onboarding/report.html; what the study will take, if anything is to be done.
 
@@ -32,7 +31,7 @@ def write_page(
     from ..report.onboarding.page import Onboarded, render_page
 
     found = estimate_of(config, study.root) if table["eligible"].any() else None
-    about = Onboarded(table, config, notes, plain_labels(table), found, problems)
+    about = Onboarded(table, config, notes, plain_labels(table), found)
     write_bytes_if_changed(study.path("onboarding_page"), render_page(about).encode())
     return found
 

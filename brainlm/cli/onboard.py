@@ -199,8 +199,7 @@ def onboard(
     write_bytes_if_changed(place.path("recordings_tsv"), tsv)
     write_bytes_if_changed(place.path("labels"), summary_bytes(labelled.labels))
     notes = [*dataset_notes, *labelled.notes]
-    problems = _problems(config, table) if table["eligible"].any() else []
-    found = write_page(place, config, table, notes, problems)
+    found = write_page(place, config, table, notes, labelled.labels)
     if quiet:
         say(counts(table, found))
         return
@@ -218,7 +217,7 @@ def onboard(
         warn("no recording is eligible, so there is nothing to run yet")
         return
     tell_estimate(found)
-    for problem in problems:
+    for problem in _problems(config, table):
         warn(f"before the first run: {problem}")
     other = "  (on a cluster: --profile slurm)" if not interactive else ""
     profile = "slurm" if interactive and slurm else "local"

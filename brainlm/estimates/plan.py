@@ -50,7 +50,11 @@ class _Sizes(Memory):
 def estimate(config: Config, rows: Sequence[dict[str, Any]], study: Path, parcels: int) -> Estimate:
     """What the eligible `rows` of the recordings table will take in the folder `study`."""
     config = cluster_config(config, study)
-    chosen = {row["recording_id"]: row for row in rows if row["eligible"]}
+    chosen = {
+        row["recording_id"]: row | {"n_volumes": row["n_volumes"] or 0}
+        for row in rows
+        if row["eligible"]
+    }
     sizes = {name: size_of(row, config, parcels) for name, row in chosen.items()}
     memory = _Sizes(config, chosen)
     models = models_of(config)

@@ -88,7 +88,7 @@ def test_a_t1w_that_two_runs_share_is_normalised_once():
 
 
 def test_files_of_other_pipelines_have_other_stages():
-    parcels = rows(kind="parcels", shape=None, t1w=None, anat_id=None)
+    parcels = rows(kind="parcels", shape=None, t1w=None, anat_id=None, n_volumes=None)
     assert "adopt-parcels" in stages(of({"engine": "derivatives"}, parcels))
     found = of({"engine": "fmriprep", "space": {"template": "MNI152NLin6Asym"}}, rows())
     assert stages(found)["fmriprep"].cpu_h is None

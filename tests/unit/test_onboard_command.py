@@ -150,7 +150,7 @@ def test_the_study_is_complete_and_a_rerun_touches_nothing(bids, tmp_path, capsy
     assert snapshot(study) == before
 
 
-def test_a_changed_dataset_changes_the_table_alone(bids, tmp_path):
+def test_a_changed_dataset_changes_the_table_and_its_page_alone(bids, tmp_path):
     study = tmp_path / "study"
     run(bids, study)
     (study / "config/profiles/slurm/config.yaml").write_text("# mine\n")
@@ -158,7 +158,8 @@ def test_a_changed_dataset_changes_the_table_alone(bids, tmp_path):
     write_bold(bids / f"{BOLD}.nii.gz", 12)
     run(bids, study)
     changed = {name for name, state in snapshot(study).items() if before[name] != state}
-    assert changed == {"onboarding/recordings.parquet", "onboarding/recordings.tsv"}
+    names = {"recordings.parquet", "recordings.tsv", "report.html"}
+    assert changed == {f"onboarding/{name}" for name in names}
 
 
 def test_an_atlas_that_is_not_ready_is_told_before_the_first_run(

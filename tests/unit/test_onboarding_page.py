@@ -62,7 +62,7 @@ def table_of(count: int, **columns: object) -> pd.DataFrame:
 
 
 def page_of(table: pd.DataFrame, config: Config | None = None, **changes: object) -> str:
-    about = {"notes": [], "labels": plain_labels(table), "estimate": None, "problems": []}
+    about = {"notes": [], "labels": plain_labels(table), "estimate": None}
     return render_page(Onboarded(table, config or Config(), **(about | changes)))
 
 

@@ -94,7 +94,7 @@ def _svg(
     scale = (floor - _TOP) / top
     parts = [
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH}" y1="{floor}" y2="{floor}"/>',
-        f'<text class="tick end" x="{_LEFT - 6}" y="{_TOP + 4}">{top}</text>',
+        f'<text class="tick end" x="{_LEFT - 6}" y="{_TOP + 4}">{top:,}</text>',
         f'<text class="tick end" x="{_LEFT - 6}" y="{floor}">0</text>',
     ]
     for at, (inside, outside) in enumerate(zip(*counts, strict=True)):
@@ -104,7 +104,7 @@ def _svg(
                 y = floor - scale * (low + count)
                 parts.append(
                     f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
-                    f'height="{max(scale * count, 0.8):.1f}"><title>{count}</title></rect>'
+                    f'height="{max(scale * count, 0.8):.1f}"><title>{count:,}</title></rect>'
                 )
     parts += [
         f'<text class="tick" x="{x:.1f}" y="{floor + 14}">{escape(name)}</text>'

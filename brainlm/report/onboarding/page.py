@@ -26,14 +26,13 @@ _MOST_KINDS, _MOST_LABELS, _MOST_LEVELS = 40, 200, 6
 
 @dataclass(frozen=True)
 class Onboarded:
-    """What an onboarding found."""
+    """What an onboarding found: of the data and the config, nothing of the machine."""
 
     table: pd.DataFrame
     config: Config
     notes: Sequence[str]  # on the dataset as a whole
     labels: Sequence[Label]
     estimate: Estimate | None  # None: no recording is eligible
-    problems: Sequence[str]  # what is to be done before the first run
 
 
 def render_page(found: Onboarded) -> str:
@@ -58,7 +57,6 @@ def _content(found: Onboarded) -> dict[str, Any]:
         "config": config,
         "status": _status(table),
         "dataset_notes": found.notes,
-        "problems": found.problems,
         "tiles": tiles(table),
         "tasks": groups(table, "task"),
         "sites": groups(table, "site") if table["site"].notna().any() else [],
