@@ -15,8 +15,10 @@ STAMP := $(VENV)/.installed
 HF4 := .venv-hf4
 BRAINMARKS := .venv-brainmarks
 EXECUTORS := .venv-executors
+# What a benchmark runs beside ours.
+PYBIDS := .venv-pybids
 
-.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env executors slurm
+.PHONY: help demo test test-slow lint bench lock clean hf4 brainmarks-env executors pybids-env slurm
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
@@ -61,11 +63,13 @@ slurm:
 hf4: $(HF4)/.installed
 brainmarks-env: $(BRAINMARKS)/.installed
 executors: $(EXECUTORS)/.installed
+pybids-env: $(PYBIDS)/.installed
 
 $(HF4)/.installed: tests/environments/transformers-4.txt | $(STAMP)
 $(BRAINMARKS)/.installed: tests/environments/brainmarks.txt | $(STAMP)
 $(EXECUTORS)/.installed: tests/environments/executors.txt | $(STAMP)
-$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed:
+$(PYBIDS)/.installed: tests/environments/pybids.txt | $(STAMP)
+$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed $(PYBIDS)/.installed:
 	rm -rf $(@D)
 	$(BIN)/pip install --quiet --no-deps --target $(@D) --requirement $<
 	@touch $@
