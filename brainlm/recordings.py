@@ -223,7 +223,7 @@ def read_rows(path: Path, further: Iterable[str] = ()) -> list[dict[str, Any]]:
             f"The config asks for the labels {told}, which no recording has",
             file=path,
             fix=f"choose of site, dataset, {known}; labels are the columns of participants.tsv "
-            "at the time of onboarding",
+            "and what phenotypes names, at the time of onboarding",
         )
     rows: list[dict[str, Any]] = table.select(
         [*COLUMNS, *(name for name in further if name not in COLUMNS)]

@@ -14,7 +14,7 @@ from .phenotypes.wanted import SITE
 
 @dataclass
 class Participants:
-    """Who is listed and where each was scanned, and the subjects whose rows contradict each other."""
+    """Who is listed, where each was scanned, and whose rows contradict each other."""
 
     listed: frozenset[str] = frozenset()
     site: dict[str, str] = field(default_factory=dict)

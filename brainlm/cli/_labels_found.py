@@ -19,9 +19,8 @@ def tell_labels(labels: list[LabelSummary]) -> None:
     say(f"  labels: {len(labels) or 'none'}")
     for label in labels[:_MOST_LINES]:
         say(f"    {told_briefly(label)}")
-    if more := len(labels) - _MOST_LINES:
-        if more > 0:
-            say(f"    and {more} more: onboarding/labels.tsv")
+    if len(labels) > _MOST_LINES:
+        say(f"    and {len(labels) - _MOST_LINES} more: onboarding/labels.tsv")
     told = [f"label {label.name}: {note}" for label in labels for note in label.notes]
     told += [f"label {label.name}: {line}?" for label in labels for line in label.suspicions]
     for line in told[:_MOST_LINES]:

@@ -17,16 +17,26 @@ if TYPE_CHECKING:
 def made_of_all(
     reader: ShardReader, options: Mapping[str, Any], code: str, machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that decides the result; not how the work is shared out, nor how often it is saved."""
+    """All that decides the result; not how the work is shared out, nor how often it is saved.
+
+    Labels are left out: nothing is learned of them here, so that a corrected one brings back the
+    finished training instead of days of another.
+    """
+    import hashlib
+
     from ..provenance import sha256_file
+    from ..shards.labels import LABEL_PREFIX
     from ..shards.reader import NORMALIZATION_NAME, PARCELS_NAME
     from ..train.settings import deciding
 
+    labels = [name for name in reader.table.columns if name.startswith(LABEL_PREFIX)]
+    index = reader.table.drop(columns=labels).to_csv(index=False, lineterminator="\n")
     # The network also reads the parcels' places, of which the index knows nothing.
-    names = (reader.index_path.name, PARCELS_NAME, NORMALIZATION_NAME)
+    data = {name: sha256_file(reader.folder / name) for name in (PARCELS_NAME, NORMALIZATION_NAME)}
+    data[reader.index_path.name] = hashlib.sha256(index.encode()).hexdigest()
     return {
         "options": {**options, "pretrain": deciding(options["pretrain"])},
-        "data": {name: sha256_file(reader.folder / name) for name in names},
+        "data": data,
         "code": code,
         "machine": dict(machine),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from .base import Positive, Section
 
@@ -23,8 +23,13 @@ def _code(value: Any) -> Any:
     return f"{value:g}" if is_number else value
 
 
-Code = Annotated[str, BeforeValidator(_as_text)]
-Codes = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
+_CODE = {"type": ["string", "number"]}
+Code = Annotated[str, BeforeValidator(_as_text), WithJsonSchema(_CODE)]
+Codes = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_text),
+    WithJsonSchema({"type": "array", "items": _CODE}),
+]
 
 
 class PhenotypeFile(Section):

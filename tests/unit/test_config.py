@@ -43,6 +43,18 @@ def test_the_schema_accepts_the_defaults_and_refuses_unknown_keys():
             jsonschema.validate(content | wrong, schema)
 
 
+def test_codes_of_labels_may_be_numbers_in_yaml_and_are_text_ever_after():
+    rule = "{name: sex, missing: [-9, 999.0, lost], levels: {1: m, 2: f}, type: category}"
+    other = "{name: old, column: age, type: binary, positive: 2}"
+    content = yaml.safe_load(f"phenotypes: {{missing: [-1], labels: [{rule}, {other}]}}")
+    jsonschema.validate(content, config_schema())
+    config = Config.model_validate(content)
+    label = config.phenotypes.labels[0]
+    assert label.missing == ("-9", "999", "lost") and label.levels == {"1": "m", "2": "f"}
+    assert config.phenotypes.labels[1].positive == "2"
+    assert Config.model_validate(yaml.safe_load(to_commented_yaml(config))) == config
+
+
 def test_every_option_has_a_help_text_that_options_prints():
     text = run("options").output
     for name, field in Config.model_fields.items():

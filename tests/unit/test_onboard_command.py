@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from brainlm.bids.phenotypes.summary import label_summaries, summary_bytes
 from brainlm.cli.onboard import HashMode, onboard
 from brainlm.config import Config, load_config, load_study_preset, parse_config, study_presets
 from brainlm.errors import InputError
@@ -48,6 +49,47 @@ def test_labels_that_a_second_onboarding_loses_are_named(bids, tmp_path, capsys)
     assert "labels that are gone" not in capsys.readouterr().err
     run(bids, tmp_path / "study")
     assert "labels that are gone: age, group." in capsys.readouterr().err
+
+
+def test_further_tables_are_kept_in_the_config_and_give_the_same_bytes_again(
+    bids, tmp_path, capsys
+):
+    other, study = tmp_path / "other.csv", tmp_path / "study"
+    other.write_text("subject,visit,iq\n1,01,101\n02,01,102\n02,02,103\n9,01,99\n")
+    settings = ["eligibility.min_volumes=10"]
+    onboard(bids, study, HashMode.full, None, settings, 1, phenotypes=[other])
+    said = capsys.readouterr()
+    assert "other_iq: number, 2 subjects (1 without): 101 to 103, median 102" in said.out
+    assert "other.csv: 1 subjects have no recording here" in said.err
+    assert "other.csv: 1 subjects are written otherwise" in said.err  # 02 is the dataset's own
+    labels = read_table(study / "onboarding/recordings.parquet")["label_other_iq"]
+    assert labels.fillna(0).tolist() == [101, 102, 103, 0]
+    assert load_config(study / "config/config.yaml").phenotypes.files[0].path == "../other.csv"
+    before = snapshot(study)
+    onboard(bids, study, HashMode.full, None, [], 1)
+    assert snapshot(study) == before
+    found = label_summaries(study)
+    assert [label.name for label in found] == ["age", "group", "other_iq"]
+    assert found[0].quantiles["1"] == 41 and found[0].unit is None and found[0].suspicions == []
+    assert found[2].missing == {"no row": 1} and not found[2].can_be_target
+    assert summary_bytes(found) == (study / "onboarding/labels.tsv").read_bytes()
+    other.write_text(other.read_text().replace("103", "104"))
+    onboard(bids, study, HashMode.full, None, [], 1)
+    changed = {name for name, content in snapshot(study).items() if content != before[name]}
+    assert changed == {
+        f"onboarding/{n}" for n in ("labels.tsv", "recordings.parquet", "recordings.tsv")
+    }
+    (study / "onboarding/labels.tsv").write_text("name\nage\n")
+    with pytest.raises(InputError, match="no table of labels"):
+        label_summaries(study)
+
+
+def test_a_fault_of_the_mapping_is_told_before_an_image_is_read(bids, tmp_path, monkeypatch):
+    monkeypatch.setattr("brainlm.bids.dataset.scan_image", lambda *a, **k: pytest.fail("read"))
+    mapping = "phenotypes.labels=[{name: iq, column: eye_queue}]"
+    with pytest.raises(InputError, match="no column 'eye_queue'"):
+        run(bids, tmp_path / "study", mapping)
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_recording_keeps_the_wave_of_the_onboarding_that_found_it(bids, tmp_path):

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from brainlm.cli import pretrain as pretrain_command
+from brainlm.cli._pretraining import made_of_all
 from brainlm.cli.pretrain import pretrain as command
 from brainlm.model.checkpoint import load_model
+from brainlm.shards.reader import ShardReader
 
 from .small_training import SPLITS, KilledError
 from .synthetic_cohort import FIELDS, make_shards, params, write_study
@@ -84,6 +86,23 @@ def test_a_mean_of_mostly_untrained_weights_is_told(capsys, decay, steps, told) 
     said = " ".join((output.out + output.err).split())
     assert told in said
     assert bool(said) == bool(told)
+
+
+def test_labels_do_not_decide_a_pretraining_but_all_else_of_the_index_does(study) -> None:
+    """A corrected age must not cost days of another training."""
+    reader = ShardReader(study.path("shards_index").parent)
+    options = json.loads(params(study, "pretrain"))
+
+    def made_of(table: pd.DataFrame) -> dict:
+        reader.table = table
+        return made_of_all(reader, options, "code", {})
+
+    table = reader.table
+    before = made_of(table)
+    assert made_of(table.assign(label_age=40.0)) == before
+    assert made_of(table.assign(label_age=41.0, label_new="a")) == before
+    assert made_of(table.iloc[1:]) != before
+    assert made_of(table.assign(split="train")) != before
 
 
 def test_moved_parcels_start_afresh(tmp_path, capsys) -> None:

@@ -15,6 +15,7 @@ from brainlm.dag_batches import QC_BATCH
 from brainlm.errors import InputError
 from brainlm.layout import TEMPLATES, folder_of
 from brainlm.resources import share_dir
+from brainlm.stages import STAGES
 
 from .empty_study import make_study
 
@@ -286,6 +287,40 @@ def test_a_table_made_by_hand_reruns_denoising_and_what_follows(tmp_path: Path) 
         "parcellate_bold": 1,
         "parcellations": 1,
     }
+
+
+def test_a_corrected_label_makes_nothing_before_the_cohort_stale(tmp_path: Path) -> None:
+    """All is there and older than the recordings table, in which one label is another."""
+    import pandas as pd
+
+    make_study(tmp_path, 2)
+    path = tmp_path / "onboarding" / "recordings.parquet"
+    table = pd.read_parquet(path)
+    table.assign(label_age=[30.0, 40.0]).to_parquet(path)
+    wildcards = type("W", (), {"recording": "sub-000001_task-rest"})
+    dag = _dag(tmp_path)
+    before = dag.content(wildcards)
+    kinds = [kind for kind in TEMPLATES if "{recording}" in TEMPLATES[kind]]
+    made = [name for kind in kinds for name in dag.each(kind) if not name.startswith("review")]
+    for kind in ("t1w_to_mni", "t1w_to_mni_warp", "t1w_brain"):
+        made += [
+            dag.pattern(kind).format(anat=name, anat_folder=folder_of(name)) for name in dag.anats
+        ]
+    made += [dag.pattern("atlas_image"), dag.pattern("atlas_table")]
+    for name in made:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (2e9, 2e9))
+    table.assign(label_age=[30.0, 41.0]).to_parquet(path)
+    os.utime(path, (2e9 + 60, 2e9 + 60))
+    assert _dag(tmp_path).content(wildcards) == before
+    planned = counts(
+        snakemake(tmp_path, "--cores", "1", "--rerun-triggers", "mtime", "--", "shards")
+    )
+    assert planned["select_cohort"] == planned["index_shards"] == 1
+    of_recordings = {"estimate_motion", "normalize_anat", "parcellate_bold", "draw_qc"}
+    assert not {*of_recordings, "prepare_atlas"} & set(planned)
+    assert not any("phenotypes" in stage.sections for stage in STAGES.values())
 
 
 def test_the_literal_slurm_profile_resolves_in_a_clone(study: Path) -> None:

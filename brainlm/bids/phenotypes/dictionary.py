@@ -48,11 +48,10 @@ def read_dictionary(path: Path) -> tuple[dict[str, Column], list[str]]:
 
 
 def _column(about: Mapping[str, Any]) -> Column:
-    levels = about.get("Levels")
-    names = {str(c): _name(level) for c, level in levels.items()} if _is_map(levels) else {}
+    names = {str(code): _name(level) for code, level in _mapping(about.get("Levels")).items()}
     missing = {code: name for code, name in names.items() if _NO_ANSWER.match(name)}
     stated = about.get("MissingValues", about.get("MissingValue"))
-    if _is_map(stated):
+    if isinstance(stated, dict):
         missing |= {str(code): _name(why) for code, why in stated.items()}
     elif stated is not None:
         missing |= {str(code): "" for code in (stated if isinstance(stated, list) else [stated])}
@@ -66,8 +65,8 @@ def _column(about: Mapping[str, Any]) -> Column:
     )
 
 
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict)
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _name(level: Any) -> str:

@@ -54,8 +54,12 @@ def find_people(table: Table, source: Source, recordings: pd.DataFrame) -> Peopl
             f"{source.shown}: none of its sessions ({listed}) is one of the dataset's "
             f"({', '.join(sorted(sessions)[:5])}); labels say which they mean by `session`"
         )
-    plain = written.str.removeprefix("ses-")
-    visit = written.map(match.known).fillna(plain)
+    if match.ambiguous:
+        notes.append(
+            f"{source.shown}: {match.ambiguous} sessions could be more than one of the dataset's: "
+            "write them as the dataset does"
+        )
+    visit = [match.known.get(text, text.removeprefix("ses-")) for text in written]
     pairs = pd.MultiIndex.from_arrays([who, visit])
     codes, pair_names = pd.factorize(pairs)
     codes = pd.Series(codes, index=who.index).where(who.notna(), -1).to_numpy()

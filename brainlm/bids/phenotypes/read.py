@@ -58,7 +58,7 @@ class Tables:
                 places, why_no_row = rows_of(recordings, people, label.rule.session)
                 values, why = _spread(recordings, by_key, places, why_no_row)
                 columns[f"{LABEL_PREFIX}{label.name}"] = values
-                told = suspicions(label.name, parsed, about)
+                told = suspicions(label.name, parsed, about, people.key >= 0)
                 labels.append(
                     summarise(
                         label,

@@ -121,7 +121,10 @@ def _spread(numbers: pd.Series) -> dict[str, Any]:
         "mean": _short(numbers.mean()),
         "sd": _short(numbers.std(ddof=0)),
         "quantiles": {f"{q:g}": _short(numbers.quantile(q)) for q in _QUANTILES},
-        "histogram": {"edges": [_short(e) for e in edges], "counts": [int(n) for n in counts]},
+        "histogram": {
+            "edges": [_short(float(edge)) for edge in edges],
+            "counts": [int(n) for n in counts],
+        },
     }
 
 

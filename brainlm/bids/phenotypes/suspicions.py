@@ -19,9 +19,9 @@ _OLDEST = 120  # years
 _IN_YEARS = (89.0, 90.0)  # what ages above are cut to (BIDS, HIPAA)
 
 
-def suspicions(name: str, parsed: Parsed, about: Column) -> list[str]:
-    """What looks wrong in a label, a line each; never with whose value it is."""
-    values = parsed.values.dropna()
+def suspicions(name: str, parsed: Parsed, about: Column, rows: pd.Series) -> list[str]:
+    """What looks wrong in these `rows` of a label, a line each; never with whose value it is."""
+    values = parsed.values[rows].dropna()
     told = list(parsed.suspicions)
     if values.empty:
         return [*told, "no value at all"]
@@ -68,7 +68,7 @@ def _ages(values: pd.Series, unit: str | None) -> list[str]:
             + (f"the unit is said to be {unit}" if known else "no unit is told")
             + "; are they months or days?"
         )
-    elif known is not None and not years and values.median() < _OLDEST and values.min() > 5:
+    elif not years and values.median() >= 18 and values.max() <= 100:
         told.append(f"the unit is said to be {unit}, but the values look like years")
     elif years and values.max() in _IN_YEARS and (values == values.max()).sum() > 1:
         told.append(f"{values.max():g} may stand for that age and all above (privacy)")

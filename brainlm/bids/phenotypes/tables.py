@@ -79,7 +79,7 @@ def find_sources(
     for path in sorted((root / "phenotype").glob("*.tsv")):
         found.append(Source(path.stem, "phenotype", (path,), f"phenotype/{path.name}"))
     for file in options.files:
-        path = study / file.path
+        path = (study / file.path).resolve()  # the study may not be there yet
         if not path.is_file():
             raise InputError(
                 "A table of phenotypes.files does not exist",
@@ -146,7 +146,7 @@ def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
     return Table(
         cells[header.subject or "_subject"],
         cells[header.session] if header.session else None,
-        cells[[name for name in columns]],
+        cells[list(columns)],
         hashes[0] if len(hashes) == 1 else sha256_json(hashes),
     )
 

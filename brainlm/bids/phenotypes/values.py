@@ -71,7 +71,10 @@ def parse(cells: pd.Series, about: Column, rule: Label, everywhere: Iterable[str
         outside = (parsed.values < low) | (parsed.values > high)
         _drop(parsed, outside, "outside of the range")
         if outside.any():
-            parsed.notes.append(f"{int(outside.sum())} values outside of {low:g} to {high:g}")
+            parsed.notes.append(
+                f"values outside of {low:g} to {high:g} stand {int(outside.sum())} times, so they "
+                "are missing"
+            )
     _finish_numbers(parsed, about, rule)
     return parsed
 
@@ -105,7 +108,7 @@ def _are_numbers(rule: Label, text: pd.Series, numbers: pd.Series, present: pd.S
     if rule.type == "ordinal" and (rule.levels or text.any()):
         return False
     if rule.type == "auto":
-        return not text.any() and (numbers.notna().any() or not present.notna().any())
+        return bool(not text.any() and (numbers.notna().any() or not present.notna().any()))
     if text.any():
         raise InputError(
             f"The label {rule.name} is to be a {rule.type}, but {int(text.sum())} of "
@@ -181,11 +184,11 @@ def _take_bounds(parsed: Parsed, bound: pd.Series, rule: Label) -> None:
     count = int(bound.notna().sum())
     if rule.censored == "bound":
         parsed.values = parsed.values.fillna(bound)
-        parsed.notes.append(f"{count} values are bounds (as 89+), taken as that number")
+        parsed.notes.append(f"bounds (as 89+) stand {count} times, taken as that number")
         return
     _drop(parsed, bound.notna(), "a bound, no value (as 89+)")
     parsed.notes.append(
-        f"{count} values are bounds (as 89+), so they are missing; `censored: bound` takes the "
+        f"bounds (as 89+) stand {count} times, so they are missing; `censored: bound` takes the "
         "number"
     )
 
