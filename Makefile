@@ -16,8 +16,10 @@ HF4 := .venv-hf4
 BRAINMARKS := .venv-brainmarks
 EXECUTORS := .venv-executors
 ROCRATE := .venv-rocrate
+# What a benchmark runs beside ours.
+PYBIDS := .venv-pybids
 
-.PHONY: help demo test test-slow test-ci lint bench lock clean hf4 brainmarks-env executors rocrate slurm
+.PHONY: help demo test test-slow test-ci lint bench lock clean hf4 brainmarks-env executors rocrate pybids-env slurm
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
@@ -68,12 +70,14 @@ hf4: $(HF4)/.installed
 brainmarks-env: $(BRAINMARKS)/.installed
 executors: $(EXECUTORS)/.installed
 rocrate: $(ROCRATE)/.installed
+pybids-env: $(PYBIDS)/.installed
 
 $(HF4)/.installed: tests/environments/transformers-4.txt | $(STAMP)
 $(BRAINMARKS)/.installed: tests/environments/brainmarks.txt | $(STAMP)
 $(EXECUTORS)/.installed: tests/environments/executors.txt | $(STAMP)
 $(ROCRATE)/.installed: tests/environments/rocrate.txt | $(STAMP)
-$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed $(ROCRATE)/.installed:
+$(PYBIDS)/.installed: tests/environments/pybids.txt | $(STAMP)
+$(HF4)/.installed $(BRAINMARKS)/.installed $(EXECUTORS)/.installed $(ROCRATE)/.installed $(PYBIDS)/.installed:
 	rm -rf $(@D)
 	$(BIN)/pip install --quiet --no-deps --target $(@D) --requirement $<
 	@touch $@

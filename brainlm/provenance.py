@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import __version__
 from .errors import DataError, NotMadeError, UpstreamError
@@ -37,28 +38,40 @@ def sha256_ends(path: str | Path) -> str:
     With the size it tells our files apart: a gzip file ends with the CRC of all that it holds, and
     tables and tensors begin or end with what describes them.
     """
-    return _sha256_of(*read_ends(path))
+    return read_ends(Path(path)).sha256()
 
 
-def read_ends(path: str | Path) -> tuple[bytes, bytes]:
-    """A file's first 64 KiB, and the last of what follows them."""
-    with Path(path).open("rb") as handle:
+class Ends(NamedTuple):
+    """What a glance at a file shows."""
+
+    size: int  # bytes
+    mtime_ns: int
+    head: bytes  # the first 64 KiB
+    tail: bytes  # the last of what follows them
+
+    def sha256(self) -> str:
+        """Of both ends, as hex."""
+        digest = hashlib.sha256(self.head)
+        digest.update(self.tail)
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """`fast:SIZE:MTIME_NS:ENDS`."""
+        return f"fast:{self.size}:{self.mtime_ns}:{self.sha256()}"
+
+
+def read_ends(path: Path) -> Ends:
+    """Look at a file's size, time and both ends."""
+    with path.open("rb") as handle:
+        status = os.fstat(handle.fileno())
         head = handle.read(_END)
-        handle.seek(max(handle.tell(), handle.seek(0, 2) - _END))
-        return head, handle.read()
+        handle.seek(max(len(head), status.st_size - _END))
+        return Ends(status.st_size, status.st_mtime_ns, head, handle.read())
 
 
-def _sha256_of(head: bytes, tail: bytes) -> str:
-    digest = hashlib.sha256(head)
-    digest.update(tail)
-    return digest.hexdigest()
-
-
-def fast_fingerprint(path: Path, ends: tuple[bytes, bytes] | None = None) -> str:
-    """`fast:SIZE:MTIME_NS:ENDS` of a raw file that is not read whole; `ends` as of `read_ends`."""
-    status = path.stat()
-    found = _sha256_of(*(ends or read_ends(path)))
-    return f"fast:{status.st_size}:{status.st_mtime_ns}:{found}"
+def fast_fingerprint(path: Path) -> str:
+    """`fast:SIZE:MTIME_NS:ENDS` of a raw file that is not read whole."""
+    return read_ends(path).fingerprint()
 
 
 def still_is(path: Path, fingerprint: str) -> bool:

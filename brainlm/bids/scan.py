@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Array
 from ..images import parse_header
-from ..provenance import fast_fingerprint, read_ends, sha256_file
+from ..provenance import Ends, read_ends, sha256_file
 
 _PIECE = 1 << 17
 _LONGEST_HEADER = 540
@@ -58,19 +59,19 @@ def scan_image(path: Path, *, full: bool) -> Scan:
     """
     scan = Scan()
     try:
-        if path.stat().st_size == 0:
+        ends = read_ends(path)
+        if ends.size == 0:
             scan.faults.append("the file is empty (0 bytes)")
             scan.fingerprint = hashlib.sha256(b"").hexdigest() if full else "fast:0"
             return scan
-        ends = read_ends(path)
-        header = _read_header(ends[0])
+        header = _read_header(ends.head)
         _describe(header, scan)
-        if not scan.faults and (full or not _end_fits(path, ends, header)):
+        if not scan.faults and (full or not _end_fits(ends, header)):
             _read_through(path, header, scan)
         if full:
             scan.fingerprint = scan.fingerprint or sha256_file(path)
         else:
-            scan.fingerprint = fast_fingerprint(path, ends)
+            scan.fingerprint = ends.fingerprint()
     except FileNotFoundError:
         scan.faults.append("the file is not there (a link to content that was not fetched?)")
     except _READ_ERRORS as error:
@@ -124,7 +125,8 @@ def _spans_space(affine: Array, zooms: Array) -> bool:
     """Whether the three voxel axes, of lengths `zooms`, point in three directions."""
     if not np.isfinite(affine).all() or (zooms <= 0).any():
         return False
-    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) >= 0.1)
+    (a, b, c), (d, e, f), (g, h, i) = (affine[:3, :3] / zooms).tolist()
+    return abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) >= 0.1
 
 
 def _units(header: nib.Nifti1Header) -> tuple[str, str]:
@@ -149,20 +151,19 @@ def _compare_forms(header: nib.Nifti1Header, scan: Scan) -> None:
         scan.notes.append("sform and qform place the image differently; the sform is used")
 
 
-def _end_fits(path: Path, ends: tuple[bytes, bytes], header: nib.Nifti1Header) -> bool:
+def _end_fits(ends: Ends, header: nib.Nifti1Header) -> bool:
     """Whether the file ends as its header says: cheap, and blind to damage in the middle.
 
     A gzip file ends with its unpacked length modulo 2**32 (RFC 1952, ISIZE).
     """
-    head, tail = ends
-    if head[:2] == b"\x1f\x8b":
-        last = (head + tail)[-4:] if len(tail) < 4 else tail[-4:]
+    if ends.head[:2] == b"\x1f\x8b":
+        last = (ends.head + ends.tail)[-4:] if len(ends.tail) < 4 else ends.tail[-4:]
         return int.from_bytes(last, "little") == _expected_bytes(header) % 2**32
-    return path.stat().st_size >= _expected_bytes(header)
+    return ends.size >= _expected_bytes(header)
 
 
 def _expected_bytes(header: nib.Nifti1Header) -> int:
-    voxels = int(np.prod(header.get_data_shape(), dtype=np.int64))
+    voxels = math.prod(int(n) for n in header.get_data_shape())
     return int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
 
 

@@ -80,7 +80,7 @@ def validate(bids_dir: Path, timeout_s: float) -> Verdict:
     command = find_validator()
     if command is None:
         raise not_installed()
-    done = _run([str(command), str(bids_dir), *_json_option(command)], timeout_s)
+    done = _run([str(command), str(bids_dir), *_json_option(command, timeout_s)], timeout_s)
     try:
         content = json.loads(done.stdout)
         is_new = "codeMessages" in content["issues"]
@@ -99,11 +99,11 @@ def validate(bids_dir: Path, timeout_s: float) -> Verdict:
     return Verdict(name, tuple(findings))
 
 
-def _json_option(command: Path) -> list[str]:
+def _json_option(command: Path, timeout_s: float) -> list[str]:
     """The older validator, written for Node, knows --json; the newer one --format."""
     if command.name == COMMANDS[0]:
         return ["--format", "json"]
-    helped = _run([str(command), "--help"], 60)
+    helped = _run([str(command), "--help"], timeout_s)
     return ["--format", "json"] if "--format" in helped.stdout + helped.stderr else ["--json"]
 
 
