@@ -93,7 +93,7 @@ def _torch_blas() -> str | None:
 
 def _numpy_blas() -> str | None:
     try:
-        found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"{found['name']} {found['version']}"
     except (KeyError, TypeError):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -29,10 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> TracedStudy:
 
 @pytest.fixture
 def study(written: TracedStudy, tmp_path: Path) -> TracedStudy:
-    shutil.copytree(written.study.root.parent, tmp_path, dirs_exist_ok=True)
-    copy = TracedStudy(tmp_path)
-    copy.findings = written.findings
-    return copy
+    return written.copy_to(tmp_path)
 
 
 def data_of(section: Section) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,13 @@ class TracedStudy:
         return About(
             self.study, self.config, self.fields, ("age",), self.findings, Options(**options)
         )
+
+    def copy_to(self, root: Path) -> TracedStudy:
+        """The same study elsewhere, to be broken."""
+        shutil.copytree(self.study.root.parent, root, dirs_exist_ok=True)
+        copy = TracedStudy(root, len(self.ids))
+        copy.findings = self.findings
+        return copy
 
     def path(self, kind: str, name: str = "sub-01_task-rest", **fields: str) -> Path:
         own = {"recording": name, "folder": folder_of(name)}

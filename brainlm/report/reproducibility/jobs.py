@@ -104,11 +104,17 @@ def _read_log(text: str, history: History) -> None:
             history.preemptions += 1
     history.retries.update(rules.get(job, "n/a") for job in again)
     if "Date" in facts:
-        inside = "Batch.smk" in facts.get("Command", "") or "--mode remote" in facts.get(
-            "Command", ""
+        command = facts.get("Command", "")
+        history.runs.append(
+            Run(
+                facts["Date"],
+                facts.get("Host", "n/a"),
+                facts.get("User", "n/a"),
+                facts.get("Snakemake version", "n/a"),
+                run_id,
+                "Batch.smk" in command or "--mode remote" in command,
+            )
         )
-        names = (facts.get(key, "n/a") for key in ("Date", "Host", "User", "Snakemake version"))
-        history.runs.append(Run(*names, run_id=run_id, inside=inside))
 
 
 def _nodes(root: Path) -> Iterator[tuple[str, str]]:

@@ -133,7 +133,7 @@ def _starts(
         box_of[source] for name in graph.sources for source in graph.sources[name] if name in box_of
     }
     ends = sorted((box for box in number if box not in used), key=lambda box: (-levels[box], box))
-    kinds = {box: box for box in ends}
-    if sharing:
-        kinds = {box: sharing.path(box) if "/" in box else box for box in ends}
-    return starts + [{"name": kinds[box], "value": "", "box": number[box]} for box in ends]
+    for box in ends:
+        name = box.replace("_", " ") if "/" not in box else sharing.path(box) if sharing else box
+        starts.append({"name": name, "value": "", "box": number[box]})
+    return starts

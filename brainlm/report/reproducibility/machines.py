@@ -38,7 +38,8 @@ def grouped(machines: list[dict[str, Any]], *, hosts: bool) -> list[dict[str, An
     """Equal machines of a stage as one, with the number of starts on each."""
     found: dict[str, dict[str, Any]] = {}
     for told in machines:
-        one = {key: told[key] for key in _SAME if key in told and (hosts or key != "host")}
+        one: dict[str, Any] = {key: "n/a" for key in _SAME if hosts or key != "host"}
+        one |= {key: told[key] for key in one if told.get(key) is not None}
         if isinstance(one.get("gpus"), list):
             one["gpus"] = _counted(one["gpus"])
         key = json.dumps(one, sort_keys=True, default=str)

@@ -8,6 +8,7 @@
   for (const [from, to, count] of data.arrows) before[to].push([from, count]);
   let chosen = null;
   let shown = new Map();
+  let told = null;
 
   const make = (tag, text, name) => {
     const element = document.createElement(tag);
@@ -85,6 +86,7 @@
   }
 
   function tell(index) {
+    told = index;
     for (const [key, button] of shown) button.classList.toggle("chosen", key === index);
     const box = data.boxes[index];
     const facts = make("dl");
@@ -132,7 +134,7 @@
   }
 
   find.addEventListener("input", search);
-  window.addEventListener("resize", () => draw(null));
+  window.addEventListener("resize", () => draw(told));
   search();
   if (data.starts.length) choose(data.starts[0]);
 })();
