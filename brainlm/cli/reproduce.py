@@ -70,7 +70,7 @@ def reproduce(
     In a scratch study that shares the raw data and the recorded options alone: recordings from raw
     data to parcels by the same workflow, their tensors in the shards, the first steps of the
     pretraining, and the scores of the recorded predictions. Files are the same byte for byte, or
-    their distance is set against their stage's tolerance (docs/reproducibility.md). Where code or
+    their distance is set against their stage's tolerance (docs/reproduce.md). Where code or
     libraries are others than those recorded, it says so, and goes on: that is a comparison, no
     reproduction. Interrupted, the same command goes on where it was. Writes nothing into the study
     but reports/reproduce.json; exits 3 when anything is beyond its tolerance.
@@ -99,7 +99,7 @@ def reproduce(
         sample=[{"recording": one.id, "split": splits[one.id]} for one in drawn],
         seed=seed,
         training=training,
-        circumstances=circumstances(seen),
+        circumstances={**circumstances(seen), "of": _state(folder, config)},
     )
     write_json(folder.path("reproduced"), content)
     if keep is None:
@@ -142,6 +142,15 @@ def _draw(
     rest = {name: split for name, split in of_each.items() if name not in named}
     chosen = [*dict.fromkeys(named), *draw(rest, count, seed)]
     return of_each, [finished[name] for name in chosen]
+
+
+def _state(study: Study, config: Config) -> dict[str, str]:
+    """Hashes by which the report tells that the study has changed since."""
+    from ..provenance import sha256_file
+
+    kinds = ("recordings", "cohort", "shards_index", "model")
+    paths = [study.path(kind, run=config.pretrain.run) for kind in kinds]
+    return {study.relative(path): sha256_file(path) for path in paths if path.exists()}
 
 
 def _splits(study: Study) -> dict[str, str]:

@@ -57,8 +57,9 @@ def data(findings: Findings, tell: Tell) -> str:
     )
     limits = options(findings, "eligibility", "cohort")
     if limits:
+        which = "all" if len(eligible) == len(table) else tell(len(eligible))
         text += (
-            f", of which {counted(len(eligible), 'run', tell)} had at least {limits['min_volumes']} "
+            f", {which} of which had at least {limits['min_volumes']} "
             f"volumes, a repetition time between {number(limits['tr_min'])} and "
             f"{number(limits['tr_max'])} s and readable data"
         )
@@ -115,9 +116,10 @@ def registration(findings: Findings, tell: Tell) -> str:
     sentences = []
     if "fieldmap" in done:
         fixed, total = corrected_runs(findings)
+        runs = f"{tell(fixed)} of {counted(total, 'run', tell)}"
         sentences.append(
-            f"Susceptibility distortion was corrected in {tell(fixed)} of {counted(total, 'run', tell)}, by a "
-            "field estimated from field maps"
+            f"Susceptibility distortion was corrected in {runs}, by a field estimated from field "
+            "maps"
             + (
                 " or, where there was none, by a warp to the T1-weighted image along the "
                 "phase-encoding axis."
@@ -149,9 +151,10 @@ def registration(findings: Findings, tell: Tell) -> str:
         timed = int(findings.recordings["slice_timing"].notna().sum())
         if sampled["slice_timing"] == "auto" and timed:
             sentences.append(
-                f"In the {counted(timed, 'run', tell)} whose slice times were known, slices were brought "
-                f"to one moment of the volume (at {number(sampled['slice_reference'])} of the span "
-                "from the first slice to the last)."
+                f"Where slice times were known ({counted(timed, 'run', tell)}), slices were "
+                "brought to one moment of the volume "
+                f"(at {number(sampled['slice_reference'])} of the span from the first slice to the "
+                "last)."
             )
     return " ".join(sentences)
 
@@ -164,10 +167,22 @@ def denoising(findings: Findings, *, whole: bool = True) -> str:
         text = [sentence.replace(f" ({program})", "") for sentence in text]
     if not text:
         return ""
-    keys = [_CITED[key] for key in denoising_keys(findings) if key in _CITED]
-    cited = f" [{'; '.join(f'@{key}' for key in keys)}]" if keys else ""
-    last = text[-1].removesuffix(".") + cited + "."
-    return " ".join([*text[:-1], last])
+    keys = [key for key in denoising_keys(findings) if key in _CITED]
+    return " ".join(_cite(sentence, keys) for sentence in text)
+
+
+def _cite(text: str, keys: list[str]) -> str:
+    """The text with what is to be cited for it at the end of its first sentence."""
+    if text.startswith("Volumes with"):
+        own = {"scrub"}
+    elif " ICA" in text or "Independent components" in text:
+        own = {"aroma"}
+    else:
+        own = set(keys) - {"scrub", "aroma"}
+    if not (cited := [f"@{_CITED[key]}" for key in keys if key in own]):
+        return text
+    first, stop, rest = text.partition(". ")
+    return f"{first.removesuffix('.')} [{'; '.join(cited)}].{' ' if stop else ''}{rest}"
 
 
 def parcellation(findings: Findings) -> str:
@@ -199,7 +214,7 @@ def cohort(findings: Findings, tell: Tell) -> str:
     excluded = int((findings.outcomes["status"] == "excluded").sum())
     text = (
         f"Runs with a mean FD above {number(quality['max_mean_fd_mm'])} mm, or with data in less "
-        f"than {quality['min_parcels']:.0%} of the parcels, were excluded ({tell(excluded)}); "
+        f"than {quality['min_parcels']:.0%} of the parcels, were excluded (n = {tell(excluded)}); "
         f"{_runs_of_people(table, tell)} remained"
     )
     if (fd := table["mean_fd"].dropna().astype(float)).size:

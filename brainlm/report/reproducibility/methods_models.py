@@ -23,12 +23,12 @@ _MODES = {
     "lora": "the head and low-rank changes of the encoder's matrices were trained",
 }
 _SCORES = {
-    "r2": "R²",
-    "mae": "mean absolute error",
-    "pearson": "Pearson's r",
-    "auroc": "AUROC",
-    "balanced_accuracy": "balanced accuracy",
-    "auc": "AUROC",
+    "r2": "an R²",
+    "mae": "a mean absolute error",
+    "pearson": "a Pearson correlation",
+    "auroc": "an AUROC",
+    "auc": "an AUROC",
+    "balanced_accuracy": "a balanced accuracy",
 }
 
 
@@ -83,7 +83,7 @@ def pretraining(findings: Findings, about: Mapping[str, Any]) -> str:
     if "Device" in about:
         device = "a GPU" if about["Device"] == "cuda" else "CPUs"
         text += f"; it ran on {device} with PyTorch {about['Torch']} [@paszke2019]"
-    return f"{text}. All random draws hang on the seed {done['pretrain']['seed']}."
+    return f"{text}. All random draws derive from the seed {done['pretrain']['seed']}."
 
 
 def finetuning(findings: Findings) -> str:
@@ -123,21 +123,25 @@ def evaluation(findings: Findings, tell: Tell) -> str:
     for target, part in findings.clinical.items():
         if (metrics := part.metrics) is None:
             continue
+        known = metrics["metrics"]
         shown = [
-            f"{told} of {score(metrics['metrics'][name])}"
+            f"{told} of {score(known[name])}"
             for name, told in _SCORES.items()
-            if name in metrics["metrics"]
+            if name in known and known[name]["value"] is not None
         ]
+        if not shown:
+            continue
         beside = [name for name, found in metrics["baselines"].items() if "reason" not in found]
         compared = (
-            f"; the same test participants were predicted by {listed(sorted(beside))} for "
-            "comparison"
+            f"; for comparison, the same participants were predicted by the "
+            f"{'method' if len(beside) == 1 else 'methods'} {listed(sorted(beside))}"
             if beside
             else ""
         )
         people = counted(metrics["n_subjects"], "test participant", tell)
         sentences.append(
-            f"{target[0].upper()}{target[1:]} of {people} was predicted with {listed(shown)}{compared}."
+            f"{target[0].upper()}{target[1:]} of {people} was predicted with {listed(shown)}"
+            f"{compared}."
         )
     return " ".join(sentences)
 
@@ -148,24 +152,35 @@ def statistics(findings: Findings) -> str:
     if findings.reconstruction is not None:
         blocks.append(findings.reconstruction)
     draws = {found["bootstrap"] for found in blocks if "bootstrap" in found}
-    if not draws:
-        return ""
-    text = (
-        f"Confidence intervals are 95% bootstrap intervals over participants "
-        f"({listed([f'{count:,}' for count in sorted(draws)])} draws), corrected for bias and skew "
-        "[@efron1987] and widened for the number of participants; of fewer participants than a "
-        "bootstrap needs none is given."
-    )
-    tested = [found["permutation"] for found in blocks if "permutation" in found]
-    if tested:
-        text += (
-            f" Predictions of labels were tested against {tested[0]['draws']:,} permutations of "
-            "the labels between participants"
-            + (" of the same site" if tested[0]["within_sites"] else "")
-            + ", and methods against each other by random sign flips of the participants' "
-            "differences in error, with Holm's correction for the number of methods [@holm1979]."
+    sentences = []
+    if any(one.get("ci_low") is not None for found in blocks for one in found["metrics"].values()):
+        how = f" ({listed([f'{count:,}' for count in sorted(draws)])} draws)" if draws else ""
+        sentences.append(
+            f"Confidence intervals are 95% bootstrap intervals over participants{how}, corrected "
+            "for bias and skew [@efron1987] and widened for the number of participants."
         )
-    return text
+    permuted = [
+        found["permutation"]
+        for found in blocks
+        if any(_known(one) for one in found.get("permutation", {}).get("methods", {}).values())
+    ]
+    if permuted:
+        sentences.append(
+            f"Predictions of labels were tested against {permuted[0]['draws']:,} permutations of "
+            "the labels between participants"
+            + (" of the same site" if permuted[0]["within_sites"] else "")
+            + ", with Holm's correction for the number of methods [@holm1979]."
+        )
+    if any(_known(one) for found in blocks for one in found.get("tests", {}).values()):
+        sentences.append(
+            "Methods were compared with the model by random sign flips of the participants' "
+            "differences in error, corrected alike [@holm1979]."
+        )
+    return " ".join(sentences)
+
+
+def _known(test: Mapping[str, Any]) -> bool:
+    return test.get("p") is not None
 
 
 def software(findings: Findings) -> str:
@@ -173,7 +188,7 @@ def software(findings: Findings) -> str:
     versions = findings.provenance.software
     if "brainlm" not in versions:
         return ""
-    named = []
+    named = [f"Python {' and '.join(versions['python'])}"] if "python" in versions else []
     for package, (name, key) in sorted(PACKAGES.items()):
         if package in versions:
             cited = "" if package == "antspyx" else f" [@{key}]"
@@ -182,6 +197,4 @@ def software(findings: Findings) -> str:
         f"All steps were run by the BrainLM pipeline {' and '.join(versions['brainlm'])} under "
         "Snakemake [@moelder2021]"
     )
-    if "python" in versions:
-        text += f" with Python {' and '.join(versions['python'])}"
-    return f"{text}{', ' + listed(named) if named else ''}."
+    return f"{text}{' with ' + listed(named) if named else ''}."
