@@ -220,6 +220,12 @@ def test_a_path_tells_its_kind(path: str, kind: str) -> None:
     assert (named.kind, named.path) == (kind, path)
 
 
+def test_a_run_with_a_dash_in_its_name_is_no_label() -> None:
+    named = Kinds({"run": "tiny-old"}).of_data("models/tiny-old/model.safetensors")
+    assert named is not None
+    assert named.kind == "model"
+
+
 def test_a_name_cannot_end_the_script(study: TracedStudy) -> None:
     record = sidecar_path(study.path("scaler"))
     content = read_json(record)
