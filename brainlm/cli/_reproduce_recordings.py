@@ -95,7 +95,9 @@ def _run(
         for one in recordings
         for kind in ("timeseries", "motion")
     ]
-    about = {ONLY_BATCH: {"number": batch, "recordings": [one.id for one in recordings]}}
+    about: dict[str, object] = {
+        ONLY_BATCH: {"number": batch, "recordings": [one.id for one in recordings]}
+    }
     if work_on_batch(scratch.root, about, threads, files=files):
         raise ResourceError(
             "The recordings could not all be worked on again; the lines above say why",

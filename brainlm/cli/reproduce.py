@@ -117,21 +117,20 @@ def _draw(
     study: Study, config: Config, count: int, seed: int, named: Sequence[str]
 ) -> tuple[dict[str, str], list[Recording]]:
     """Who is in which split, and the recordings to do again."""
+    from ..layout import folder_of
     from ..provenance import is_tombstone
     from ..recordings import load_recording, read_table
-    from ..reproduce.recorded import files_of
     from ..reproduce.sample import check_known, draw
 
-    table = read_table(study.path("recordings"))
-    splits = _splits(study)
-    finished: dict[str, Recording] = {}
-    for name in table.loc[table["eligible"].fillna(False).astype(bool), "recording_id"]:
-        bids_dir = config.resolve_bids_dir(study.root)
-        one = load_recording(study.path("recordings"), str(name), bids_dir)
-        series = files_of(study, one, config.labels)["timeseries"]
+    path = study.path("recordings")
+    table, splits = read_table(path), _splits(study)
+    finished = []
+    for name in table.loc[table["eligible"].fillna(False).astype(bool), "recording_id"].astype(str):
+        place = {"recording": name, "folder": folder_of(name)}
+        series = study.path("timeseries", **config.labels, **place)
         if series.exists() and not is_tombstone(series):
-            finished[one.id] = one
-    check_known(named, finished, study.path("recordings"))
+            finished.append(name)
+    check_known(named, finished, path)
     of_each = {name: splits.get(name, "") for name in finished}
     if not finished:
         raise NotMadeError(
@@ -141,7 +140,8 @@ def _draw(
         )
     rest = {name: split for name, split in of_each.items() if name not in named}
     chosen = [*dict.fromkeys(named), *draw(rest, count, seed)]
-    return of_each, [finished[name] for name in chosen]
+    bids_dir = config.resolve_bids_dir(study.root)
+    return of_each, [load_recording(path, name, bids_dir) for name in chosen]
 
 
 def _state(study: Study, config: Config) -> dict[str, str]:

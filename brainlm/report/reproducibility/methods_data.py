@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..gather import Findings
 from ..methods import denoising_keys, methods
-from ..prose import corrected_runs
+from ..prose import corrected_runs, is_standin
 from .wording import Tell, counted, exactly, listed, number, span
 
 #: denoising_keys -> what a text cites for them.
@@ -196,6 +196,8 @@ def parcellation(findings: Findings) -> str:
         f"the {count} parcels of {findings.atlas}" if count else f"the parcels of {findings.atlas}"
     )
     cited = " [@nemati2020]" if findings.atlas.startswith("A424") else ""
+    if is_standin(findings.atlas):
+        cited = f", an approximation to A424{cited},"
     if findings.recordings["kind"].isin(["parcels"]).any():
         return f"The series of {name}{cited} were read as they had been provided."
     return (
