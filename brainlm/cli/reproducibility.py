@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DataError
+from ..report.reproducibility.options import Energy
 from ._console import progress, say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
@@ -35,6 +36,18 @@ def reproducibility(
     raw: Annotated[
         bool, typer.Option("--raw", help="read the raw files too, and compare their hashes")
     ] = False,
+    cpu_watts: Annotated[
+        float, typer.Option(min=0, help="for the estimate of energy: a core at work")
+    ] = Energy.cpu_w_per_core,
+    memory_watts: Annotated[
+        float, typer.Option(min=0, help="a GB of memory")
+    ] = Energy.memory_w_per_gb,
+    gpu_watts: Annotated[
+        float, typer.Option(min=0, help="a GPU whose own limit was not recorded")
+    ] = Energy.gpu_w,
+    pue: Annotated[
+        float, typer.Option(min=1, help="what the centre draws in all, by what its computers do")
+    ] = Energy.pue,
 ) -> None:
     """Write reports/reproducibility.html and ro-crate-metadata.json.
 
@@ -56,7 +69,12 @@ def reproducibility(
     run = StageRun("reproducibility", study, params)
     targets = tuple(target["name"] for target in run.params["finetune"]["targets"])
     findings = gather(run.study, run.fields, targets, run.config.name)
-    options = Options(raw=raw, fast=fast, progress=progress)
+    options = Options(
+        raw=raw,
+        fast=fast,
+        energy=Energy(cpu_watts, memory_watts, gpu_watts, pue),
+        progress=progress,
+    )
     about = About(run.study, run.config, run.fields, targets, findings, options)
     alarms = _write(about, None)
     say(f"The report is {run.path('reproducibility')}")

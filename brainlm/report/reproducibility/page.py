@@ -8,7 +8,7 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from ..page import status
-from . import cohort_flow, cost, environment, lineage, methods_text
+from . import cards, cohort_flow, cost, environment, lineage, methods_text, reruns
 from .base import About, Section, Sharing, render
 
 #: In the order of the page. Each is made by itself, so that one damaged file takes no other away.
@@ -16,8 +16,10 @@ SECTIONS: dict[str, tuple[str, Callable[[About, Sharing | None], Section]]] = {
     "lineage": ("Lineage", lineage.section),
     "cohort": ("Who is in, and who is not", cohort_flow.section),
     "environment": ("Environment", environment.section),
+    "reruns": ("Reruns", reruns.section),
     "cost": ("Cost", cost.section),
     "methods": ("Methods, for a paper", methods_text.section),
+    "cards": ("Cards of the data and the model", cards.section),
 }
 
 #: What a study goes through -> the target that makes it, for the list of what is missing.
