@@ -21,6 +21,7 @@ from brainlm.config import Config
 from brainlm.dag_containers import enter_containers
 from brainlm.resources import PLANNED_BY, package_digest, share_dir
 
+from ..forked_snakemake import run_snakemake
 from .empty_study import make_study
 
 APPTAINER = """\
@@ -70,11 +71,8 @@ class Study:
         path.write_text(yaml.safe_dump(content))
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(share_dir() / "Snakefile")]
-        command += ["--cores", "1", "--directory", str(self.root), *arguments]
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False
-        )
+        where = ("--snakefile", str(share_dir() / "Snakefile"), "--directory", str(self.root))
+        return run_snakemake(*where, "--cores", "1", *arguments, env=self.environment)
 
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:
         return [json.loads(line) for line in self.record.read_text().splitlines()]

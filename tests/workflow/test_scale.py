@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from brainlm.resources import share_dir
 
 from ..benchmarks.bench_dag import dry_run
+from ..forked_snakemake import run_snakemake
 from .empty_study import make_study
 
 
@@ -25,9 +24,8 @@ def test_ten_thousand_recordings_are_planned_within_their_limits() -> None:
 
 
 def _planned(study: Path, *arguments: str) -> dict[str, int]:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(share_dir() / "Snakefile")]
-    command += ["--dry-run", "--quiet", "host", "rules", "--directory", str(study), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    where = ("--snakefile", str(share_dir() / "Snakefile"), "--directory", str(study))
+    done = run_snakemake(*where, "--dry-run", "--quiet", "host", "rules", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     table = (done.stdout + done.stderr).partition("Job stats:")[2]
     return {rule: int(count) for rule, count in re.findall(r"^([a-z_]+)\s+(\d+)$", table, re.M)}
