@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from ..report.onboarding.labels import Label
+    from ..bids.phenotypes.read import Labelled
+    from ..bids.phenotypes.summary import LabelSummary
 
 #: Reads the dataset's headers with these options: a first look.
-Look = Callable[[dict[str, Any]], "pd.DataFrame"]
+Look = Callable[[dict[str, Any]], "Labelled"]
 
 _ENGINES = ("native", "fmriprep", "derivatives")
 _CLEANED = '"cleaned": true'
@@ -69,9 +70,11 @@ def interview(source: Path, given: Mapping[str, Any], look: Look) -> Answers:
         str(given.get("engine", default)),
     )
     changes = merge(dict(given), {"engine": engine})
-    table = look(changes)
-    for ask in (_atlas, _denoising, _limits, _targets, _shares):
-        changes = ask(changes, table)
+    seen = look(changes)
+    for ask in (_atlas, _denoising, _limits):
+        changes = ask(changes, seen.table)
+    changes = _targets(changes, seen.labels)
+    changes = _shares(changes, seen.table)
     where = _choose(
         "Where will the workflow run? local: on this machine; slurm: on a cluster, whose profile "
         "is filled in from what it offers",
@@ -153,13 +156,11 @@ def _tell_effect(table: pd.DataFrame, fewest: int, low: float, high: float) -> N
     say(f"  {int(inside.fillna(False).sum())} of {len(table)} recordings are within these limits")
 
 
-def _targets(changes: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+def _targets(changes: dict[str, Any], labels: Sequence[LabelSummary]) -> dict[str, Any]:
     from ..bids.study import merge
-    from ..report.onboarding.labels import plain_labels
     from ..report.onboarding.suggestions import target_of
 
-    known: Sequence[Label] = plain_labels(table)
-    possible = {label.name: target for label in known if (target := target_of(label)) is not None}
+    possible = {label.name: target for label in labels if (target := target_of(label)) is not None}
     if not possible or changes.get("finetune", {}).get("targets"):
         return changes
     kinds = ", ".join(f"{name} ({target['kind']})" for name, target in possible.items())

@@ -11,6 +11,7 @@ from .estimate import estimate_of, usable_cores
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..bids.phenotypes.summary import LabelSummary
     from ..config import Config
     from ..estimates.takes import Estimate
     from ..layout import Study
@@ -21,17 +22,17 @@ def write_page(
     config: Config,
     table: pd.DataFrame,
     notes: Sequence[str],
+    labels: Sequence[LabelSummary],
 ) -> Estimate | None:
     """Write onboarding/report.html; what the study will take, if anything is to be done.
 
     The recordings table must be written already.
     """
     from ..bids.study import write_bytes_if_changed
-    from ..report.onboarding.labels import plain_labels
     from ..report.onboarding.page import Onboarded, render_page
 
     found = estimate_of(config, study.root) if table["eligible"].any() else None
-    about = Onboarded(table, config, notes, plain_labels(table), found)
+    about = Onboarded(table, config, notes, labels, found)
     write_bytes_if_changed(study.path("onboarding_page"), render_page(about).encode())
     return found
 

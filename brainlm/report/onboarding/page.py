@@ -10,13 +10,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from ...bids.phenotypes.summary import LabelSummary
 from ...config import Config
 from ...estimates import text
 from ...estimates.takes import Estimate
 from .bars import small_histogram
 from .cohort import groups, histograms, missing, shapes, tiles
 from .kinds import kinds_of
-from .labels import Label
 from .suggestions import suggestions
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -31,7 +31,7 @@ class Onboarded:
     table: pd.DataFrame
     config: Config
     notes: Sequence[str]  # on the dataset as a whole
-    labels: Sequence[Label]
+    labels: Sequence[LabelSummary]
     estimate: Estimate | None  # None: no recording is eligible
 
 
@@ -87,7 +87,7 @@ def _status(table: pd.DataFrame) -> dict[str, str]:
     return {"kind": "partly", "text": f"{eligible:,} recordings are eligible ({share:.0%})"}
 
 
-def _label_row(label: Label) -> dict[str, Any]:
+def _label_row(label: LabelSummary) -> dict[str, Any]:
     levels = [
         f"{level.get('name', level['value'])}: {level['subjects']:,}"
         for level in label.levels[:_MOST_LEVELS]
@@ -108,6 +108,7 @@ def _label_row(label: Label) -> dict[str, Any]:
         "missing": ", ".join(f"{why}: {n:,}" for why, n in label.missing.items()),
         "spread": spread or " · ".join(levels),
         "chart": small_histogram(histogram["edges"], histogram["counts"]) if histogram else "",
+        "notes": label.notes,
         "suspicions": label.suspicions,
     }
 

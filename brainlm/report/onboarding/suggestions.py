@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ...bids.phenotypes.summary import LabelSummary
 from ...config import Config
-from .labels import Label
 
 #: From so many recordings on, 4-D files between the steps are not worth their room.
 _MANY = 500
@@ -37,7 +37,9 @@ class Suggestion:
         return f"# {self.why}\n{text.rstrip()}"
 
 
-def suggestions(table: pd.DataFrame, config: Config, labels: Sequence[Label]) -> list[Suggestion]:
+def suggestions(
+    table: pd.DataFrame, config: Config, labels: Sequence[LabelSummary]
+) -> list[Suggestion]:
     """What to consider for this study, none of it done already."""
     runs = table[table["eligible"]]
     if runs.empty:
@@ -89,7 +91,7 @@ def _straight(runs: pd.DataFrame, config: Config) -> Suggestion | None:
     )
 
 
-def _split(runs: pd.DataFrame, config: Config, labels: Sequence[Label]) -> Suggestion | None:
+def _split(runs: pd.DataFrame, config: Config, labels: Sequence[LabelSummary]) -> Suggestion | None:
     if config.split.table or config.split.stratify or config.split.external:
         return None
     asked = ["site"] if runs["site"].nunique() > 1 else []
@@ -103,7 +105,7 @@ def _split(runs: pd.DataFrame, config: Config, labels: Sequence[Label]) -> Sugge
     return Suggestion("; ".join(why), {"split": options}) if options else None
 
 
-def _targets(config: Config, labels: Sequence[Label]) -> Suggestion | None:
+def _targets(config: Config, labels: Sequence[LabelSummary]) -> Suggestion | None:
     found = [one for one in map(target_of, labels) if one is not None][:_TARGETS]
     if config.finetune.targets or not found:
         return None
@@ -113,7 +115,7 @@ def _targets(config: Config, labels: Sequence[Label]) -> Suggestion | None:
     )
 
 
-def target_of(label: Label) -> dict[str, Any] | None:
+def target_of(label: LabelSummary) -> dict[str, Any] | None:
     """How a label could be predicted; None: not at all."""
     if not re.fullmatch(r"[A-Za-z0-9]+", label.name) or label.name == "forecast":
         return None
