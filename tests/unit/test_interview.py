@@ -66,9 +66,12 @@ class Terminal:
 
 
 def _own_terminal() -> None:
-    """Ctrl-C is for the session whose terminal this is."""
+    """Ctrl-C is for the session whose terminal this is, even where the tests themselves ignore it."""
     import fcntl
+    import signal
     import termios
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
