@@ -116,6 +116,7 @@ CORRUPTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_every_known_fault_is_told_and_the_rest_finishes(tmp_path: Path) -> None:
     bids, study = tmp_path / "bids", tmp_path / "study"
     kinds = [part for kind in CORRUPTIONS for part in ("--corrupt", kind)]
@@ -151,6 +152,7 @@ def test_every_known_fault_is_told_and_the_rest_finishes(tmp_path: Path) -> None
     assert parcellated == set(table["recording_id"]) - ineligible
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_after_onboarding_fails_alone(demo: Path, demo_copy: Path) -> None:
     bids, study = demo_copy / "bids", demo_copy / "study"
     before = runner.digest_tree(study)
