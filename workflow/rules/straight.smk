@@ -2,7 +2,13 @@
 # otherwise (resample_bold, compute_confounds, denoise_bold, parcellate_bold), and goes before them.
 
 
-ruleorder: resample_to_parcels > resample_bold > compute_confounds > denoise_bold > parcellate_bold
+ruleorder:
+    resample_to_parcels
+    > resample_bold
+    > compute_confounds
+    > find_components
+    > denoise_bold
+    > parcellate_bold
 
 
 rule resample_to_parcels:

@@ -162,6 +162,8 @@ _RULES = {
     "estimate_fieldmap": "fieldmap",
     "run_fmriprep": "fmriprep",
     "write_evaluation_page": "evaluation-page",
+    "write_quality_page": "qc-page",
+    "write_reproducibility": "reproducibility",
     "pretrain_model": "pretrain",
     "finetune_model": "finetune",
     "finetune_forecast": "finetune",
