@@ -86,6 +86,7 @@ def test_plain_columns_keep_their_names_and_types(root):
         ({}, ["NA", "", "n/a"], 3),
         ({"Levels": {"-9": "Unknowns among friends", "1": "low"}}, ["-9"], 0),
         ({"Levels": {"-9": "No problem"}}, ["-9"], 0),
+        ({"Levels": {"-9": "No response", "1": "Response"}}, ["-9"], 0),  # to a treatment
         ({}, ["-9"], 0),
     ],
 )
@@ -204,6 +205,8 @@ def test_bounds_are_missing_unless_asked_for(root):
         (["n/a"] * 30, {}, "no value at all"),
         (["low"] * 3 + [str(n) for n in range(27)], {}, "3 of 30 values are no numbers"),
         (["F", "f"] * 15, {}, "differ in capitals"),
+        (["F", "M", "NULL"] * 10, {}, "'NULL' stand 10 times, and look like no answer"),
+        (["R", "L", "unknown"] * 10, {}, "'unknown' stand 10 times"),
         (["1", "2", "3"] * 10, {"Levels": {"1": "a", "2": "b"}}, "1 values are not among the Lev"),
         ([f"name {n}" for n in range(30)], {}, "may identify people"),
     ],
