@@ -78,8 +78,8 @@ def source_of(stage: StageTakes) -> str:
 def whole(found: Estimate, cores: int, jobs: Sequence[int] = JOBS) -> list[str]:
     """Time, disk and memory of all of it."""
     lines = [
-        f"{number_text(found.cpu_h)} CPU-hours in all; the truth may be {found.factor:g} times as much, or "
-        f"{found.factor:g} times less (models, networks and evaluation not counted)"
+        f"{number_text(found.cpu_h)} CPU-hours in all; the truth may be {found.factor:g} times as "
+        f"much, or {found.factor:g} times less (models, networks and evaluation not counted)"
     ]
     if found.done:
         lines.append(
