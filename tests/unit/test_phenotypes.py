@@ -228,6 +228,12 @@ def test_ids_are_matched_only_where_nothing_else_can_be_meant():
     assert match.known == {"01": "01"} and match.ambiguous == 1
 
 
+def test_a_column_without_a_name_is_no_label(root):
+    """Spreadsheets leave a tab at the end of each line."""
+    (root / "participants.tsv").write_text("participant_id\tage\t\nsub-01\t30\t\n")
+    assert [label.name for label in labelled(root).labels] == ["age"]
+
+
 def test_sessions(root):
     rows = [(s, v) for s in SUBJECTS for v in ("ses-1", "ses-2", "ses-10")]
     write(

@@ -129,7 +129,7 @@ def read_header(source: Source) -> Header:
             if source.kind != "file"
             else "name its column of subjects in phenotypes.files: subject",
         )
-    return Header(tuple(n for n in names if n not in (subject, session)), subject, session)
+    return Header(tuple(n for n in names if n not in ("", subject, session)), subject, session)
 
 
 def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
