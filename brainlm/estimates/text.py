@@ -18,17 +18,20 @@ def size_text(count: float) -> str:
     """Bytes as people say them."""
     for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= bytes_:
-            return (
-                f"{count / bytes_:.3g} {unit}" if count < 1e15 else f"{count / bytes_:.0f} {unit}"
-            )
+            return f"{number_text(count / bytes_)} {unit}"
     return f"{count / 1e3:.0f} kB"
+
+
+def number_text(value: float) -> str:
+    """Three digits where there are not more before the point: never 1.46e+03."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def hours_text(hours: float) -> str:
     """A time as people say it."""
     if hours < 1:
         return f"{max(1, round(60 * hours))} min"
-    return f"{hours:.3g} h" if hours < 72 else f"{hours / 24:.3g} days"
+    return f"{hours:.3g} h" if hours < 72 else f"{number_text(hours / 24)} days"
 
 
 def short(found: Estimate, cores: int) -> list[str]:
@@ -36,7 +39,7 @@ def short(found: Estimate, cores: int) -> list[str]:
     jobs = min(max(JOBS), len(found.batches))
     largest = max((mb for _, mb in found.batches), default=0)
     return [
-        f"{found.cpu_h:.3g} CPU-hours, to a factor of {found.factor:g}: about "
+        f"{number_text(found.cpu_h)} CPU-hours, to a factor of {found.factor:g}: about "
         f"{hours_text(found.local_h(cores))} on {cores} cores here, "
         f"{hours_text(found.cluster_h(jobs))} on a cluster in {jobs} jobs at a time",
         f"{size_text(found.kept)} on the disk in the end, {size_text(found.passing(cores))} more "
@@ -52,7 +55,7 @@ def table(found: Estimate) -> list[str]:
         f"{'stage':<21}{'times':>7}{'CPU h':>9}{'on disk':>10}{'meanwhile':>11}{'memory':>9}  from"
     ]
     for stage in found.stages:
-        cpu = "-" if stage.cpu_h is None else f"{stage.cpu_h:.3g}"
+        cpu = "-" if stage.cpu_h is None else number_text(stage.cpu_h)
         kept = size_text(stage.kept) if stage.kept else "-"
         passing = size_text(stage.passing) if stage.passing else "-"
         memory = f"{stage.mem_mb / 1000:.1f} GB" if stage.mem_mb else "-"
@@ -75,13 +78,13 @@ def source_of(stage: StageTakes) -> str:
 def whole(found: Estimate, cores: int, jobs: Sequence[int] = JOBS) -> list[str]:
     """Time, disk and memory of all of it."""
     lines = [
-        f"{found.cpu_h:.3g} CPU-hours in all; the truth may be {found.factor:g} times as much, or "
-        f"{found.factor:g} times less (models, networks and evaluation not counted)"
+        f"{number_text(found.cpu_h)} CPU-hours in all; the truth may be {found.factor:g} times as "
+        f"much, or {found.factor:g} times less (models, networks and evaluation not counted)"
     ]
     if found.done:
         lines.append(
             f"{found.done} of {found.runs} recordings are in parcels already; what is left takes "
-            f"{found.left_h:.3g} CPU-hours"
+            f"{number_text(found.left_h)} CPU-hours"
         )
     lines.append(f"This machine, {cores} at a time: {hours_text(found.local_h(cores))}")
     most = len(found.batches)

@@ -127,6 +127,16 @@ def test_labels_are_those_whose_columns_are_here(tmp_path):
     assert ("participants", "p31") in {(label["table"], label["column"]) for label in labels}
 
 
+def test_a_table_is_read_and_called_as_onboarding_does_it(tmp_path):
+    """Of semicolons, and with a blank in its name."""
+    export = tmp_path / "my export.csv"
+    export.write_text("eid;p31;p21003_i2\n1;0;60\n")
+    labels, _ = labels_here(load_dataset("UKB"), tmp_path, [export])
+    assert [(label["name"], label["table"]) for label in labels] == [
+        *(("age", "my_export"), ("sex", "my_export"))
+    ]
+
+
 def test_onboarding_takes_labels_and_options_of_a_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "none"))
     monkeypatch.setenv("BRAINLM_CACHE", str(tmp_path / "none"))

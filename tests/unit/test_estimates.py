@@ -150,6 +150,14 @@ def test_runs_that_are_done_are_not_counted_again(tmp_path):
     assert found.needed(1) < found.kept + found.passing(1)
 
 
+def test_large_numbers_are_told_as_people_write_them():
+    assert [text.number_text(value) for value in (0.0312, 999.7, 1462.3)] == [
+        *("0.0312", "1,000", "1,462")
+    ]
+    assert text.size_text(999.7e9) == "1,000 GB"
+    assert "e+" not in " ".join(text.short(of({}, rows(20_000)), 2))
+
+
 def test_more_jobs_end_sooner_down_to_one_job():
     found = of({}, rows(75))  # the profile's batches are of 25
     assert len(found.batches) == 3

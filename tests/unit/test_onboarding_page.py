@@ -21,7 +21,7 @@ from brainlm.recordings import COLUMNS
 from brainlm.report.onboarding.cohort import missing
 from brainlm.report.onboarding.kinds import kinds_of
 from brainlm.report.onboarding.page import Onboarded, render_page
-from brainlm.report.onboarding.suggestions import suggestions
+from brainlm.report.onboarding.suggestions import suggestions, target_of
 
 from .small_bids import make_bids, write_bold
 
@@ -154,6 +154,19 @@ def test_suggested_lines_are_a_valid_config():
     assert [target.name for target in config.finetune.targets] == ["age", "sex"]
     assert config.finetune.targets[1].positive == "M"
     assert suggestions(table, config, labels_of(table)) == []
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((0, 1), {"kind": "binary"}), ((1, 2), {"kind": "binary", "positive": "2"})],
+)
+def test_a_number_of_two_values_is_not_regressed_on(codes, expected):
+    table = table_of(40)
+    table["label_sex"] = pd.array(np.resize(codes, 40), dtype="Float64")
+    table["label_familyid"] = pd.array(np.arange(40) // 2, dtype="Float64")
+    labels = {label.name: label for label in labels_of(table)}
+    assert target_of(labels["sex"]) == {"name": "sex", **expected}
+    assert target_of(labels["familyid"]) is None
 
 
 def test_onboarding_leaves_it_and_leaves_it_alone(tmp_path, monkeypatch, capsys):

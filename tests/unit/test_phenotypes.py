@@ -86,6 +86,7 @@ def test_plain_columns_keep_their_names_and_types(root):
         ({}, ["NA", "", "n/a"], 3),
         ({"Levels": {"-9": "Unknowns among friends", "1": "low"}}, ["-9"], 0),
         ({"Levels": {"-9": "No problem"}}, ["-9"], 0),
+        ({"Levels": {"-9": "No response", "1": "Response"}}, ["-9"], 0),  # to a treatment
         ({}, ["-9"], 0),
     ],
 )
@@ -204,6 +205,8 @@ def test_bounds_are_missing_unless_asked_for(root):
         (["n/a"] * 30, {}, "no value at all"),
         (["low"] * 3 + [str(n) for n in range(27)], {}, "3 of 30 values are no numbers"),
         (["F", "f"] * 15, {}, "differ in capitals"),
+        (["F", "M", "NULL"] * 10, {}, "'NULL' stand 10 times, and look like no answer"),
+        (["R", "L", "unknown"] * 10, {}, "'unknown' stand 10 times"),
         (["1", "2", "3"] * 10, {"Levels": {"1": "a", "2": "b"}}, "1 values are not among the Lev"),
         ([f"name {n}" for n in range(30)], {}, "may identify people"),
     ],
@@ -223,6 +226,12 @@ def test_ids_are_matched_only_where_nothing_else_can_be_meant():
     assert (match.respelled, match.ambiguous, match.unknown) == (3, 2, 1)
     match = match_ids(["1", "01"], ["01", "001"])
     assert match.known == {"01": "01"} and match.ambiguous == 1
+
+
+def test_a_column_without_a_name_is_no_label(root):
+    """Spreadsheets leave a tab at the end of each line."""
+    (root / "participants.tsv").write_text("participant_id\tage\t\nsub-01\t30\t\n")
+    assert [label.name for label in labelled(root).labels] == ["age"]
 
 
 def test_sessions(root):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..phenotypes.tables import columns_of, name_of
 from .model import Dataset
 
 
@@ -45,12 +45,5 @@ def _tables(root: Path, further: Iterable[Path], participants: Path | None) -> d
     """Columns of each table, by the name that phenotypes.labels has for it."""
     paths = {"participants": participants or root / "participants.tsv"}
     paths |= {path.stem: path for path in sorted((root / "phenotype").glob("*.tsv"))}
-    paths |= {path.name.removesuffix(".gz").rpartition(".")[0]: path for path in further}
-    return {name: _columns(path) for name, path in paths.items() if path.is_file()}
-
-
-def _columns(path: Path) -> set[str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
-        line = handle.readline().rstrip("\r\n")
-    delimiter = "\t" if "\t" in line else ","
-    return {name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])}
+    paths |= {name_of(path): path for path in further}
+    return {name: set(columns_of(path)) for name, path in paths.items() if path.is_file()}

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Names of levels that say that there is no answer.
+#: Names of levels that say that there is no answer. "No response" is not among them: in a trial it
+#: is the level of those whom the treatment did not help.
 _NO_ANSWER = re.compile(
-    r"^(n/?a|missing|unknown|no (data|answer|response|information)|refused|skipped|invalid"
+    r"^(n/?a|missing|unknown|no (data|answer|information)|refused|skipped|invalid"
     r"|not (available|applicable|known|collected|answered|recorded|reported|done|assessed|asked)"
     r"|(data )?(missing|unavailable)|(do not|don'?t) know"
     r"|(prefer(red|s)?|choose|chose|wish(es)?) not to (say|answer)"
@@ -19,6 +20,11 @@ _NO_ANSWER = re.compile(
     r"(?![a-z])",
     re.IGNORECASE,
 )
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a level's name says that there is no answer."""
+    return bool(_NO_ANSWER.match(text))
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def read_dictionary(path: Path) -> tuple[dict[str, Column], list[str]]:
 
 def _column(about: Mapping[str, Any]) -> Column:
     names = {str(code): _name(level) for code, level in _mapping(about.get("Levels")).items()}
-    missing = {code: name for code, name in names.items() if _NO_ANSWER.match(name)}
+    missing = {code: name for code, name in names.items() if says_nothing(name)}
     stated = about.get("MissingValues", about.get("MissingValue"))
     if isinstance(stated, dict):
         missing |= {str(code): _name(why) for code, why in stated.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .dictionary import Column
+from .dictionary import Column, says_nothing
 from .units import known_unit
 from .values import CODES, Parsed
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _DATE = r"^(\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./-]\d{1,2}[./-]\d{4})$"
 _COMMA = r"^-?\d+,\d+$"
 _AGE = re.compile(r"(^|_)age($|_)", re.IGNORECASE)
+_NOTHING = frozenset(("null", "none", "nil", "nan", "na", "-", "--", ".", "?", "#n/a", "n.a."))
 _OLDEST = 120  # years
 _IN_YEARS = (89.0, 90.0)  # what ages above are cut to (BIDS, HIPAA)
 
@@ -86,6 +87,13 @@ def _of_text(values: pd.Series, about: Column) -> list[str]:
     if about.levels:
         told += _beside_levels(set(values), about)
     small = values.str.strip().str.lower()
+    empty = small[small.map(lambda text: text in _NOTHING or says_nothing(text)).astype(bool)]
+    if len(empty):
+        listed = ", ".join(repr(text) for text in sorted(set(values[empty.index]))[:3])
+        told.append(
+            f"{listed} stand {len(empty)} times, and look like no answer: they count as values; "
+            "name them in `missing` if they are none"
+        )
     if small.nunique() < values.nunique():
         told.append("some values differ in capitals alone: they count as different")
     return told

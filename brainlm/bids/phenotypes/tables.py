@@ -86,7 +86,7 @@ def find_sources(
                 file=path,
                 fix="relative paths start at the study folder",
             )
-        name = file.name or re.sub("[^A-Za-z0-9_-]", "_", path.stem)
+        name = file.name or name_of(path)
         found.append(Source(name, "file", (path,), path.name, file.subject, file.session))
     for source in found:
         if sum(other.name == source.name for other in found) > 1:
@@ -98,11 +98,16 @@ def find_sources(
     return found
 
 
+def name_of(path: Path) -> str:
+    """What a file of the user's is called where the config gives it no name."""
+    return re.sub("[^A-Za-z0-9_-]", "_", path.stem)
+
+
 def read_header(source: Source) -> Header:
     """The columns of a table, and which of them say who and when."""
     columns: dict[str, None] = {}
     for path in source.files:
-        columns |= dict.fromkeys(_columns_of(path))
+        columns |= dict.fromkeys(columns_of(path))
     names = list(columns)
     subject = source.subject or _first(names, SUBJECT_COLUMNS)
     session = source.session or _first(names, SESSION_COLUMNS)
@@ -124,7 +129,7 @@ def read_header(source: Source) -> Header:
             if source.kind != "file"
             else "name its column of subjects in phenotypes.files: subject",
         )
-    return Header(tuple(n for n in names if n not in (subject, session)), subject, session)
+    return Header(tuple(n for n in names if n not in ("", subject, session)), subject, session)
 
 
 def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
@@ -193,7 +198,8 @@ def _first_line(path: Path) -> str:
         raise InputError("The table is not UTF-8 text", file=path, fix=_AS_TEXT) from None
 
 
-def _columns_of(path: Path) -> list[str]:
+def columns_of(path: Path) -> list[str]:
+    """The names in a table's first line."""
     import csv
 
     line = _first_line(path)
@@ -213,7 +219,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     import pyarrow as pa
     from pyarrow import csv
 
-    there = [name for name in columns if name in _columns_of(path)]
+    there = [name for name in columns if name in columns_of(path)]
     delimiter = _delimiter(path, _first_line(path))
     try:
         table = csv.read_csv(

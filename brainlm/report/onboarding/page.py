@@ -121,7 +121,7 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
         {
             "stage": stage.stage,
             "times": f"{stage.times:,}",
-            "cpu": "–" if stage.cpu_h is None else f"{stage.cpu_h:,.3g}",
+            "cpu": "–" if stage.cpu_h is None else text.number_text(stage.cpu_h),
             "kept": text.size_text(stage.kept) if stage.kept else "–",
             "passing": text.size_text(stage.passing) if stage.passing else "–",
             "memory": f"{stage.mem_mb / 1000:.1f} GB" if stage.mem_mb else "–",
@@ -132,7 +132,7 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
     counts = [count for count in (1, *text.JOBS) if count <= len(found.batches)]
     return {
         "rows": rows,
-        "cpu_h": f"{found.cpu_h:,.3g}",
+        "cpu_h": text.number_text(found.cpu_h),
         "kept": text.size_text(found.kept),
         "passing": text.size_text(found.passing_of_a_run) if found.passing_of_a_run else None,
         "factor": f"{found.factor:g}",

@@ -119,7 +119,14 @@ def target_of(label: LabelSummary) -> dict[str, Any] | None:
     """How a label could be predicted; None: not at all."""
     if not re.fullmatch(r"[A-Za-z0-9]+", label.name) or label.name == "forecast":
         return None
+    if _FAMILY.search(label.name):  # says who is related, nothing of the brain
+        return None
     levels = [str(level["value"]) for level in label.levels]
+    edges = label.histogram.get("edges", [])
+    if len(edges) == 3:  # two different numbers: two bins
+        low, high = edges[0], edges[-1]
+        coded = (low, high) == (0, 1)
+        return {"name": label.name, "kind": "binary"} | ({} if coded else {"positive": f"{high:g}"})
     if label.quantiles and label.quantiles["0"] < label.quantiles["1"]:
         return {"name": label.name, "kind": "regression"}
     if len(levels) == 2:
