@@ -66,7 +66,7 @@ class Terminal:
 
 
 def _own_terminal() -> None:
-    """Ctrl-C is for the session whose terminal this is, even where the tests themselves ignore it."""
+    """Ctrl-C is for the session whose terminal this is, even where tests ignore it."""
     import fcntl
     import signal
     import termios
