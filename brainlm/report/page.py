@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def page_content(findings: Findings, figures: Mapping[str, bytes]) -> dict[str, 
     }
 
 
-def status(findings: Findings) -> dict[str, str]:
-    """The one-line answer to "is it done?"."""
+def status(findings: Findings, tell: Callable[[int], str] = str) -> dict[str, str]:
+    """The one-line answer to "is it done?"; `tell` is how a number of recordings is told."""
     lost = count_statuses(findings.outcomes)["failed"]
     todo = [
         name
@@ -78,5 +78,5 @@ def status(findings: Findings) -> dict[str, str]:
         return {"kind": "waiting", "text": f"In progress: {', '.join(todo)} not run yet"}
     if lost:
         noun = "recording was" if lost == 1 else "recordings were"
-        return {"kind": "partly", "text": f"Complete, but {lost} {noun} given up"}
+        return {"kind": "partly", "text": f"Complete, but {tell(lost)} {noun} given up"}
     return {"kind": "done", "text": "Complete"}

@@ -28,8 +28,12 @@ def read_exclude_list(path: Path, known: Collection[str]) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError("The exclusion list is not text in UTF-8", file=path, fix=_FIX) from None
-    rows = list(csv.DictReader((line for line in lines if line.strip()), delimiter="\t"))
-    if rows and "recording_id" not in rows[0]:
+    # A quotation mark is one like any other: an open one would swallow the lines that follow.
+    table = csv.DictReader(
+        (line for line in lines if line.strip()), delimiter="\t", quoting=csv.QUOTE_NONE
+    )
+    rows = list(table)
+    if table.fieldnames and "recording_id" not in table.fieldnames:
         raise InputError("The exclusion list has no column recording_id", file=path, fix=_FIX)
     found: dict[str, str] = {}
     for row in rows:

@@ -40,12 +40,18 @@ def test_a_list_as_a_spreadsheet_saves_it(tmp_path):
     assert read_exclude_list(written(path, "recording_id\treason\n"), {"a"}) == {}
 
 
+def test_an_open_quotation_mark_swallows_nobody(tmp_path):
+    path = written(tmp_path / "l.tsv", 'recording_id\treason\na\t"odd\nb\tx\n')
+    assert read_exclude_list(path, {"a", "b"}) == {"a": '"odd', "b": "x"}
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         ("recording_id\treason\nsub-1\tx\nsub-7\ty\n", "names 1 recordings .* sub-7"),
         ("recording_id\treason\nsub-1\tx\nsub-1\ty\n", "holds sub-1 twice"),
         ("recording_id,reason\nsub-1,x\n", "no column recording_id"),
+        ("sub-1\tno heading\n", "no column recording_id"),
     ],
 )
 def test_what_is_no_such_list_is_refused(tmp_path, text, fault):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from brainlm.files import read_json, write_json, write_text
-from brainlm.provenance import sidecar_path
+from brainlm.provenance import sha256_file, sidecar_path
 from brainlm.report.reproducibility import hashes, lineage
 from brainlm.report.reproducibility.base import Section
 from brainlm.report.reproducibility.graph import State
@@ -54,6 +55,8 @@ def test_a_metric_leads_back_to_each_raw_file(study: TracedStudy) -> None:
     assert sum(graph.nodes[name].kind == "raw" for name in way) == 3
     for name in way:
         wanted = State.temporary if "denoised" in name else State.whole
+        if "metrics.json" in name:  # nobody read it, so nobody knows what it was
+            wanted = State.unread
         assert graph.nodes[name].state is wanted, name
     metric = graph.nodes["evaluation/brainlm/reconstruction/metrics.json#/metrics/r2/value"]
     assert metric.about["value"] == 0.4
@@ -108,7 +111,11 @@ def test_missing_changed_raw_and_edited_notes(study: TracedStudy) -> None:
 
 
 def test_a_tombstone_is_no_alarm_and_a_broken_sidecar_is(study: TracedStudy) -> None:
-    study.path("motion", "sub-03_task-rest").write_bytes(b"")
+    lost = study.path("motion", "sub-03_task-rest")
+    was, now = sha256_file(lost), hashlib.sha256(b"").hexdigest()
+    lost.write_bytes(b"")
+    for reader in study.study.root.rglob("*.json"):  # they met it empty: else it is an alarm
+        reader.write_text(reader.read_text().replace(was, now))
     broken = sidecar_path(study.path("scaler"))
     broken.write_text(broken.read_text()[:40])
     section = lineage.section(study.about(), None)
@@ -232,3 +239,17 @@ def test_a_name_cannot_end_the_script(study: TracedStudy) -> None:
     content["Stage"] = "</script><script>alert(1)</script>"
     write_text(record, json.dumps(content))
     assert "<script>alert" not in lineage.section(study.about(), None).html
+
+
+@pytest.mark.parametrize("how", ["emptied", "without its record"])
+def test_a_model_that_tells_nothing_any_more_is_an_alarm(study: TracedStudy, how: str) -> None:
+    model = study.path("model")
+    if how == "emptied":
+        model.write_bytes(b"")
+    else:
+        sidecar_path(model).unlink()
+    told = [
+        one for one in lineage.section(study.about(), None).alarms if "model.safetensors" in one
+    ]
+    assert len(told) == 1
+    assert ("it is empty" if how == "emptied" else "its sidecar is gone") in told[0]

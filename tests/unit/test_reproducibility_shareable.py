@@ -15,6 +15,8 @@ from brainlm.cli.reproducibility import reproducibility
 from brainlm.errors import DataError
 from brainlm.report.reproducibility.crate import describe
 from brainlm.report.reproducibility.crate_parameters import public
+from brainlm.report.reproducibility.graph import Graph, Node, State
+from brainlm.report.reproducibility.lineage_view import view
 from brainlm.report.reproducibility.page import make_sections, render_page
 from brainlm.report.reproducibility.sharing import ELSEWHERE, Aliases, Cell, read_key, tell_chain
 
@@ -61,7 +63,7 @@ def test_no_name_place_or_value_is_in_what_is_shareable(shared):
         (f"{HERE}.crate_files.Files._is_of_somebody", lambda self, node: False, RAW_HASH),
         (f"{HERE}.crate.public", lambda options: options, SITE),
         (f"{HERE}.cohort_flow_steps._IN_PUBLIC", ((".*", PATH),), PATH),
-        (f"{HERE}.page.status", lambda findings: {"kind": "done", "text": SITE}, SITE),
+        (f"{HERE}.page.status", lambda findings, tell=str: {"kind": "done", "text": SITE}, SITE),
     ],
 )
 def test_the_search_finds_what_is_not_hidden(shared, monkeypatch, where, as_it_is, found):
@@ -88,10 +90,30 @@ def made_anew(shared: NamedStudy) -> str:
 def test_small_groups_are_not_told(shared):
     text = Page(texts(shared)["reproducibility.html"]).text
     assert "too much motion" in text and "not told too much motion" in text
-    assert "60 found" in text  # everybody
-    assert "58 eligible" not in text  # or the 2 that were not could be worked out
-    assert "52 in the cohort" in text  # 8 people, at three steps, are between
-    assert "train 40 40 320" in text and "test 6 6 48" in text
+    assert "about 60 found" in text  # everybody
+    assert "about 60 eligible" not in text  # or the 2 that were not could be guessed
+    assert "about 50 in the cohort" in text  # 8 people, at three steps, are between
+    assert "train about 40 about 40 not told" in text and "test about 5 about 5 not told" in text
+
+
+def test_a_small_number_is_told_nowhere_beside_the_flow(shared, monkeypatch):
+    def told(findings, tell=str):
+        return {"kind": "partly", "text": f"Complete, but {tell(1)} recordings were given up"}
+
+    monkeypatch.setattr(f"{HERE}.page.status", told)
+    text = made_anew(shared)
+    assert "Complete, but &lt;5 recordings were given up" in text
+    salt = about_named(shared).config.split.salt
+    assert salt and f"<dd>{salt}</dd>" not in text
+
+
+def test_a_small_table_of_people_has_no_hash():
+    nodes = {
+        name: Node(name, kind, State.whole, "f" * 64)
+        for name, kind in (("cohort/recordings.parquet", "cohort"), ("cohort/splits.tsv", "splits"))
+    }
+    boxes = view(Graph(nodes, {}), ALIASES)["boxes"]
+    assert {box["kind"]: box["sha256"] for box in boxes} == {"cohort": "f" * 64, "splits": None}
 
 
 def test_the_key_stays_in_the_study_and_keeps_the_aliases(shared, tmp_path):

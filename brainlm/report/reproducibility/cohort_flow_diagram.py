@@ -56,7 +56,9 @@ def draw(told: Told) -> Diagram:
         for place, split in enumerate(told.splits):
             x = place * (width + _SPACE)
             arrows.append(f"M{middle},{y} V{lane} H{x + width // 2} V{y + _SPACE - 6}")
-            people = f"{split['people']}, {split['minutes']} min" if split["people"] else ""
+            people = split["people"]
+            if people and split["minutes"] != "not told":
+                people += f", {split['minutes']} min"
             boxes.append(_main(x, y + _SPACE, width, split["recordings"], split["name"], people))
         y += _SPACE + _TALL
     return Diagram(boxes, arrows, y + 4)

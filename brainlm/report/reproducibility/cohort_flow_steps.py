@@ -14,6 +14,7 @@ from ..gather import Findings
 from .base import Sharing
 from .sharing import Cell, tell_chain
 from .sharing import Told as Chain
+from .wording import Tell, counted, exactly
 
 #: Reasons told of one step; the others are counted together.
 MOST_REASONS = 8
@@ -157,35 +158,41 @@ def tell(flow: Flow, sharing: Sharing | None, k: int) -> Told:
     else:
         told = tell_chain(chain, k)
     found, cells = flow.steps[0].left, told.cells
-    lines: list[Line] = [("found", _number(found, told.found), _people(found, sharing is None), [])]
+    # Elsewhere the same numbers are rounded: beside an exact one, that would narrow hidden ones.
+    say = exactly if sharing is None else sharing.count
+    lines: list[Line] = [
+        ("found", _number(found, told.found, say), _people(found, sharing is None, say), [])
+    ]
     for place, step in enumerate(flow.steps[1:]):
         out = [
-            (_number(group.cell, is_told), group.reason)
+            (_number(group.cell, is_told, say), group.reason)
             for group, is_told in zip(step.out, cells[place], strict=True)
         ]
         is_told = told.totals[place] and told.found
         whole = sharing is None or (
             is_told and place == len(flow.steps) - 2 and all(cells[-1])  # the sum of the splits
         )
-        lines.append((step.title, _number(step.left, is_told), _people(step.left, whole), out))
+        lines.append(
+            (step.title, _number(step.left, is_told, say), _people(step.left, whole, say), out)
+        )
     splits = [
         {
             "name": split.name,
-            "subjects": f"{len(split.cell.subjects):,}" if is_told else "not told",
-            "people": _people(split.cell, is_told),
-            "recordings": f"{split.cell.recordings:,}" if is_told else "not told",
-            "minutes": f"{split.minutes:,.0f}" if is_told else "not told",
+            "subjects": say(len(split.cell.subjects)) if is_told else "not told",
+            "people": _people(split.cell, is_told, say),
+            "recordings": say(split.cell.recordings) if is_told else "not told",
+            "minutes": f"{split.minutes:,.0f}" if sharing is None else "not told",
         }
         for split, is_told in zip(flow.splits, cells[-1], strict=False)
     ]
     return Told(lines, splits)
 
 
-def _number(cell: Cell, is_told: bool) -> str:
-    return f"{cell.recordings:,}" if is_told else "not told"
+def _number(cell: Cell, is_told: bool, say: Tell) -> str:
+    return say(cell.recordings) if is_told else "not told"
 
 
-def _people(cell: Cell, is_told: bool) -> str:
+def _people(cell: Cell, is_told: bool, say: Tell) -> str:
     if not is_told:
         return ""
-    return f"{len(cell.subjects):,} subject{'s' * (len(cell.subjects) != 1)}"
+    return counted(len(cell.subjects), "subject", say)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .base import Sharing
-from .graph import Node
+from .graph import GUESSABLE, Node
 
 #: Of one kind, so many files that one stage reads or makes are named one by one.
 MOST_NAMED = 12
@@ -24,8 +24,6 @@ _FORMATS = {
     ".gz": "application/gzip",
     ".parquet": "application/vnd.apache.parquet",
 }
-#: Small tables of people: from the hash of one, its content might be guessed.
-_GUESSABLE = frozenset({"splits", "exclusions", "recordings_tsv", "split_ledger", "config"})
 
 
 class Files:
@@ -107,7 +105,7 @@ class Files:
             entity |= {"encodingFormat": form, "contentSize": str(path.stat().st_size)}
         else:
             entity["description"] = f"not in this crate ({node.state.value} in the study)"
-        if node.sha256 and (self._sharing is None or node.kind not in _GUESSABLE):
+        if node.sha256 and (self._sharing is None or node.kind not in GUESSABLE):
             entity["sha256"] = node.sha256
         return self._keep(entity)
 

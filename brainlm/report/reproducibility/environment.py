@@ -40,7 +40,7 @@ def section(about: About, sharing: Sharing | None) -> Section:
         runs=_runs(history, sharing),
         jobs=_jobs(history, sharing),
         history=history,
-        seeds=_seeds(about),
+        seeds=_seeds(about, sharing),
         defects=found,
         shared=sharing is not None,
         many=_many,
@@ -161,12 +161,14 @@ def _many(names: list[str]) -> str:
     return ", ".join(names[:8]) + more
 
 
-def _seeds(about: About) -> list[tuple[str, str]]:
+def _seeds(about: About, sharing: Sharing | None) -> list[tuple[str, str]]:
     """What makes chance and rounding repeat themselves."""
     config = about.config
+    # With the salt, whoever knows a person's identifier knows the split.
+    salt = config.split.salt if sharing is None else "stays with the data"
     found = [
         ("seed of training, masks and bootstrap", str(config.seed)),
-        ("salt of the split", config.split.salt if config.split.table is None else "a table"),
+        ("salt of the split", salt if config.split.table is None else "a table"),
         ("deterministic algorithms in pretraining", str(config.pretrain.deterministic)),
         ("precision", str(config.pretrain.precision)),
         ("ANTs", "one thread, ANTS_RANDOM_SEED=1, set by the workflow and by each command"),

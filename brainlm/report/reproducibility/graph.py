@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+#: Small tables of people: from the hash of one, its content might be guessed.
+GUESSABLE = frozenset(
+    {"splits", "exclusions", "exclude_list", "recordings_tsv", "split_ledger", "leakage", "config"}
+)
+
 
 class State(StrEnum):
     """What is known of a file against the hash that those who read it have recorded."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ...errors import BrainLMError
-from ...provenance import sha256_ends, still_is
+from ...provenance import sha256_ends, sidecar_path, still_is
 from .base import About
 from .graph import Graph, Node, State
 from .hashes import SMALL, Hashes
 from .kinds import VOLATILE, Kinds
-from .records import Record, read_sidecars
+from .records import FOLDERS, Record, read_sidecars
 from .tabled import of_copies, of_models, of_recordings_table, of_series, of_shards
 
 #: What stands in the place of a hash where there is none to compare.
+_EMPTY = hashlib.sha256(b"").hexdigest()
 _NO_HASH = frozenset({"not hashed", "fingerprint", ""})
 
 
@@ -95,10 +97,13 @@ def _node(
     of = record.of if record else named.of if named else None
     digests = {digest: who for digest, who in recorded.items() if digest not in _NO_HASH}
     now = actual.get(name)
-    state, why = _compare(about.study.root / name, kind, record, digests, now)
+    state, why = _compare(about.study.root, name, kind, record, of, digests, now)
     told: dict[str, Any] = dict(record.about) if record else {}
     told.pop("parameters", None)
-    if told.pop("whole", True) is False:
+    named_after_content = told.pop("whole", None)
+    if named_after_content and state is State.unread:
+        state, why = State.whole, ""
+    if named_after_content is False:
         state, why = State.changed, "it is not what the name of its folder stands for"
     if why:
         told["why"] = why
@@ -112,14 +117,16 @@ def _node(
 
 
 def _compare(
-    path: Path,
+    root: Path,
+    name: str,
     kind: str,
     record: Record | None,
+    of: str | None,
     digests: Iterable[str],
     now: str | None,
 ) -> tuple[State, str]:
     """The state of a file, and why it is so where that is not plain."""
-    digests = set(digests)
+    path, digests = root / name, set(digests)
     try:
         size = path.stat().st_size
     except OSError:
@@ -127,7 +134,12 @@ def _compare(
             return State.temporary, ""
         return State.missing, "it is not there"
     if size == 0:
-        return State.given_up, ""
+        # Its readers have seen it empty, or it is of one recording that a stage gave up.
+        if (digests <= {_EMPTY}) if digests else of is not None:
+            return State.given_up, ""
+        return State.changed, "it is empty"
+    if record is None and name.startswith(FOLDERS) and not sidecar_path(path).exists():
+        return State.changed, "nothing beside it says what it was made from: its sidecar is gone"
     if digests and now is not None:
         if digests == {now}:
             return State.whole, ""
@@ -140,11 +152,11 @@ def _compare(
             return State.unread, "it cannot be read"
         if not same:
             return State.changed, "its size or ends are not those that its sidecar describes"
-        # Without a reader this is all that is known of it; with one, its middle was not looked at.
-        return State.whole, "size and ends compared" if now is None else ""
+        # Without a reader this is all that is known of it, whatever its middle is.
+        return State.whole, "size and ends compared"
     if now is None:
         return State.unread, "not read: it is large, and nothing tells its ends"
-    return State.whole, ""
+    return State.unread, "nobody recorded its bytes"
 
 
 def _outside(about: About, name: str, recorded: dict[str, list[str]]) -> Node:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .base import Sharing
-from .graph import Graph, Node, State
+from .graph import GUESSABLE, Graph, Node, State
 
 #: More files of one kind than this share a box.
 _APART = 8
@@ -90,7 +90,7 @@ def _box(name: str, nodes: list[Node], sharing: Sharing | None) -> dict[str, Any
         "state": wrong[0].state.value if wrong else max(states, key=lambda one: states[one]),
         "states": [[state, told(count)] for state, count in sorted(states.items())],
         "count": "" if single else told(len(nodes)),
-        "sha256": single.sha256 if single else None,
+        "sha256": single.sha256 if single and (not sharing or kind not in GUESSABLE) else None,
         "stage": next((node.made_by for node in nodes if node.made_by), None),
         "code": codes,
         "why": single.about.get("why", "") if single else "",

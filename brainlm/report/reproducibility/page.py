@@ -65,7 +65,7 @@ def render_page(about: About, sections: Sequence[Section], sharing: Sharing | No
         "reproducibility.html.j2",
         name=findings.name,
         shared=sharing is not None,
-        status=status(findings),
+        status=status(findings) if sharing is None else status(findings, sharing.count),
         alarms=alarms,
         damaged=damaged,
         missing=[(what, target) for what, target, is_missing in _TARGETS if is_missing(findings)],

@@ -13,9 +13,9 @@ from .base import About
 from .kinds import Kinds
 
 #: Folders of a study in which stages write.
-_FOLDERS = (
-    *("atlas", "cohort", "derivatives/brainlm", "embeddings", "evaluation", "models"),
-    *("qc", "reports", "shards"),
+FOLDERS = (
+    *("atlas/", "cohort/", "derivatives/brainlm/", "embeddings/", "evaluation/", "models/"),
+    *("qc/", "reports/", "shards/"),
 )
 #: Metrics of one file that become nodes of their own, at most.
 _METRICS = 300
@@ -92,7 +92,7 @@ def read_sidecars(about: About, kinds: Kinds) -> tuple[list[Record], list[str]]:
 
 
 def _json_files(root: Path) -> Iterator[str]:
-    for top in _FOLDERS:
+    for top in FOLDERS:
         for folder, folders, files in os.walk(root / top):
             folders[:] = sorted(
                 name for name in folders if not name.startswith(".") and name != "checkpoints"
