@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -166,9 +167,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
-    if not path.exists():
-        raise _no_table(path)
-    table = pd.read_parquet(path)
+    with _readable(path):
+        table = pd.read_parquet(path)
     _check_columns(path, table.columns)
     _check_unique(path, table["recording_id"])
     return table
@@ -214,9 +214,8 @@ def read_rows(path: Path, further: Iterable[str] = ()) -> list[dict[str, Any]]:
     """
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        raise _no_table(path)
-    table = pq.read_table(path)
+    with _readable(path):
+        table = pq.read_table(path)
     _check_columns(path, table.column_names)
     missing = [name for name in further if name not in table.column_names]
     if missing:
@@ -251,9 +250,8 @@ def _check_unique(path: Path, recording_ids: Iterable[str]) -> None:
 def _rows_where(path: Path, column: str, value: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        raise _no_table(path)
-    table = pq.read_table(path, filters=[(column, "=", value)])
+    with _readable(path):
+        table = pq.read_table(path, filters=[(column, "=", value)])
     _check_columns(path, table.column_names)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
@@ -269,12 +267,18 @@ def _check_columns(path: Path, columns: Iterable[str]) -> None:
         )
 
 
-def _no_table(path: Path) -> InputError:
-    return InputError(
-        "There is no recordings table yet",
-        file=path,
-        fix="run `brainlm onboard BIDS_DIR --study STUDY_DIR` first",
-    )
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """While the table is read: a clear error where it is not there, or damaged."""
+    again = "run `brainlm onboard BIDS_DIR --study STUDY_DIR`"
+    if not path.exists():
+        raise InputError("There is no recordings table yet", file=path, fix=f"{again} first")
+    try:
+        yield
+    except (OSError, ValueError) as error:  # pyarrow's are among these
+        what = str(error).splitlines()[0]
+        fix = f"{again} again"
+        raise InputError(f"The recordings table is damaged: {what}", file=path, fix=fix) from None
 
 
 def _to_recording(row: dict[str, Any], bids_dir: Path) -> Recording:

@@ -140,6 +140,12 @@ def check_enough_is_left(selection: Selection, quality: Quality) -> None:
     share = selection.excluded_share
     if share <= quality.max_excluded and len(selection.included):
         return
+    by_hand = int((selection.exclusions["stage"] == BY_HAND).sum())
+    if by_hand and share <= quality.max_excluded:
+        raise DataError(
+            f"No recording is left in the cohort: {by_hand} are excluded by hand",
+            fix="take some out of config/exclude.tsv",
+        )
     lost = selection.exclusions[~selection.exclusions["stage"].isin(["onboard", BY_HAND])]
     counts = Counter(zip(lost["stage"], lost["reason"], strict=True))
     told = "; ".join(

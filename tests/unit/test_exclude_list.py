@@ -72,7 +72,7 @@ def test_a_person_has_the_last_word_and_does_not_set_off_the_alarm():
     assert list(selection.included["recording_id"]) == ids[3:]
     assert set(selection.exclusions["stage"]) == {BY_HAND}
     check_enough_is_left(selection, QUALITY)
-    with pytest.raises(DataError):  # nobody is left
+    with pytest.raises(DataError, match="4 are excluded by hand"):
         check_enough_is_left(
             select(table, finished, QUALITY, by_hand=dict.fromkeys(ids, "x")), QUALITY
         )

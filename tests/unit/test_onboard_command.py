@@ -12,7 +12,13 @@ from brainlm.bids.phenotypes.summary import label_summaries, summary_bytes
 from brainlm.cli.onboard import HashMode, onboard
 from brainlm.config import Config, load_config, load_study_preset, parse_config, study_presets
 from brainlm.errors import InputError
-from brainlm.recordings import COLUMNS, load_recording, load_recording_of_anat, read_table
+from brainlm.recordings import (
+    COLUMNS,
+    load_recording,
+    load_recording_of_anat,
+    read_rows,
+    read_table,
+)
 
 from .small_bids import (
     BOLD,
@@ -149,6 +155,15 @@ def test_the_study_is_complete_and_a_rerun_touches_nothing(bids, tmp_path, capsy
     assert str(tmp_path).encode() not in b"".join(content for content, _ in before.values())
     run(bids, study)
     assert snapshot(study) == before
+
+
+def test_a_damaged_table_is_told_by_all_that_read_it(bids, tmp_path):
+    run(bids, tmp_path / "study")
+    path = tmp_path / "study/onboarding/recordings.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    for read in (read_table, read_rows, lambda path: load_recording(path, "sub-1", bids)):
+        with pytest.raises(InputError, match="table is damaged"):
+            read(path)
 
 
 def test_a_changed_dataset_changes_the_table_and_its_page_alone(bids, tmp_path):
