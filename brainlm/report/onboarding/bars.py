@@ -28,7 +28,7 @@ def histogram(
         return Markup('<p class="pending">Known of no recording</p>')
     different = np.unique(values)
     if len(different) <= _DISTINCT:
-        names = [f"{value:g}" for value in different]
+        names = [f"{value:.4g}" for value in different]
         counts = [
             [int(np.sum(values[which] == v)) for v in different] for which in (included, ~included)
         ]
