@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.cleaning import chosen_components, chosen_means
 from .gather import Findings
+from .reproducibility.wording import listed
 
 #: Stages that denoise -> their name in sidecars.
 _DENOISING = ("denoise", "resample-to-parcels", "adopt-to-parcels")
@@ -120,12 +121,8 @@ def _done_by_others(findings: Findings) -> list[str]:
         steps_of.setdefault(" or ".join(pipelines), []).append(step)
     if not steps_of:
         return []
-    told = [f"{_listed(steps)} by {who}" for who, steps in sorted(steps_of.items())]
+    told = [f"{listed(steps)} by {who}" for who, steps in sorted(steps_of.items())]
     return [f"Not done by this workflow, but before: {'; '.join(told)}."]
-
-
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def denoising_references(findings: Findings) -> list[tuple[str, str]]:
@@ -200,9 +197,9 @@ def _fit(options: Mapping[str, Any]) -> str:
         )
     if not terms:
         return begin.strip() or "No filter and no nuisance regression was applied."
-    listed = _listed(terms)
+    removed = listed(terms)
     return (
-        f"{begin}From each voxel's series {listed} were removed in one least-squares fit; the "
+        f"{begin}From each voxel's series {removed} were removed in one least-squares fit; the "
         "voxel's mean was kept. Volumes before the steady state had no part in it."
     )
 

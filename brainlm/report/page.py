@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from . import flow, recordings, results
 from .forecasts import forecasts
@@ -14,20 +11,12 @@ from .gather import Findings
 from .methods import methods
 from .outcome import count_statuses
 from .prose import citations, is_standin, limits
-
-_TEMPLATES = Path(__file__).with_name("templates")
+from .templating import environment
 
 
 def render_page(findings: Findings, figures: Mapping[str, bytes]) -> str:
     """One self-contained HTML page; `figures` are the PNGs to embed, by recording_id."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("report.html.j2").render(page_content(findings, figures))
+    text = environment().get_template("report.html.j2").render(page_content(findings, figures))
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip()) + "\n"
 
 

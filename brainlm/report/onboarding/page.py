@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from ...bids.phenotypes.summary import LabelSummary
 from ...config import Config
 from ...estimates import text
 from ...estimates.takes import Estimate
+from ..templating import environment
 from .bars import small_histogram
 from .cohort import groups, histograms, missing, shapes, tiles
 from .kinds import kinds_of
 from .suggestions import suggestions
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 #: Kinds of message, and labels, that the page lists; the table holds all of them.
 _MOST_KINDS, _MOST_LABELS, _MOST_LEVELS = 40, 200, 6
 
@@ -37,14 +35,7 @@ class Onboarded:
 
 def render_page(found: Onboarded) -> str:
     """One self-contained HTML page; equal findings give equal bytes."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("onboarding.html.j2").render(_content(found))
+    html = environment().get_template("onboarding.html.j2").render(_content(found))
     return "\n".join(line.rstrip() for line in html.splitlines() if line.strip()) + "\n"
 
 

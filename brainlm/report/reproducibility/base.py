@@ -8,19 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import jinja2
 from markupsafe import Markup
 
 from ...config import Config
 from ...layout import Study
 from ..gather import Findings
+from ..templating import environment
 from .options import Options
 
 if TYPE_CHECKING:
     from .graph import Graph
     from .jobs import History
-
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,4 @@ class Sharing(Protocol):
 
 def render(template: str, **content: Any) -> Markup:
     """A fragment of a page; what goes into it is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return Markup(environment.get_template(template).render(content))
+    return Markup(environment().get_template(template).render(content))

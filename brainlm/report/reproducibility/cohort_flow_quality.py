@@ -15,6 +15,7 @@ from scipy import stats
 
 from ...config import Target
 from ...errors import BrainLMError
+from ...evaluate.paired import holm
 from ...shards.labels import read_label
 from ...shards.splits import SPLITS
 from ..style import BLUE, INK, MUTED, RC, light_grid, to_svg_uri
@@ -126,15 +127,6 @@ def _between(groups: Sequence[NDArray[Any]], quantity: str, beside: str) -> Test
     people = sum(len(group) for group in groups)
     share = float(result.statistic) / (people - 1)
     return Test(quantity, beside, people, "Kruskal-Wallis ε²", share, float(result.pvalue))
-
-
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values of p after Holm's correction (Scand J Stat 6:65-70, 1979)."""
-    order = np.argsort(p)
-    steps = (len(p) - np.arange(len(p))) * p[order]
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return adjusted
 
 
 @rc_context(RC)
