@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -17,3 +17,11 @@ class Section(BaseModel):
     """A part of the config: frozen, and strict about unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def faults_of(error: ValidationError, whole: str) -> str:
+    """What does not hold, each with its key; `whole` is what has a fault that has no key."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc']) or whole}: {fault['msg']}"
+        for fault in error.errors()
+    )

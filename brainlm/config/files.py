@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..errors import InputError
 from ..files import read_json
 from ..resources import share_dir
-from .base import Section
+from .base import Section, faults_of
 from .learning import Model
 from .study import Config
 
@@ -21,12 +21,8 @@ def parse_config(content: dict[str, Any], *, source: str | Path) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'config'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
         raise InputError(
-            "The config is not valid: " + "; ".join(faults),
+            "The config is not valid: " + faults_of(error, "config"),
             file=source,
             fix="`brainlm config options` lists every key with its meaning and default",
         ) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from ...config.base import faults_of
 from ...errors import InputError
 from ...resources import share_dir
 from .model import Dataset
@@ -46,12 +47,8 @@ def read_dataset_file(path: Path) -> Dataset:
     try:
         return Dataset.model_validate(content)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
         raise InputError(
-            "The dataset file is not valid: " + "; ".join(faults),
+            "The dataset file is not valid: " + faults_of(error, "file"),
             file=path,
             fix="docs/datasets.md tells what may stand there, and where examples are",
         ) from None

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ..style import png_uri, svg_uri
+from ..templating import environment
 from .parts import Section, Table, stem_of
 from .printed import to_html
 from .sections import Missing
@@ -44,15 +45,9 @@ def render_page(
     published: Mapping[str, Table],
 ) -> str:
     """The page's text; `drawn` by the pictures' names, `published` by the sections' names."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["code"] = _with_code
-    text = environment.get_template("evaluation.html.j2").render(
+    templates = environment()
+    templates.filters["code"] = _with_code
+    text = templates.get_template("evaluation.html.j2").render(
         heading=heading,
         sections=[_content(section, drawn, published) for section in sections],
     )
