@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from brainlm.cluster.family import started
+
 from .slurm import Cluster, cluster
 
 
@@ -46,7 +48,7 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
     while _running(marker) and time.monotonic() < end:
         time.sleep(0.1)
     assert not _running(marker)
-    assert not any(_alive(pid) for pid in daemons)
+    assert not any(started(pid) for pid in daemons)
 
 
 def _running(command: str) -> list[int]:
@@ -60,7 +62,3 @@ def _running(command: str) -> list[int]:
         if line == command:
             found.append(int(folder.name))
     return found
-
-
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()

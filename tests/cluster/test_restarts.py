@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from brainlm.cluster.family import descendants
+from brainlm.cluster.family import descendants, started
 
 from . import studies
 from .slurm import Cluster
@@ -60,7 +60,8 @@ def _ended_well(run: Run, study: Path, undisturbed: dict) -> None:
 
 
 def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """And no zombie: who adopts orphans may be slow to hear of their end, or never ask."""
+    return started(pid) is not None
 
 
 def _wait_until_dead(lab: Cluster, pids: list[int]) -> None:
