@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from .order import files_in_turn, long_ones_first
+
 # Before any test loads numpy or torch, which read it once. There is a worker on each core, and
 # the networks of tests are so small that threads do little but wait for one another: with two,
 # some tests take thirty times the CPU.
@@ -31,8 +33,17 @@ def shared_data() -> Path:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests longer than the others before they count as hanging."""
+    """Give slow tests longer than the others before they count as hanging, and begin with them."""
     for item in items:
         slow = any(item.get_closest_marker(name) for name in ("slow", "nightly"))
         if slow and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
+    long_ones_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """With `-n`, whole files for each worker, unless another `--dist` is asked for."""
+    if config.getoption("dist") != "load":
+        return None
+    return files_in_turn(config, log)

@@ -9,11 +9,10 @@ from .slurm import Cluster, cluster, why_not
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a cluster, keep them on one worker, and give them time."""
+    """Mark the tests that need a cluster, and give them time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
             item.add_marker(pytest.mark.timeout(1200))
 
 
