@@ -23,8 +23,8 @@ PYBIDS := .venv-pybids
 
 help:
 	@echo "make demo       phantom BIDS data -> every stage -> a tiny model -> an HTML report, in demo/"
-	@echo "make test       unit, workflow and end-to-end tests"
-	@echo "make test-slow  the tests that take minutes each, or packages of their own"
+	@echo "make test       unit and workflow tests, and a small study from tables to a report"
+	@echo "make test-slow  the tests that need a demo, minutes each, or packages of their own"
 	@echo "make test-ci    what continuous integration runs of both"
 	@echo "make lint       formatting, style, types, layers, workflow"
 	@echo "make bench      performance, as ratios measured side by side"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,22 +28,6 @@ from brainlm.layout import Study, folder_of
 from brainlm.provenance import sidecar_path
 from brainlm.recordings import load_recording
 
-from . import runner
-
-SIZE = (
-    *("--subjects", 2, "--two-runs", 0, "--two-sessions", 0),
-    *("--volumes", 50, "--voxel-mm", 6, "--t1w-mm", 4),
-)
-SETTINGS = (
-    "atlas.name=A424approx",
-    "space.template=MNI152NLin2009aSym",
-    "space.resolution_mm=6",
-    "eligibility.min_volumes=50",
-    "normalize.transform=affine",
-    "denoise.method=motion24",
-    "keep_intermediates=true",
-)
-
 #: Stage -> what it reads of a recording that another stage has made.
 READS: dict[Callable[..., None], tuple[str, ...]] = {
     coregister_bold: ("boldref", "foreground_mask", "t1w_brain", "t1w_to_mni"),
@@ -57,15 +42,13 @@ READS: dict[Callable[..., None], tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Two recordings, of two subjects, as parcels, with all files between."""
-    root = tmp_path_factory.mktemp("two")
-    made = runner.brainlm("phantom", root / "bids", *SIZE, "--atlas", "A424approx")
-    assert made.returncode == 0, made.stderr
-    runner.onboard(root / "bids", root / "study", *SETTINGS)
-    done = runner.snakemake(root / "study", "parcellations")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return Study(root / "study")
+def study(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Two recordings of the demo, of two subjects, with all files between."""
+    root = shutil.copytree(demo, tmp_path_factory.mktemp("two") / "demo", symlinks=True)
+    study = Study(root / "study")
+    table = study.path("recordings")
+    pd.read_parquet(table).iloc[:2].to_parquet(table, index=False)
+    return study
 
 
 def _names(study: Study) -> list[str]:
