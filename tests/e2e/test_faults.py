@@ -206,6 +206,7 @@ def _long_training(root: Path) -> Study:
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_training_that_is_told_to_stop_is_started_again_by_the_workflow(tmp_path: Path) -> None:
     """As a cluster does before it takes a node away; `retries` of the profile is what helps."""

@@ -200,6 +200,7 @@ def test_unusable_t1w_is_refused(data: np.ndarray, word: str) -> None:
         check_anatomy(Image(data, np.eye(4)), "x_T1w.nii.gz")
 
 
+@pytest.mark.slow
 def test_commands_write_the_same_bytes_twice(tmp_path: Path) -> None:
     """ANTs draws its samples from a seed and sums in one thread: two processes must agree."""
     truth = affine_truth([2, -3, 4, 0.05, 0, 0.02], (1.02, 0.98, 1.03))

@@ -47,7 +47,7 @@ def design(run: TrueRun, noise: Noise, **change: object) -> Design:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slice_timing", [False, True])
+@pytest.mark.parametrize("slice_timing", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_planted_noise_goes_and_neural_signal_stays(slice_timing: bool) -> None:
     """Pooled over the runs of three subjects; motion24 is there to show what the bounds mean."""
     phantom = Parameters(

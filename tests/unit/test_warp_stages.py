@@ -32,7 +32,8 @@ from .synthetic_warp import deformed, errors
 CONFIG = "space: {resolution_mm: 8}\nnormalize: {resolution_mm: 8, transform: syn}\n"
 
 
-@pytest.mark.parametrize("with_t1w", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_t1w", [True, False])
 def test_stages_hand_the_warp_on_and_repeat_it_bit_by_bit(tmp_path: Path, with_t1w: bool) -> None:
     fine = tissues(2.0)
     t1w = deformed(800 * fine.t1w, fine.affine, 4.0, 54)
