@@ -271,6 +271,7 @@ def test_a_step_runs_in_the_environment_that_ants_needs(tmp_path: Path) -> None:
     assert {key: said[key] for key in ONE_THREAD} == ONE_THREAD
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_warp_of_a_run_without_t1w_is_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -61,7 +61,7 @@ def _interrupt_when_it_learns(workflow: subprocess.Popen[str], study: Study) -> 
     learning[-1].send_signal(signal.SIGUSR1)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_it_goes_on_where_it_was(study: Study, tmp_path: Path, processes: int) -> None:
     config = json.loads(study.path("config").read_text())
     config["finetune"]["processes"] = processes
