@@ -84,7 +84,13 @@ def test_further_tables_are_kept_in_the_config_and_give_the_same_bytes_again(
     changed = {name for name, content in snapshot(study).items() if content != before[name]}
     assert changed == {
         f"onboarding/{n}"
-        for n in ("labels.tsv", "recordings.parquet", "recordings.tsv", "report.html")
+        for n in (
+            "labels.tsv",
+            "recordings.parquet",
+            "recordings.tsv",
+            "report.html",
+            "sources.json",
+        )
     }
     (study / "onboarding/labels.tsv").write_text("name\nage\n")
     with pytest.raises(InputError, match="no table of labels"):

@@ -156,14 +156,21 @@ def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
     )
 
 
-def dictionary_of(source: Source) -> tuple[dict[str, Column], list[str]]:
-    """The data dictionary beside a table; that of all sessions files may lie in the root."""
+def dictionaries_of(source: Source) -> list[Path]:
+    """Where the data dictionary of a table may be: that of all sessions files in the root too."""
     path = source.files[0].with_suffix(".json")
-    if source.kind != "sessions":
-        return read_dictionary(path)
-    common, notes = read_dictionary(path.parent.parent / "sessions.json")
-    own, more = read_dictionary(path)
-    return common | own, [*notes, *more]
+    return [path.parent.parent / "sessions.json", path] if source.kind == "sessions" else [path]
+
+
+def dictionary_of(source: Source) -> tuple[dict[str, Column], list[str]]:
+    """The data dictionary beside a table."""
+    columns: dict[str, Column] = {}
+    notes: list[str] = []
+    for path in dictionaries_of(source):
+        own, more = read_dictionary(path)
+        columns |= own
+        notes += more
+    return columns, notes
 
 
 def _with_visits(source: Source, header: Header) -> Header:
