@@ -54,9 +54,21 @@ def see_tables(
     return SeenTables(seen, given)
 
 
-def record_bytes(config: Config, tables: SeenTables, hash_mode: str) -> bytes:
+def onboarded_dataset(study: Path) -> str | None:
+    """The --dataset that a study was made with; None where none was, or it is not known."""
+    try:
+        content = json.loads(Study(study).path("sources").read_bytes())
+        return content.get("dataset") if isinstance(content, dict) else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def record_bytes(
+    config: Config, tables: SeenTables, hash_mode: str, dataset: str | None = None
+) -> bytes:
     """What is kept in onboarding/sources.json; it holds no time, so equal data give equal bytes."""
     content = {
+        "dataset": dataset,
         "hash": hash_mode,
         "options": _options(config),
         "participants": tables.participants,

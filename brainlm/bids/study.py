@@ -116,9 +116,10 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
     wanted = parse_config(merge(config.model_dump(mode="json"), changes), source="--set")
     if wanted != config:
         raise InputError(
-            "This study has a config already, and --set, --preset or --atlas would change it",
+            "This study has a config already, and --set, --preset, --atlas or --dataset would "
+            "change it",
             file=path,
-            fix="edit that file instead, then run `brainlm onboard` again without --set",
+            fix="edit that file instead, then run `brainlm onboard` again without them",
         )
     return config
 

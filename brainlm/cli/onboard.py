@@ -128,7 +128,8 @@ def onboard(
     import pandas as pd
 
     from ..bids.dataset import table_bytes
-    from ..bids.onboarded import record_bytes
+    from ..bids.datasets.load import load_dataset
+    from ..bids.onboarded import onboarded_dataset, record_bytes
     from ..bids.phenotypes.read import read_phenotypes
     from ..bids.phenotypes.summary import summary_bytes
     from ..bids.study import (
@@ -196,7 +197,8 @@ def onboard(
         write_bytes_if_changed(place.path("recordings"), parquet)
         write_bytes_if_changed(place.path("recordings_tsv"), tsv)
         write_bytes_if_changed(place.path("labels"), summary_bytes(labelled.labels))
-        record = record_bytes(config, labelled.seen, hash_mode.value)
+        made_with = load_dataset(dataset).name if dataset else onboarded_dataset(place.root)
+        record = record_bytes(config, labelled.seen, hash_mode.value, made_with)
         write_bytes_if_changed(place.path("sources"), record)
         notes = [*dataset_notes, *labelled.notes]
         found = write_page(place, config, table, notes, labelled.labels)

@@ -37,7 +37,7 @@ wildcard_constraints:
     anat_folder=r"sub-[^/]+(?:/ses-[^/]+)?",
     recording=RECORDING_REGEX,
     anat=RECORDING_REGEX,
-    target=r"[A-Za-z0-9]+",
+    target=r"[A-Za-z0-9_]+",
     method=r"[a-z-]+",
     point=r"[A-Za-z0-9]+-[0-9.e-]+",
     batch=r"[0-9]+",
