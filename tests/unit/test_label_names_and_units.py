@@ -31,6 +31,7 @@ def test_what_only_looks_like_a_unit_is_none(unit):
 def test_an_unknown_unit_is_refused_with_the_line_that_mends_it(root):  # noqa: F811
     with pytest.raises(InputError, match="'score' cannot be brought to 'year'") as told:
         one(root, list(range(20, 50)), {"Units": "score"}, unit="year")
+    assert told.value.file == str(root / "participants.tsv")
     line = told.value.fix.partition("- ")[2].partition("; for")[0]
     assert "of day, week, month, year" in told.value.fix
     rule = yaml.safe_load(line)

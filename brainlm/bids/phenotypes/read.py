@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import Phenotypes
+from ...errors import about_file
 from ...recordings import LABEL_PREFIX
 from ..onboarded import SeenTables, see_tables
 from .dictionary import Column
@@ -114,7 +115,8 @@ def read_phenotypes(
         labels = []
         for label in wanted[source.name]:
             about = dictionary.get(label.column, Column())
-            parsed = parse(table.cells[label.column], about, label.rule, options.missing)
+            with about_file(source.files[0]):
+                parsed = parse(table.cells[label.column], about, label.rule, options.missing)
             labels.append((label, about, parsed))
         read.append(_Read(source, table, labels))
     return Tables(read, notes, seen)

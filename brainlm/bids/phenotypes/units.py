@@ -51,10 +51,12 @@ def units_like(unit: str | None) -> list[str]:
     return [first[about] for about in first if known is not None and about[0] == known[0]][::-1]
 
 
-def conversion(source: str | None, target: str | None, mapping: str = "") -> float:
+def conversion(
+    source: str | None, target: str | None, label: str, table: str, column: str
+) -> float:
     """What numbers in `source` are multiplied by to be in `target`; 1 where one is not told.
 
-    `mapping` is what stands of the label in phenotypes.labels, but for its units.
+    The others say of which label, for the line of phenotypes.labels that would mend it.
     """
     if source is None or target is None or source.strip().lower() == target.strip().lower():
         return 1.0
@@ -62,9 +64,9 @@ def conversion(source: str | None, target: str | None, mapping: str = "") -> flo
     if old is None or new is None or old[0] != new[0]:
         units = ", ".join(units_like(target)) or target
         raise InputError(
-            f"A label in {source!r} cannot be brought to {target!r}",
+            f"The label {label} in {source!r} cannot be brought to {target!r}",
             fix=f"say in phenotypes.labels what it is in (of {units}): "
-            f"- {{{mapping}unit: {target}, source_unit: {target}}}; for any other unit add the "
-            "number to multiply by, factor: NUMBER",
+            f"- {{name: {label}, table: {table}, column: {column}, unit: {target}, "
+            f"source_unit: {target}}}; for any other unit add factor: NUMBER to multiply by",
         )
     return old[1] / new[1]
