@@ -50,7 +50,7 @@ def see_tables(
         name = path_from(study, path)
         if name not in seen:
             seen[name] = _state(path)
-    given = participants and path_from(study, participants.absolute())
+    given = None if participants is None else path_from(study, participants.absolute())
     return SeenTables(seen, given)
 
 

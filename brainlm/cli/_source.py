@@ -38,7 +38,6 @@ def options_of_source(
     from ..bids.layouts import check_layout, settle_layout
     from ..bids.study import merge
     from ..config import load_config
-    from ..errors import InputError
 
     if config.exists():
         if dataset is not None:

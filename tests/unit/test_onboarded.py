@@ -69,7 +69,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_a_table_that_changed_is_named_with_the_command(place, name, old, new):
     check(place)
     edit(place / name, old, new)
-    with pytest.raises(InputError, match=r"_sessions.tsv|iq.csv|participants.tsv changed") as told:
+    with pytest.raises(InputError, match=f"{name[-10:]} changed after") as told:
         check(place)
     assert str(told.value.file) == str(place / name).replace("sub-02", "sub-*")
     assert "`brainlm onboard ../bids --study . --hash fast` in the study" in told.value.fix
@@ -80,11 +80,11 @@ def test_a_table_that_changed_is_named_with_the_command(place, name, old, new):
 def test_a_new_dictionary_or_table_of_participants_is_seen(place):
     dictionary = place / "bids/participants.json"
     dictionary.write_text('{"age": {"MissingValues": 41}}')
-    with pytest.raises(InputError, match="participants.json is new after"):
+    with pytest.raises(InputError, match=r"participants\.json is new after"):
         check(place)
     dictionary.unlink()
     (place / "bids/sub-01/sub-01_sessions.tsv").write_text(SESSIONS)
-    with pytest.raises(InputError, match="sessions.tsv changed"):
+    with pytest.raises(InputError, match=r"sessions\.tsv changed"):
         check(place)
 
 
@@ -138,7 +138,7 @@ def test_a_large_table_is_read_only_where_size_or_time_say_so(place, monkeypatch
     assert {"participants.tsv", "iq.csv"} < set(seen)
     os.utime(record, (later, later))
     edit(place / "iq.csv", "102", "1020")
-    with pytest.raises(InputError, match="iq.csv changed"):
+    with pytest.raises(InputError, match=r"iq\.csv changed"):
         check(place)
 
 
