@@ -6,6 +6,7 @@ where everything is written.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ TEMPLATES: dict[str, str] = {
     "recordings": "onboarding/recordings.parquet",
     "recordings_tsv": "onboarding/recordings.tsv",
     "labels": "onboarding/labels.tsv",
+    "sources": "onboarding/sources.json",
     "bids_validator": "onboarding/bids-validator.json",
     "onboarding_page": "onboarding/report.html",
     # one recording
@@ -182,3 +184,10 @@ def folder_of(identifier: str) -> str:
     entities = entities_of(identifier)
     folder = f"sub-{entities['sub']}"
     return f"{folder}/ses-{entities['ses']}" if "ses" in entities else folder
+
+
+def path_from(study: Path, path: Path) -> str:
+    """`path` relative to the study where both share a folder other than the root."""
+    if os.path.commonpath([study, path]) == os.sep:
+        return str(path)
+    return os.path.relpath(path, study)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .phenotypes.people import match_ids
-from .phenotypes.tables import Source, read_cells, read_header
+from .phenotypes.tables import Source, is_unnamed, read_cells, read_header
 from .phenotypes.values import EMPTY
 from .phenotypes.wanted import SITE
 
@@ -32,7 +32,9 @@ def read_participants(path: Path, subjects: Iterable[str]) -> Participants:
         return Participants(notes=["there is no participants.tsv: no labels"])
     source = Source("participants", "participants", (path,), path.name)
     header = read_header(source)
-    table = read_cells(source, header, header.columns)
+    # A saved index would make each of a subject's equal rows another one.
+    named = [column for column in header.columns if not is_unnamed(column)]
+    table = read_cells(source, header, named)
     who = table.subject.map(match_ids(table.subject, subjects).known)
     rows = table.cells.assign(_who=who)
     if table.session is not None:

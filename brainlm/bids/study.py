@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..cluster.profile import OF_THE_SITE, Choice, choose, write_profile
 from ..config import FMRIPREP_SPACE, Config, load_config, parse_config, to_commented_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
-from ..layout import Study
+from ..layout import Study, path_from
 from ..masks import mask_problems
 from ..resources import share_dir
 from ..templates import TEMPLATES
@@ -117,9 +116,10 @@ def study_config(study: Study, bids_dir: Path, changes: dict[str, Any]) -> Confi
     wanted = parse_config(merge(config.model_dump(mode="json"), changes), source="--set")
     if wanted != config:
         raise InputError(
-            "This study has a config already, and --set, --preset or --atlas would change it",
+            "This study has a config already, and --set, --preset, --atlas or --dataset would "
+            "change it",
             file=path,
-            fix="edit that file instead, then run `brainlm onboard` again without --set",
+            fix="edit that file instead, then run `brainlm onboard` again without them",
         )
     return config
 
@@ -210,10 +210,3 @@ def _link(name: Path, target: Path) -> None:
         name.symlink_to(target, target_is_directory=True)
     except OSError:
         shutil.copytree(name.parent / target, name)
-
-
-def path_from(study: Path, bids_dir: Path) -> str:
-    """`bids_dir` relative to the study where both share a folder other than the root."""
-    if os.path.commonpath([study, bids_dir]) == os.sep:
-        return str(bids_dir)
-    return os.path.relpath(bids_dir, study)

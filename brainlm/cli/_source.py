@@ -32,21 +32,16 @@ def options_of_source(
 ) -> dict[str, Any]:
     """`changes`, with what layout and dataset add to a new study; what was set by hand wins.
 
-    A study that has a config (at `config`) keeps it: the layout is only compared with it.
+    A study that has a config (at `config`) keeps it: layout and dataset are only compared with it.
     `tables` of labels and `participants` are those that lie elsewhere than in the dataset.
     """
     from ..bids.layouts import check_layout, settle_layout
     from ..bids.study import merge
     from ..config import load_config
-    from ..errors import InputError
 
     if config.exists():
         if dataset is not None:
-            raise InputError(
-                "--dataset is for a new study, and this one has a config already",
-                file=config,
-                fix="leave it out, or make another study with --study",
-            )
+            changes = merge(_again(source, config, dataset, tables, participants), changes)
         if layout is not None:
             check_layout(source, layout, load_config(config))
         return changes
@@ -57,6 +52,30 @@ def options_of_source(
     if line:
         say(f"Layout: {line}")
     return merge(merge(added, found), changes)
+
+
+def _again(
+    source: Path, config: Path, name: str, tables: Iterable[Path], participants: Path | None
+) -> dict[str, Any]:
+    """What a dataset named again asks of a study: nothing if the study was made with it.
+
+    Its config belongs to the user by then. Where it is not known with what the study was made, the
+    options are compared as those of --set are.
+    """
+    from ..bids.datasets.load import load_dataset
+    from ..bids.onboarded import onboarded_dataset
+    from ..errors import InputError
+
+    made_with, known = onboarded_dataset(config.parents[1]), load_dataset(name).name
+    if made_with == known:
+        return {}
+    if made_with is not None:
+        raise InputError(
+            f"This study was made with --dataset {made_with}, not {known}",
+            file=config,
+            fix="leave it out, or make another study with --study",
+        )
+    return _options_of_dataset(source, name, None, tables, participants)[0]
 
 
 def _options_of_dataset(

@@ -41,6 +41,7 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     that is out, leakage.json, and cohort/plan with what each shard will hold. Fails when more than
     quality.max_excluded of the eligible recordings are out, or when a split is empty.
     """
+    from ..bids.onboarded import check_onboarded
     from ..files import write_json
     from ..recordings import read_rows
     from ..shards.leakage import leakage_proof
@@ -49,6 +50,8 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
     from ..shards.subjects import columns_asked
 
     run = StageRun("cohort", study, params, software=("pandas", "pyarrow"))
+    if params is None:  # the workflow, which gives them, has looked at its start
+        check_onboarded(run.config, run.study.root)
     options = run.params["split"]
     selection = _select(run)
     rows = read_rows(run.path("recordings"), columns_asked(options))

@@ -52,6 +52,7 @@ def options() -> None:
 @config_app.command("check")
 def check(study: StudyOption = HERE) -> None:
     """Check the config of a study: its keys and values, its folders, its atlas, its programs."""
+    from ..bids.onboarded import check_onboarded
     from ..config import load_config, load_preset
     from ..denoise.verdict import check_classifier
     from ..errors import InputError
@@ -67,6 +68,7 @@ def check(study: StudyOption = HERE) -> None:
         raise InputError("The folder of bids_dir does not exist", file=bids_dir)
     recordings = Study(study).path("recordings")
     rows = read_rows(recordings) if recordings.exists() else []
+    check_onboarded(config, study.resolve())
     for problem in problems_of(config, {row["kind"] for row in rows if row["kind"]}):
         raise problem
     if config.denoise.method == "aroma":

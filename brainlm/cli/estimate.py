@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._console import say
+from ._console import say, warn
 from ._stage import HERE, StudyOption
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def estimate(
 
     How long a training takes is for your GPU to say; here stands what it computes.
     """
+    from ..bids.onboarded import check_onboarded
     from ..cluster.site import find_site
     from ..config import load_config
+    from ..errors import InputError
     from ..estimates import text
     from ..estimates.fit import cluster_config
     from ..estimates.training import training_of
@@ -50,6 +52,10 @@ def estimate(
 
     place = Study(study.resolve())
     config = load_config(place.path("config"))
+    try:
+        check_onboarded(config, place.root)
+    except InputError as error:
+        warn(str(error))
     found = estimate_of(config, place.root)
     machine = cores or usable_cores()
     say(f"{config.name}: {found.runs} recordings of {found.subjects} subjects")

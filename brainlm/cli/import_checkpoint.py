@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -188,8 +189,8 @@ def _label(
         raise InputError("--positive goes with --kind binary")
     if target is None:
         return {}
-    if not target.isalnum():
-        raise InputError(f"--target must be letters and digits, not {target!r}")
+    if not re.fullmatch("[A-Za-z0-9_]+", target):
+        raise InputError(f"--target must be letters, digits and _, not {target!r}")
     if kind == "binary" and scaled:
         raise InputError("A binary label has no scale: leave --mean, --sd, --min, --max out")
     label: dict[str, Any] = {"name": target} | ({"kind": kind} if kind else {})

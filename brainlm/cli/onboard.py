@@ -128,13 +128,14 @@ def onboard(
     import pandas as pd
 
     from ..bids.dataset import table_bytes
+    from ..bids.datasets.load import load_dataset
+    from ..bids.onboarded import onboarded_dataset, record_bytes
     from ..bids.phenotypes.read import read_phenotypes
     from ..bids.phenotypes.summary import summary_bytes
     from ..bids.study import (
         fitting_config,
         merge,
         parse_settings,
-        path_from,
         set_up_study,
         study_config,
         write_bytes_if_changed,
@@ -143,7 +144,7 @@ def onboard(
     from ..cluster.site import find_site
     from ..config import load_study_preset
     from ..errors import InputError
-    from ..layout import Study
+    from ..layout import Study, path_from
     from ._interview import check_terminal, interview
     from ._labels_found import tell_labels
     from ._onboarding_page import counts, tell_estimate, write_page
@@ -196,6 +197,9 @@ def onboard(
         write_bytes_if_changed(place.path("recordings"), parquet)
         write_bytes_if_changed(place.path("recordings_tsv"), tsv)
         write_bytes_if_changed(place.path("labels"), summary_bytes(labelled.labels))
+        made_with = load_dataset(dataset).name if dataset else onboarded_dataset(place.root)
+        record = record_bytes(config, labelled.seen, hash_mode.value, made_with)
+        write_bytes_if_changed(place.path("sources"), record)
         notes = [*dataset_notes, *labelled.notes]
         found = write_page(place, config, table, notes, labelled.labels)
         for note in notes:

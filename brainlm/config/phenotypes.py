@@ -52,7 +52,7 @@ class Label(Section):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9_]+$",
-        description="of the label; one to be fine-tuned on has letters and digits alone",
+        description="of the label: letters, digits and _",
     )
     table: str = Field(
         "participants",

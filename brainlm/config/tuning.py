@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Target(Section):
     """A label to predict."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9]+$", description="a label that onboarding took")
+    name: str = Field(pattern=r"^[A-Za-z0-9_]+$", description="a label that onboarding took")
     kind: Literal["regression", "binary", "classes"] = Field(
         "regression", description="what to fit; classes: three or more"
     )

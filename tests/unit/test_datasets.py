@@ -164,8 +164,11 @@ def test_onboarding_takes_labels_and_options_of_a_file(tmp_path, capsys, monkeyp
     onboard(bids, study, layout=LayoutName.bids)
     with pytest.raises(InputError, match="reads layout bids, not hcp"):
         onboard(bids, study, layout=LayoutName.hcp)
-    with pytest.raises(InputError, match="--dataset is for a new study"):
-        onboard(bids, study, dataset=str(mine))
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    onboard(bids, study, dataset=str(mine))
+    assert all(path.read_bytes() == content for path, content in before.items())
+    with pytest.raises(InputError, match="was made with --dataset Mine, not UKB"):
+        onboard(bids, study, dataset="UKB")
     with pytest.raises(InputError, match=r"looks like bids \(sub-01/func/"):
         onboard(bids, tmp_path / "other", layout=LayoutName.ukb)
     assert not (tmp_path / "other").exists()

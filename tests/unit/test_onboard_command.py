@@ -77,14 +77,20 @@ def test_further_tables_are_kept_in_the_config_and_give_the_same_bytes_again(
     found = label_summaries(study)
     assert [label.name for label in found] == ["age", "group", "other_iq"]
     assert found[0].quantiles["1"] == 41 and found[0].unit is None and found[0].suspicions == []
-    assert found[2].missing == {"no row": 1} and not found[2].can_be_target
+    assert found[2].missing == {"no row": 1} and found[2].can_be_target
     assert summary_bytes(found) == (study / "onboarding/labels.tsv").read_bytes()
     other.write_text(other.read_text().replace("103", "104"))
     onboard(bids, study, HashMode.full, None, [], 1)
     changed = {name for name, content in snapshot(study).items() if content != before[name]}
     assert changed == {
         f"onboarding/{n}"
-        for n in ("labels.tsv", "recordings.parquet", "recordings.tsv", "report.html")
+        for n in (
+            "labels.tsv",
+            "recordings.parquet",
+            "recordings.tsv",
+            "report.html",
+            "sources.json",
+        )
     }
     (study / "onboarding/labels.tsv").write_text("name\nage\n")
     with pytest.raises(InputError, match="no table of labels"):

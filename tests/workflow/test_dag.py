@@ -166,7 +166,7 @@ def test_each_point_of_the_scaling_curves_is_a_job_where_they_are_asked_for(stud
 
 
 def test_each_network_on_a_label_is_a_job_beside_the_model(study: Path) -> None:
-    targets = "finetune={targets: [{name: age}, {name: sex, kind: binary, positive: F}]}"
+    targets = "finetune={targets: [{name: bdi_total}, {name: sex, kind: binary, positive: F}]}"
     planned = counts(snakemake(study, "--cores", "2", "evaluate", "--config", targets))
     assert planned["evaluate_clinical"] == 2
     assert planned["predict_label"] == 6

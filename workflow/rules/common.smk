@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
+from brainlm.bids.onboarded import check_onboarded
 from brainlm.dag import RECORDING_REGEX, Dag, prepare_environment
 from brainlm.dag_containers import enter_containers
 from brainlm.errors import BrainLMError
@@ -18,6 +19,8 @@ prepare_environment()
 
 try:
     study = Dag(config, Path.cwd())
+    if workflow.is_main_process and study.only_batch is None:
+        check_onboarded(study.config, study.study)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         enter_containers(study)
 except BrainLMError as error:
@@ -34,7 +37,7 @@ wildcard_constraints:
     anat_folder=r"sub-[^/]+(?:/ses-[^/]+)?",
     recording=RECORDING_REGEX,
     anat=RECORDING_REGEX,
-    target=r"[A-Za-z0-9]+",
+    target=r"[A-Za-z0-9_]+",
     method=r"[a-z-]+",
     point=r"[A-Za-z0-9]+-[0-9.e-]+",
     batch=r"[0-9]+",

@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import Phenotypes
+from ...errors import about_file
 from ...recordings import LABEL_PREFIX
+from ..onboarded import SeenTables, see_tables
 from .dictionary import Column
 from .join import find_people, one_of_each, rows_of
 from .summary import LabelSummary, summarise
 from .suspicions import suspicions
-from .tables import Source, Table, dictionary_of, find_sources, read_cells, read_header
+from .tables import (
+    Source,
+    Table,
+    dictionaries_of,
+    dictionary_of,
+    find_sources,
+    read_cells,
+    read_header,
+)
 from .values import Parsed, parse
 from .wanted import Wanted, wanted_labels
 
@@ -27,6 +37,7 @@ class Labelled:
     table: pd.DataFrame
     labels: list[LabelSummary]
     notes: list[str]
+    seen: SeenTables
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Tables:
 
     read: list[_Read]
     notes: list[str]
+    seen: SeenTables
 
     def label(self, recordings: pd.DataFrame) -> Labelled:
         """Add a column `label_<name>` for each label to the recordings table."""
@@ -75,7 +87,7 @@ class Tables:
                     )
                 )
         added = pd.DataFrame(columns, index=recordings.index)
-        return Labelled(pd.concat([recordings, added], axis="columns"), labels, notes)
+        return Labelled(pd.concat([recordings, added], axis="columns"), labels, notes, self.seen)
 
 
 def read_phenotypes(
@@ -91,10 +103,11 @@ def read_phenotypes(
     sources = find_sources(root, study, options, subjects, participants)
     headers = {source.name: read_header(source) for source in sources}
     wanted, notes = wanted_labels(sources, headers, options)
+    used = [source for source in sources if wanted[source.name]]
+    # Before the tables are read: what is edited meanwhile differs from what is noted.
+    seen = see_tables(root, study, _files(root, used, participants), participants)
     read = []
-    for source in sources:
-        if not wanted[source.name]:
-            continue
+    for source in used:
         asked = list(dict.fromkeys(label.column for label in wanted[source.name]))
         table = read_cells(source, headers[source.name], asked)
         dictionary, more = dictionary_of(source)
@@ -102,10 +115,20 @@ def read_phenotypes(
         labels = []
         for label in wanted[source.name]:
             about = dictionary.get(label.column, Column())
-            parsed = parse(table.cells[label.column], about, label.rule, options.missing)
+            with about_file(source.files[0]):
+                parsed = parse(table.cells[label.column], about, label.rule, options.missing)
             labels.append((label, about, parsed))
         read.append(_Read(source, table, labels))
-    return Tables(read, notes)
+    return Tables(read, notes, seen)
+
+
+def _files(root: Path, used: list[Source], participants: Path | None) -> list[Path]:
+    """All files that decide labels: tables, dictionaries, and participants.tsv, there or not."""
+    first = participants or root / "participants.tsv"
+    files = [first, first.with_suffix(".json")]
+    for source in used:
+        files += [*source.files, *dictionaries_of(source)]
+    return files
 
 
 def _spread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: Levels that are counted one by one; the others are counted together.
 MOST_LEVELS = 20
 _BINS = 20
+#: What may be in the names of folders and rules (`finetune.targets`).
+_TARGET = re.compile("[A-Za-z0-9_]+")
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -115,7 +118,7 @@ def summarise(
         description=about.description,
         term_url=about.term_url,
         derived=about.derived,
-        can_be_target=label.name.isascii() and label.name.isalnum(),
+        can_be_target=bool(_TARGET.fullmatch(label.name)) and label.name != "forecast",
     )
 
 

@@ -46,6 +46,7 @@ class Header:
     columns: tuple[str, ...]  # those that may be labels
     subject: str | None  # None: the file's name says it
     session: str | None
+    unnamed: int = 0  # columns without a name, which nobody means unless asked for
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,11 @@ def name_of(path: Path) -> str:
 def read_header(source: Source) -> Header:
     """The columns of a table, and which of them say who and when."""
     columns: dict[str, None] = {}
+    unnamed = 0
     for path in source.files:
-        columns |= dict.fromkeys(columns_of(path))
+        listed = columns_of(path)
+        columns |= dict.fromkeys(listed)
+        unnamed = max(unnamed, sum(map(is_unnamed, listed)))
     names = list(columns)
     subject = source.subject or _first(names, SUBJECT_COLUMNS)
     session = source.session or _first(names, SESSION_COLUMNS)
@@ -129,7 +133,8 @@ def read_header(source: Source) -> Header:
             if source.kind != "file"
             else "name its column of subjects in phenotypes.files: subject",
         )
-    return Header(tuple(n for n in names if n not in ("", subject, session)), subject, session)
+    labels = tuple(name for name in names if name not in ("", subject, session))
+    return Header(labels, subject, session, unnamed)
 
 
 def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
@@ -156,14 +161,21 @@ def read_cells(source: Source, header: Header, columns: Iterable[str]) -> Table:
     )
 
 
-def dictionary_of(source: Source) -> tuple[dict[str, Column], list[str]]:
-    """The data dictionary beside a table; that of all sessions files may lie in the root."""
+def dictionaries_of(source: Source) -> list[Path]:
+    """Where the data dictionary of a table may be: that of all sessions files in the root too."""
     path = source.files[0].with_suffix(".json")
-    if source.kind != "sessions":
-        return read_dictionary(path)
-    common, notes = read_dictionary(path.parent.parent / "sessions.json")
-    own, more = read_dictionary(path)
-    return common | own, [*notes, *more]
+    return [path.parent.parent / "sessions.json", path] if source.kind == "sessions" else [path]
+
+
+def dictionary_of(source: Source) -> tuple[dict[str, Column], list[str]]:
+    """The data dictionary beside a table."""
+    columns: dict[str, Column] = {}
+    notes: list[str] = []
+    for path in dictionaries_of(source):
+        own, more = read_dictionary(path)
+        columns |= own
+        notes += more
+    return columns, notes
 
 
 def _with_visits(source: Source, header: Header) -> Header:
@@ -204,7 +216,7 @@ def columns_of(path: Path) -> list[str]:
 
     line = _first_line(path)
     columns = next(csv.reader([line], delimiter=_delimiter(path, line)), [])
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    twice = sorted({name for name in columns if columns.count(name) > 1 and name})
     if twice or not columns:
         what = f"has two columns {twice[0]!r}" if twice else "is empty"
         raise InputError(f"The table {what}", file=path, fix="mend its first line")
@@ -241,6 +253,11 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
             fix="each row must have as many cells as the first line; " + _AS_TEXT,
         ) from None
     return table.to_pandas().apply(lambda cells: cells.str.strip())
+
+
+def is_unnamed(column: str) -> bool:
+    """Whether a column has no name, or the one that pandas gives to such a column (an index)."""
+    return not column or bool(re.fullmatch(r"Unnamed: \d+(\.\d+)?", column))
 
 
 def _no_column(source: Source, name: str, known: Iterable[str]) -> InputError:

@@ -64,7 +64,8 @@ def parse(cells: pd.Series, about: Column, rule: Label, everywhere: Iterable[str
         _take_bounds(parsed, bound, rule)
     if not about.levels and rule.type in ("auto", "number"):
         _take_out_far_codes(parsed)
-    factor = rule.factor * conversion(rule.source_unit or about.unit, rule.unit)
+    place = (rule.name, rule.table, rule.column or rule.name)
+    factor = rule.factor * conversion(rule.source_unit or about.unit, rule.unit, *place)
     parsed.values = parsed.values * factor
     if rule.range is not None:
         low, high = rule.range

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ...config import Label, Phenotypes
 from ...errors import InputError
-from .tables import Header, Source
+from .tables import Header, Source, is_unnamed
 
 #: A column of participants.tsv that is a column of the recordings table by its own name.
 SITE = "site"
@@ -37,7 +37,7 @@ def wanted_labels(
     _check_named(sources, headers, options)
     mapped = {label.name for label in options.labels}
     taken: dict[str, list[Wanted]] = {}
-    left = []
+    left, passed = [], []
     for source in sources:
         header = headers[source.name]
         own = [
@@ -48,9 +48,15 @@ def wanted_labels(
         plain = [
             Wanted(name, column, PLAIN)
             for column in _columns_taken(source, header, options, bool(own))
+            if not is_unnamed(column) or _is_named(source, column, options)
             if (name := _label_name(source, column)) not in mapped
         ]
         taken[source.name] = own + plain
+        if taken[source.name] and header.unnamed:
+            passed.append(
+                f"{source.shown}: {header.unnamed} columns without a name (a saved index?) are "
+                "passed over unless phenotypes.labels or .tables name them"
+            )
         if not taken[source.name]:
             left.append(f"{source.name} ({len(header.columns)} columns)")
     names = [label.name for labels in taken.values() for label in labels]
@@ -60,9 +66,10 @@ def wanted_labels(
             fix="name one of them in phenotypes.labels: name, table, column",
         )
     if not left:
-        return taken, []
+        return taken, passed
     listed = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
-    return taken, [f"no labels are taken of {listed}: phenotypes.tables or .labels names them"]
+    told = f"no labels are taken of {listed}: phenotypes.tables or .labels names them"
+    return taken, [*passed, told]
 
 
 def _label_name(source: Source, column: str) -> str:
@@ -87,6 +94,12 @@ def _columns_taken(source: Source, header: Header, options: Phenotypes, named: b
             "for any letters) or phenotypes.labels; or raise phenotypes.most_columns",
         )
     return columns
+
+
+def _is_named(source: Source, column: str, options: Phenotypes) -> bool:
+    """Whether a pattern means this very column, and not only any."""
+    named = [p for p in options.tables if p.partition(".")[2].startswith("Unnamed")]
+    return any(_takes(pattern, source.name, column) for pattern in named)
 
 
 def _is_about(pattern: str, name: str) -> bool:

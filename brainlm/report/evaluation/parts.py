@@ -113,7 +113,7 @@ class Row:
 
 def stem_of(name: str) -> str:
     """What a part's files are called: names of datasets and labels may hold anything."""
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.")
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", name).strip("-.")
 
 
 @dataclass(frozen=True)

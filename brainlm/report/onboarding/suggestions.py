@@ -117,7 +117,7 @@ def _targets(config: Config, labels: Sequence[LabelSummary]) -> Suggestion | Non
 
 def target_of(label: LabelSummary) -> dict[str, Any] | None:
     """How a label could be predicted; None: not at all."""
-    if not re.fullmatch(r"[A-Za-z0-9]+", label.name) or label.name == "forecast":
+    if not label.can_be_target:
         return None
     if _FAMILY.search(label.name):  # says who is related, nothing of the brain
         return None
