@@ -105,7 +105,8 @@ class Dag(Cohort, Training, Evaluation, Batches, Images):
         split = self.config.split.model_dump(mode="json")
         self.targets = [target.name for target in self.config.finetune.targets]
         # A target that no recording has is told here, not when a pretraining has ended.
-        labels = [LABEL_PREFIX + target for target in self.targets]
+        whole = self.only_batch is None
+        labels = [LABEL_PREFIX + target for target in self.targets] if whole else []
         rows = read_rows(study / TEMPLATES["recordings"], [*columns_asked(split), *labels])
         self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
         if not self.rows:
@@ -119,7 +120,6 @@ class Dag(Cohort, Training, Evaluation, Batches, Images):
             self._keep_only(**self.only_batch)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         # A batch knows too little of the cohort to draw splits from, and needs none.
-        whole = self.only_batch is None
         self.splits = assign_splits(self.rows.values(), split, study) if whole else {}
         self._check_fitted()
         self.shards = self._shards() if whole else []
