@@ -25,7 +25,7 @@ from .dag_training import Training
 from .errors import InputError
 from .layout import FORECAST_MODELS, ONLY_BATCH, TEMPLATES, folder_of
 from .provenance import sha256_file, sha256_json
-from .recordings import RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
+from .recordings import LABEL_PREFIX, RAW_ENTITIES, REFERENCE, correction_of, qc_kinds, read_rows
 from .shards.splits import assign_splits
 from .shards.subjects import columns_asked
 from .stages import code_digest, params_to_json, stage_params
@@ -103,7 +103,11 @@ class Dag(Cohort, Training, Evaluation, Batches, Images):
         said = {key: value for key, value in content.items() if key != ONLY_BATCH}
         self.config: Config = parse_config(said, source=study / TEMPLATES["config"])
         split = self.config.split.model_dump(mode="json")
-        rows = read_rows(study / TEMPLATES["recordings"], columns_asked(split))
+        self.targets = [target.name for target in self.config.finetune.targets]
+        # A target that no recording has is told here, not when a pretraining has ended.
+        whole = self.only_batch is None
+        labels = [LABEL_PREFIX + target for target in self.targets] if whole else []
+        rows = read_rows(study / TEMPLATES["recordings"], [*columns_asked(split), *labels])
         self.rows = {row["recording_id"]: row for row in rows if row["eligible"]}
         if not self.rows:
             raise InputError(
@@ -116,11 +120,9 @@ class Dag(Cohort, Training, Evaluation, Batches, Images):
             self._keep_only(**self.only_batch)
         self.anats = {row["anat_id"]: row for row in self.rows.values() if row["anat_id"]}
         # A batch knows too little of the cohort to draw splits from, and needs none.
-        whole = self.only_batch is None
         self.splits = assign_splits(self.rows.values(), split, study) if whole else {}
         self._check_fitted()
         self.shards = self._shards() if whole else []
-        self.targets = [target.name for target in self.config.finetune.targets]
         self.reviewed = _reviewed(study)
         self.has_truth = (
             self.config.resolve_bids_dir(study) / "derivatives" / "phantom-truth"

@@ -29,7 +29,7 @@ def read_participants(path: Path, subjects: Iterable[str]) -> Participants:
     since nobody can know which of them is right. A row for each session is no contradiction.
     """
     if not path.exists():
-        return Participants(notes=["there is no participants.tsv: no labels"])
+        return Participants(notes=["there is no participants.tsv, so there are no labels of it"])
     source = Source("participants", "participants", (path,), path.name)
     header = read_header(source)
     # A saved index would make each of a subject's equal rows another one.

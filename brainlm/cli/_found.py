@@ -29,10 +29,11 @@ def tell_lost_labels(earlier: Path, table: pd.DataFrame) -> None:
 
 def problems(config: Config, table: pd.DataFrame) -> list[str]:
     """What is still to be done before the first run."""
-    from ._problems import problems_of
+    from ._problems import problems_of, target_problems
 
     kinds = set(table["kind"].dropna())
-    told = [str(problem) for problem in problems_of(config, kinds)]
+    found = [*problems_of(config, kinds), *target_problems(config, table)]
+    told = [str(problem) for problem in found]
     if config.engine == "fmriprep":
         first = str(table.loc[table["eligible"], "subject"].iloc[0])
         told.append(

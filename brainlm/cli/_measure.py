@@ -28,7 +28,9 @@ def measure(kind: Kind, path: Path, names: list[str]) -> Length:
         table = read_parcels(path, names)
         return Length(len(table.series), notes=list(table.notes))
     except BrainLMError as error:
-        return Length(None, faults=[error.what])
+        # Reasons are joined by semicolons, so none has one of its own.
+        fix = f" ({error.fix.replace(';', ',')})" if error.fix else ""
+        return Length(None, faults=[error.what + fix])
 
 
 def parcel_names_of(atlas: str) -> list[str]:

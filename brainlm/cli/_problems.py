@@ -1,4 +1,4 @@
-"""What keeps a study from being run: an atlas, template or masks that are not here."""
+"""What keeps a study from being run: an atlas, template, masks or labels that are not here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..config import Config
-    from ..errors import InputError
+    from ..errors import BrainLMError, InputError
 
 
 def problems_of(config: Config, kinds: Collection[str]) -> list[InputError]:
@@ -32,4 +34,36 @@ def problems_of(config: Config, kinds: Collection[str]) -> list[InputError]:
         found.append(missing)
     if config.denoise.method == "aroma" and config.ica.masks == "aroma":
         found += mask_problems(space, config.ica.masks_space_ok)
+    return found
+
+
+def target_problems(config: Config, table: pd.DataFrame) -> list[BrainLMError]:
+    """Targets of the fine-tuning that the labels of the recordings `table` do not serve.
+
+    Fine-tuning itself would tell, but only when a model has been pretrained.
+    """
+    from ..errors import BrainLMError, InputError
+    from ..shards.labels import read_label
+
+    found: list[BrainLMError] = []
+    # Classes are those of the train split. It is not drawn yet: all recordings stand for it.
+    eligible = table[table["eligible"]].assign(split="train")
+    for target in config.finetune.targets:
+        try:
+            values = read_label(
+                eligible, target.name, target.kind, target.positive, target.threshold
+            )
+        except BrainLMError as error:
+            found.append(error)
+            continue
+        if values.nunique() < 2:
+            found.append(
+                InputError(
+                    f"The label {target.name} of finetune.targets has "
+                    f"{'one value alone' if values.notna().any() else 'no values'} in the eligible "
+                    "recordings",
+                    fix="compare onboarding/labels.tsv with the target's kind, positive and "
+                    "threshold",
+                )
+            )
     return found

@@ -115,7 +115,7 @@ def _select(run: StageRun) -> Selection:
         selection.exclusions.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
     check_enough_is_left(selection, quality)
     if selection.n_by_hand:
-        say(f"{selection.n_by_hand} eligible recordings are out by hand (config/exclude.tsv)")
+        say(f"Out by hand (config/exclude.tsv): {selection.n_by_hand} of the eligible recordings")
     return selection
 
 

@@ -51,14 +51,14 @@ def options() -> None:
 
 @config_app.command("check")
 def check(study: StudyOption = HERE) -> None:
-    """Check the config of a study: its keys and values, its folders, its atlas, its programs."""
+    """Check the config of a study: its keys and values, folders, atlas, programs, labels."""
     from ..bids.onboarded import check_onboarded
     from ..config import load_config, load_preset
     from ..denoise.verdict import check_classifier
     from ..errors import InputError
     from ..layout import Study
-    from ..recordings import read_rows
-    from ._problems import problems_of
+    from ..recordings import read_table
+    from ._problems import problems_of, target_problems
 
     path = Study(study).path("config")
     config = load_config(path)
@@ -67,9 +67,11 @@ def check(study: StudyOption = HERE) -> None:
     if not bids_dir.is_dir():
         raise InputError("The folder of bids_dir does not exist", file=bids_dir)
     recordings = Study(study).path("recordings")
-    rows = read_rows(recordings) if recordings.exists() else []
+    table = read_table(recordings) if recordings.exists() else None
     check_onboarded(config, study.resolve())
-    for problem in problems_of(config, {row["kind"] for row in rows if row["kind"]}):
+    kinds = set() if table is None else set(table["kind"].dropna())
+    labels = [] if table is None else target_problems(config, table)
+    for problem in (*problems_of(config, kinds), *labels):
         raise problem
     if config.denoise.method == "aroma":
         check_classifier(config.ica.model_dump(), study.resolve())

@@ -23,8 +23,15 @@ def size_text(count: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Three digits where there are not more before the point: never 1.46e+03."""
+    """Three digits where there are not more before the point: never 1.46e+03 or 2.8e-05."""
+    if 0 < value < 0.001:
+        return "<0.001"
     return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
+
+
+def jobs_text(count: int) -> str:
+    """So many jobs."""
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def hours_text(hours: float) -> str:
@@ -39,9 +46,10 @@ def short(found: Estimate, cores: int) -> list[str]:
     jobs = min(max(JOBS), len(found.batches))
     largest = max((mb for _, mb in found.batches), default=0)
     return [
-        f"{number_text(found.cpu_h)} CPU-hours, to a factor of {found.factor:g}: about "
-        f"{hours_text(found.local_h(cores))} on {cores} cores here, "
-        f"{hours_text(found.cluster_h(jobs))} on a cluster in {jobs} jobs at a time",
+        f"{number_text(found.cpu_h)} CPU-hours to the shards, to a factor of {found.factor:g}: "
+        f"about {hours_text(found.local_h(cores))} on {cores} cores here, "
+        f"{hours_text(found.cluster_h(jobs))} on a cluster, {jobs_text(jobs)} at a time; models "
+        "and their evaluation come on top",
         f"{size_text(found.kept)} on the disk in the end, {size_text(found.passing(cores))} more "
         f"while {cores} recordings are worked on at a time; {size_text(found.free)} are free",
         f"a job of the cluster asks for {largest / 1000:.1f} GB at most; "
@@ -92,8 +100,8 @@ def whole(found: Estimate, cores: int, jobs: Sequence[int] = JOBS) -> list[str]:
     if counts:
         told = ", ".join(f"{hours_text(found.cluster_h(count))} with {count}" for count in counts)
         lines.append(
-            f"A cluster: {most} jobs of {found.cores_per_job} cores; {told} at a time, waiting in "
-            "the queue not counted"
+            f"A cluster: {jobs_text(most)} of {found.cores_per_job} cores; {told} at a time, "
+            "waiting in the queue not counted"
         )
     return [*lines, *disk(found, cores)]
 

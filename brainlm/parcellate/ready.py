@@ -106,8 +106,8 @@ def _by_name(
 def _check_names(names: Sequence[str], parcels: Sequence[str], path: Path) -> None:
     """Refuse names that are not the atlas's, each once."""
     fix = (
-        "rename the columns as the atlas's table does; or, if they stand in the atlas's order, "
-        "leave the names out"
+        "rename the columns as the atlas's table does, or leave the names out if they stand in the "
+        "atlas's order"
     )
     seen = set(names)
     if len(seen) < len(names):
@@ -160,8 +160,8 @@ def _checked(
     if (torn := np.flatnonzero(absent.any(axis=0) & ~empty)).size:
         first = torn[0]
         raise DataError(
-            f"{len(torn)} parcels are NaN at some times only (first: {parcels[first]}, volume "
-            f"{int(absent[:, first].argmax())})",
+            f"NaN at some times only, in {len(torn)} of the parcels (first: {parcels[first]}, "
+            f"volume {int(absent[:, first].argmax())})",
             file=path,
             fix="interpolate or take out censored volumes; a parcel without data is NaN throughout",
         )
@@ -171,7 +171,7 @@ def _checked(
         if columns.any():
             names = [parcels[column] for column in np.flatnonzero(columns)[:3]]
             notes.append(
-                f"{int(columns.sum())} parcels are {kind} throughout and count as not covered: "
+                f"{kind} throughout, so not covered: {int(columns.sum())} of the parcels, "
                 f"{', '.join(names)}{' ...' if columns.sum() > 3 else ''}"
             )
     series[:, zero | constant] = np.nan

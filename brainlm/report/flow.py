@@ -16,7 +16,7 @@ _ROWS = (26, 166)
 
 @dataclass(frozen=True)
 class Box:
-    """One stage; `state` is done, partly or waiting."""
+    """One stage; `state` is done, partly or waiting. A `detail` of 20 letters fills the box."""
 
     column: int
     row: int
@@ -96,7 +96,7 @@ Content = tuple[str, str, str, str]  # title, number, detail, state
 
 def _onboard(findings: Findings) -> Content:
     ineligible = count_statuses(findings.outcomes)["ineligible"]
-    detail = f"recordings, {ineligible:,} ineligible" if ineligible else "recordings, all eligible"
+    detail = f"{ineligible:,} ineligible" if ineligible else "all eligible"
     return "Onboard", f"{len(findings.recordings):,}", detail, "done"
 
 
@@ -123,7 +123,12 @@ def _cohort(findings: Findings) -> Content:
     if findings.cohort is None:
         return _waiting("Cohort")
     subjects = findings.cohort["subject"].nunique()
-    return "Cohort", f"{len(findings.cohort):,}", f"recordings, {subjects:,} subjects", "done"
+    return (
+        "Cohort",
+        f"{len(findings.cohort):,}",
+        f"of {subjects:,} subject{'s' * (subjects != 1)}",
+        "done",
+    )
 
 
 def _scale(findings: Findings) -> Content:
@@ -137,7 +142,7 @@ def _shards(findings: Findings) -> Content:
         return _waiting("Shards")
     count = findings.shards["shard"].nunique()
     volumes = int(findings.shards["n_timepoints"].sum())
-    detail = f"file{'s' * (count != 1)}, {short(volumes)} volumes"
+    detail = f"of {short(volumes)} volumes"
     return "Shards", f"{count:,}", detail, "done"
 
 

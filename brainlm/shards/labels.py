@@ -76,9 +76,10 @@ def _column(table: pd.DataFrame, name: str) -> tuple[pd.Series, pd.Series]:
     if column not in table.columns:
         known = [c.removeprefix(LABEL_PREFIX) for c in table.columns if c.startswith(LABEL_PREFIX)]
         raise InputError(
-            f"There is no label {name!r} in the shards' index",
+            f"No recording has a label {name!r}",
             fix=f"choose of {', '.join(sorted(known)) or '(none)'}; labels are the columns of "
-            "participants.tsv at the time of onboarding",
+            "participants.tsv and what phenotypes names, at the time of onboarding (a target is a "
+            "label of letters and digits: phenotypes.labels gives a column such a name)",
         )
     values = table[column].set_axis(table["recording_id"].astype(str))
     missing = values.isna() | values.astype(str).str.strip().isin(["", "n/a", "nan", "NaN"])

@@ -96,9 +96,12 @@ class FinishedStudy:
                     "eligible": not short,
                     "reason": "60 volumes; at least 200 are needed" if short else None,
                     "label_age": 20.0 + 5 * number,
+                    "label_sex": number % 2,
                 }
             )
-        table = pd.DataFrame(rows).reindex(columns=[*COLUMNS, "label_age"]).astype(COLUMNS)
+        table = (
+            pd.DataFrame(rows).reindex(columns=[*COLUMNS, "label_age", "label_sex"]).astype(COLUMNS)
+        )
         self.path("recordings").parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(self.path("recordings"))
 

@@ -27,7 +27,7 @@ def study_of(root: Path, shape: str = "[104, 90, 72]", n_volumes: int = 1200) ->
     row |= {"recording_id": ID, "subject": "01", "bold": "x_bold.nii.gz", "eligible": True}
     row |= {"shape": shape, "n_volumes": n_volumes, "tr": 0.72}
     (root / "onboarding").mkdir(parents=True)
-    table = pd.DataFrame([row])[list(COLUMNS)].astype(COLUMNS)
+    table = pd.DataFrame([row])[list(COLUMNS)].astype(COLUMNS).assign(label_age=40, label_sex="F")
     table.to_parquet(root / "onboarding" / "recordings.parquet")
     return root
 

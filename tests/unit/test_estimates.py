@@ -151,8 +151,8 @@ def test_runs_that_are_done_are_not_counted_again(tmp_path):
 
 
 def test_large_numbers_are_told_as_people_write_them():
-    assert [text.number_text(value) for value in (0.0312, 999.7, 1462.3)] == [
-        *("0.0312", "1,000", "1,462")
+    assert [text.number_text(value) for value in (0, 2.8e-5, 0.0312, 999.7, 1462.3)] == [
+        *("0", "<0.001", "0.0312", "1,000", "1,462")
     ]
     assert text.size_text(999.7e9) == "1,000 GB"
     assert "e+" not in " ".join(text.short(of({}, rows(20_000)), 2))

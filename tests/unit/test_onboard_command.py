@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from brainlm.bids.phenotypes.summary import label_summaries, summary_bytes
+from brainlm.cli.config import check
 from brainlm.cli.onboard import HashMode, onboard
 from brainlm.config import Config, load_config, load_study_preset, parse_config, study_presets
+from brainlm.dag import Dag
 from brainlm.errors import InputError
 from brainlm.recordings import (
     COLUMNS,
@@ -194,6 +199,28 @@ def test_an_atlas_that_is_not_ready_is_told_before_the_first_run(
     assert "atlas.space_ok: true" in told
     run(bids, tmp_path / "other", atlas="A424approx")
     assert "before the first run" not in capsys.readouterr().err
+
+
+def test_a_target_that_the_labels_do_not_serve_is_told_before_the_first_run(bids, tmp_path, capsys):
+    """Not by the fine-tuning, which begins when a pretraining has ended."""
+    study = tmp_path / "study"
+    told = {
+        "{name: IQ}": "No recording has a label 'IQ'.*choose of age, group",
+        "{name: group}": "label group is no number",
+        "{name: group, kind: binary, positive: Patient}": "label group of .* one value alone",
+    }
+    for target, problem in told.items():
+        run(bids, study, "eligibility.min_volumes=10", f"finetune.targets=[{target}]")
+        said = " ".join(capsys.readouterr().err.split())
+        assert re.search(f"before the first run: .*{problem}", said), (target, said)
+        shutil.rmtree(study)
+    settings = ("eligibility.min_volumes=10", "finetune.targets=[{name: IQ}]")
+    run(bids, study, *settings, atlas="A424approx")
+    with pytest.raises(InputError, match="No recording has a label 'IQ'"):
+        check(study)
+    config = study / "config/config.yaml"
+    with pytest.raises(InputError, match="labels IQ, which no recording has"):
+        Dag(yaml.safe_load(config.read_text()), study)
 
 
 def test_a_new_study_takes_the_space_of_its_atlas_where_that_is_here(

@@ -181,7 +181,7 @@ def test_onboarding_leaves_it_and_leaves_it_alone(tmp_path, monkeypatch, capsys)
 
     first = run()
     said = capsys.readouterr().out
-    assert "CPU-hours, to a factor of 2" in said
+    assert "CPU-hours to the shards, to a factor of 2" in said
     assert "on the disk in the end" in said
     assert "`brainlm estimate` tells all of it" in said
     assert run() == first

@@ -272,9 +272,9 @@ def test_parcels_without_data_become_nan_and_are_counted(tmp_path):
     assert found.covered.tolist() == [True, False, False, True, False, True]
     assert np.isnan(found.series[:, [1, 2, 4]]).all()
     assert [note for note in found.notes if "throughout" in note] == [
-        "1 parcels are NaN throughout and count as not covered: P1",
-        "1 parcels are zero throughout and count as not covered: P2",
-        "1 parcels are constant throughout and count as not covered: P4",
+        "NaN throughout, so not covered: 1 of the parcels, P1",
+        "zero throughout, so not covered: 1 of the parcels, P2",
+        "constant throughout, so not covered: 1 of the parcels, P4",
     ]
     (tmp_path / "a.tsv").write_text(
         "\t".join(NAMES) + "\n" + "\n".join(f"{i}\tn/a\t1.5\t{i}\t{i}\t{i}" for i in range(9))
@@ -297,7 +297,10 @@ def spoilt(**cells):
     [
         (spoilt(t3p2=np.inf), "P2 is infinite in volume 3"),
         (spoilt(t3p2=1e300), "P2 is infinite in volume 3"),
-        (spoilt(t3p2=np.nan), r"1 parcels are NaN at some times only \(first: P2, volume 3\)"),
+        (
+            spoilt(t3p2=np.nan),
+            r"NaN at some times only, in 1 of the parcels \(first: P2, volume 3\)",
+        ),
         (SERIES[:4], "holds 4 volumes, at least 5"),
         (SERIES[:, :5], "9 x 5, the atlas has 6 parcels"),
         (np.corrcoef(SERIES.T), "6 x 6: which axis is time cannot be told"),

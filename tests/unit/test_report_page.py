@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from brainlm.cli.qc_figure import qc_figure
@@ -19,6 +20,7 @@ from brainlm.errors import DataError
 from brainlm.files import read_json, write_json, write_text
 from brainlm.provenance import sidecar_path
 from brainlm.report import recordings
+from brainlm.report.flow import boxes
 from brainlm.report.gather import gather
 from brainlm.report.methods import methods
 from brainlm.report.page import render_page
@@ -277,6 +279,15 @@ def test_counts_follow_the_recordings(page):
     assert "Motion 7 done, 1 given up" in page.text
     assert "4 train / 1 val / 1 test" in page.text
     assert "2.56 k model parameters" in page.text
+
+
+def test_words_fit_into_the_boxes_of_the_pipeline(finished):
+    """Twenty letters do, as seen in a browser; thousands of recordings take no more."""
+    found = gather(finished.study, finished.fields, [], "study")
+    cohort = pd.concat([found.cohort] * 2000, ignore_index=True)
+    many = replace(found, cohort=cohort.assign(subject=cohort.index))
+    for box in (*boxes(found), *boxes(many)):
+        assert len(box.detail) <= 20, box
 
 
 def test_table_joins_cohort_and_figures(page):

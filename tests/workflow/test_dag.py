@@ -431,18 +431,18 @@ def test_who_is_in_which_split_makes_the_cohort_stale(tmp_path: Path) -> None:
 
     make_study(tmp_path, 20)
     config = tmp_path / "config" / "config.yaml"
-    config.write_text(config.read_text().replace("stratify: []", "stratify: [sex]"))
-    assert "labels sex, which no recording has" in snakemake(tmp_path, "--cores", "1")
+    config.write_text(config.read_text().replace("stratify: []", "stratify: [group]"))
+    assert "labels group, which no recording has" in snakemake(tmp_path, "--cores", "1")
     path = tmp_path / "onboarding" / "recordings.parquet"
     table = pd.read_parquet(path)
-    table.assign(label_sex=["F", "M"] * 10).to_parquet(path)
+    table.assign(label_group=["F", "M"] * 10).to_parquet(path)
     dag = _dag(tmp_path)
     options = dag.config.split.model_dump(mode="json")
     ledger = assign(dag.rows.values(), options, tmp_path).ledger
     assert ledger is not None
     (tmp_path / "config" / "split-ledger.tsv").write_text(ledger.text())
     assert _dag(tmp_path).split_content() == dag.split_content()
-    table.assign(label_sex=["F"] * 3 + ["M"] * 17).to_parquet(path)
+    table.assign(label_group=["F"] * 3 + ["M"] * 17).to_parquet(path)
     assert _dag(tmp_path).splits == dag.splits
     (tmp_path / "config" / "split-ledger.tsv").unlink()
     assert _dag(tmp_path).split_content() != dag.split_content()

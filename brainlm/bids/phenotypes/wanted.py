@@ -126,7 +126,7 @@ def _check_named(sources: list[Source], headers: dict[str, Header], options: Phe
             raise InputError(
                 f"The label {label.name} is to be read from a table {label.table!r}, which is "
                 "not there",
-                fix=f"the tables are {known}",
+                fix=f"say `table: NAME` with it in phenotypes.labels; the tables are {known}",
             )
         columns_there = headers[label.table].columns
         if (label.column or label.name) not in columns_there:

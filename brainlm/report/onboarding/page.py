@@ -127,7 +127,7 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
         "kept": text.size_text(found.kept),
         "passing": text.size_text(found.passing_of_a_run) if found.passing_of_a_run else None,
         "factor": f"{found.factor:g}",
-        "jobs": len(found.batches),
+        "jobs": text.jobs_text(len(found.batches)),
         "cores": found.cores_per_job,
         "mem": f"{max((mb for _, mb in found.batches), default=0) / 1000:.1f} GB",
         "times": [(count, text.hours_text(found.cluster_h(count))) for count in counts],

@@ -143,7 +143,7 @@ NUMBERS: dict[str, tuple[str, str, int]] = {
     "Components": ("components", "", 0),
     "ComponentsRemoved": ("components removed", "", 0),
     "VarianceRemoved": ("share of variance removed", "", 3),
-    "DegreesOfFreedom": ("degrees of freedom left", "", 1),
+    "DegreesOfFreedom": ("degrees of freedom left", "", 0),
     "FreedomLost": ("share of freedom lost", "", 3),
     "Volumes": ("volumes", "", 0),
     "VolumesLeft": ("volumes left by scrubbing", "", 0),

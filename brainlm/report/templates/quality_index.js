@@ -181,7 +181,9 @@
   };
   const draw = () => {
     const first = Math.max(0, Math.min(Math.floor(box.scrollTop / HEIGHT) - AROUND, view.length));
-    const last = Math.min(view.length, first + Math.ceil(box.clientHeight / HEIGHT) + 2 * AROUND);
+    // The box is as high as its rows, up to a share of the window: before they stand in it, it is low.
+    const high = Math.max(box.clientHeight, 0.62 * window.innerHeight, 280);
+    const last = Math.min(view.length, first + Math.ceil(high / HEIGHT) + 2 * AROUND);
     body.replaceChildren(spacer(first), ...view.slice(first, last).map(line), spacer(view.length - last));
   };
   const refresh = () => {
