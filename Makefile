@@ -101,7 +101,7 @@ lock:
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
 	.venv-lock/bin/pip install --quiet torch==2.13.0
 	.venv-lock/bin/pip install --quiet '.[imaging,train,ode,umap,tracking,workflow,dev]'
-	.venv-lock/bin/pip freeze --exclude brainlm | $(PYTHON) scripts/write_lock.py
+	.venv-lock/bin/pip freeze --all --exclude brainlm --exclude pip | $(PYTHON) scripts/write_lock.py
 	rm -rf .venv-lock
 
 clean:

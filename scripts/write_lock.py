@@ -30,12 +30,13 @@ dependencies:
 
 def main() -> None:
     """Read the frozen list and write both files."""
-    pins = []
-    for line in sys.stdin:
-        match = re.match(r"^([A-Za-z0-9._-]+)==([^+\s]+)", line)
-        if match:
-            pins.append(f"{match[1].lower().replace('_', '-')}=={match[2]}")
-    pins.sort()
+    lines = [line.strip() for line in sys.stdin if line.strip()]
+    matches = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^+\s]+)(\+\S+)?", line) for line in lines]
+    if not lines or None in matches:
+        # As a package installed from a file or a folder: nobody else could install this lock.
+        odd = lines[matches.index(None)] if lines else "nothing"
+        sys.exit(f"Nothing was written: `pip freeze` said {odd!r}, which is no NAME==VERSION")
+    pins = sorted(f"{match[1].lower().replace('_', '-')}=={match[2]}" for match in matches if match)
     (ROOT / "requirements.lock").write_text(LOCK_HEADER + "\n".join(pins) + "\n")
     environment = ENVIRONMENT_HEADER + "".join(f"      - {pin}\n" for pin in pins)
     (ROOT / "environment.yml").write_text(environment)

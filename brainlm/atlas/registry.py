@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..config.strict_yaml import read_yaml
 from ..errors import InputError
 from ..resources import share_dir
 
@@ -52,16 +51,12 @@ def read_registry(path: str | Path) -> tuple[Atlas, ...]:
     """Read one registry file; its paths are relative to its own folder."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path, "The atlas registry", fix="mend the line named")
         entries = content["atlases"]
         return tuple(_parse(entry, path) for entry in entries)
     except FileNotFoundError:
         raise InputError(
             "The atlas registry does not exist", file=path, fix="correct or unset BRAINLM_REGISTRY"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"The atlas registry is not valid YAML: {' '.join(str(error).split())}", file=path
         ) from None
     except (KeyError, TypeError):
         raise InputError(

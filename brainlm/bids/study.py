@@ -15,6 +15,7 @@ from ..atlas.fetch import available_space
 from ..atlas.registry import find_atlas
 from ..cluster.profile import OF_THE_SITE, Choice, choose, write_profile
 from ..config import FMRIPREP_SPACE, Config, load_config, parse_config, to_commented_yaml
+from ..config.strict_yaml import fault_of, parse_yaml
 from ..errors import InputError
 from ..files import atomic_path, write_text
 from ..layout import Study, path_from
@@ -58,9 +59,11 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
                 fix="for example --set eligibility.min_volumes=150",
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"The value of --set {setting!r} is not valid YAML") from None
+            value = parse_yaml(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(
+                f"The value of --set {setting!r} is not valid YAML: {fault_of(error)}"
+            ) from None
         *sections, last = key.split(".")
         place = content
         for section in sections:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.strict_yaml import read_yaml
 from ..errors import InputError
 from ..files import write_text
 from ..resources import share_dir
@@ -150,14 +151,13 @@ def profile_file(folder: Path) -> Path:
 
 def read_profile(folder: Path, site: Site) -> tuple[Following, list[Request]]:
     """How a profile follows its jobs, and a job without and one with a GPU, as it would ask."""
-    import yaml
-
-    content = _mapping(yaml.safe_load(profile_file(folder).read_text()))
+    content = _mapping(read_yaml(profile_file(folder), "The profile", fix="mend the line named"))
     common = _mapping(content.get("default-resources"))
     table = folder / str(content.get("slurm-partition-config", _TABLE))
     places = {}
     if "slurm-partition-config" in content and table.is_file():
-        places = _mapping(_mapping(yaml.safe_load(table.read_text())).get("partitions"))
+        said = read_yaml(table, "The table of partitions", fix="mend the line named")
+        places = _mapping(_mapping(said).get("partitions"))
     samples = []
     for gpus in (0, 1) if site.with_gpus else (0,):
         fitting = [name for name, limits in places.items() if bool(_gpus_of(limits)) == gpus]

@@ -13,6 +13,7 @@ from ..files import read_json
 from ..resources import share_dir
 from .base import Section, faults_of
 from .learning import Model
+from .strict_yaml import read_yaml
 from .study import Config
 
 
@@ -37,22 +38,18 @@ def read_content(path: str | Path) -> dict[str, Any]:
     """What `config.yaml` says, not yet validated."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml(
+            path, "The config", fix="mend the line named; strings with a colon need quotes"
+        )
     except FileNotFoundError:
         raise InputError(
             "There is no config here",
             file=path,
             fix="run this in a study folder, or make one: `brainlm onboard BIDS_DIR --study DIR`",
         ) from None
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"The config is not valid YAML: {' '.join(str(error).split())}",
-            file=path,
-            fix="mend the line named; strings with a colon need quotes",
-        ) from None
-    if not isinstance(content, dict):
+    if not isinstance(content or {}, dict):
         raise InputError("The config must be a mapping of keys to values", file=path)
-    return content
+    return content or {}
 
 
 def load_preset(model: Model) -> dict[str, Any]:
@@ -63,7 +60,7 @@ def load_preset(model: Model) -> dict[str, Any]:
         raise InputError(
             f"There is no model preset called {model.preset!r}", file=path, fix=f"choose of {known}"
         )
-    preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+    preset = read_yaml(path, "The preset")
     unknown = set(model.overrides) - set(preset)
     if unknown:
         raise InputError(
@@ -85,7 +82,7 @@ def load_study_preset(name: str) -> dict[str, Any]:
             f"There is no preset called {name!r}", fix=f"choose of {', '.join(study_presets())}"
         )
     path = share_dir() / "config" / "presets" / f"{name}.yaml"
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return dict(read_yaml(path, "The preset"))
 
 
 def to_commented_yaml(config: Config) -> str:

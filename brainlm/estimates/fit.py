@@ -11,6 +11,7 @@ import yaml
 
 from ..cluster.site import Partition, Site
 from ..config import Config
+from ..config.strict_yaml import parse_yaml, read_yaml
 from ..resources import share_dir
 
 
@@ -74,9 +75,11 @@ def cluster_config(config: Config, study: Path) -> Config:
 def _jobs_said(path: Path) -> dict[str, Any]:
     """What `config: ["jobs={...}"]` of a profile says; nothing where it says it another way."""
     try:
-        lines = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or []
+        lines = (read_yaml(path, "The profile", fix="mend the line named") or {}).get(
+            "config"
+        ) or []
         told = [line.removeprefix("jobs=") for line in lines if str(line).startswith("jobs=")]
-        said = yaml.safe_load(told[-1]) if told else {}
+        said = parse_yaml(told[-1]) if told else {}
     except (OSError, yaml.YAMLError, AttributeError):
         return {}
     numbers = ("recordings_per_job", "cores_per_job")

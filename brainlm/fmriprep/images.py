@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..config.strict_yaml import read_yaml
 from ..errors import InputError
 from ..fetch import cache_dir
 from ..files import write_text
@@ -116,9 +117,9 @@ def not_pulled(image: Image, where: Path | None = None) -> InputError:
 
 def _read_lock(path: Path) -> dict[str, Image]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path, "The lock file of images")
         return {name: _parse(name, entry) for name, entry in content["images"].items()}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"The lock file of images cannot be read: {' '.join(str(error).split())}", file=path
         ) from None

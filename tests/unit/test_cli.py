@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -83,6 +84,25 @@ def test_lock_and_conda_environment_hold_the_same_pins() -> None:
     pip = next(entry for entry in environment["dependencies"] if isinstance(entry, dict))
     assert pip["pip"] == lock
     assert any(pin.startswith("torch==2.") for pin in lock)
+
+
+@pytest.mark.parametrize("frozen", ["", "numpy==2.4.0\ntorch @ file:///home/me/torch.whl\n"])
+def test_a_lock_is_not_written_of_what_nobody_could_install(tmp_path: Path, frozen: str) -> None:
+    script = tmp_path / "scripts" / "write_lock.py"
+    script.parent.mkdir()
+    shutil.copy(share_dir() / "scripts" / script.name, script)
+
+    def write(frozen: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script)]
+        return subprocess.run(command, input=frozen, capture_output=True, text=True, check=False)
+
+    assert write("Torch==2.13.0+cpu\nnumpy==2.4.0\nlazy_loader==0.5\n").returncode == 0
+    lock = tmp_path / "requirements.lock"
+    before = lock.read_text()
+    assert before.splitlines()[1:] == ["lazy-loader==0.5", "numpy==2.4.0", "torch==2.13.0"]
+    refused = write(frozen)
+    assert refused.returncode == 1 and "Nothing was written" in refused.stderr
+    assert lock.read_text() == before
 
 
 def test_the_lock_satisfies_the_project(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_lock_files_that_cannot_be_meant_are_refused(tmp_path: Path, entry: dict
     with pytest.raises(InputError, match="lock file of images cannot be read"):
         find_image("fmriprep", tmp_path)
     lock.write_text("images: [")
-    with pytest.raises(InputError, match="lock file of images cannot be read"):
+    with pytest.raises(InputError, match="lock file of images is not valid YAML"):
         find_image("fmriprep", tmp_path)
 
 

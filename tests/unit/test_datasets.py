@@ -97,7 +97,7 @@ def test_files_that_cannot_be_read(tmp_path):
     assert "ds000030" in told.value.fix
     with pytest.raises(InputError, match="does not exist"):
         load_dataset(str(tmp_path / "none.yaml"))
-    for content, fault in (("a: [", "cannot be read"), ("- 1", "must be a mapping")):
+    for content, fault in (("a: [", "not valid YAML"), ("- 1", "must be a mapping")):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(InputError, match=fault):
             load_dataset(str(tmp_path / "bad.yaml"))

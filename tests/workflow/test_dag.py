@@ -103,6 +103,15 @@ def test_targets_stop_where_their_name_says(
     assert absent not in planned
 
 
+def test_a_key_that_stands_twice_in_a_config_is_refused(study: Path, tmp_path: Path) -> None:
+    """Snakemake itself would take the second."""
+    own = tmp_path / "own.yaml"
+    own.write_text("seed: 1\nname: x\nseed: 2\n")
+    output = snakemake(study, "--cores", "1", "parcellations", "--configfile", str(own))
+    assert "line 3: the key 'seed' stands there once more, first in line 1" in output
+    assert f"file: {own}" in output and "Job stats" not in output
+
+
 def test_forecasting_is_learned_where_it_is_asked_for(study: Path) -> None:
     """Among the fine-tuned models, by the rule that is made for it."""
     assert "finetune_forecast" not in counts(snakemake(study, "--cores", "2", "finetune"))

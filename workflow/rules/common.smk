@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from brainlm.bids.onboarded import check_onboarded
+from brainlm.config.files import read_content
 from brainlm.dag import RECORDING_REGEX, Dag, prepare_environment
 from brainlm.dag_containers import enter_containers
 from brainlm.errors import BrainLMError
@@ -18,6 +19,11 @@ gc.set_threshold(500_000, 20, 100)
 prepare_environment()
 
 try:
+    if workflow.is_main_process:
+        # Snakemake itself takes the last of two equal keys.
+        for file in workflow.configfiles:
+            if Path(file).suffix in (".yaml", ".yml"):
+                read_content(file)
     study = Dag(config, Path.cwd())
     if workflow.is_main_process and study.only_batch is None:
         check_onboarded(study.config, study.study)

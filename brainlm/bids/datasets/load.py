@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from ...config.base import faults_of
+from ...config.strict_yaml import read_yaml
 from ...errors import InputError
 from ...resources import share_dir
 from .model import Dataset
@@ -35,13 +35,11 @@ def load_dataset(name: str) -> Dataset:
 def read_dataset_file(path: Path) -> Dataset:
     """Read and check one file; a fault is told with the key that has it."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path, "The dataset file", fix="mend the line named")
     except FileNotFoundError:
         raise InputError("The dataset file does not exist", file=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"The dataset file cannot be read: {' '.join(str(error).split())}", file=path
-        ) from None
+    except OSError as error:
+        raise InputError(f"The dataset file cannot be read: {error.strerror}", file=path) from None
     if not isinstance(content, dict):
         raise InputError("A dataset file must be a mapping of keys to values", file=path)
     try:
