@@ -107,6 +107,11 @@ def _rows(nodes: list[Node]) -> list[list[str]]:
     return [[node.id, node.state.value, node.sha256 or ""] for node in ordered]
 
 
+def _is_public(node: Node, pointer: str, sharing: Sharing) -> bool:
+    """A score of so few people is nearly their own."""
+    return pointer.startswith(_PLAIN) and (node.about.get("people") or 0) >= sharing.k
+
+
 def _starts(
     graph: Graph,
     box_of: Mapping[str, str],
@@ -118,7 +123,7 @@ def _starts(
     starts = []
     for node in graph.nodes.values():
         file, _, pointer = node.id.partition("#")
-        if node.kind != "metric" or (sharing and not pointer.startswith(_PLAIN)):
+        if node.kind != "metric" or (sharing and not _is_public(node, pointer, sharing)):
             continue
         low, high = node.about.get("ci_low"), node.about.get("ci_high")
         interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
