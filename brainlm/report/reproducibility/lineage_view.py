@@ -8,6 +8,7 @@ from typing import Any
 
 from .base import Sharing
 from .graph import GUESSABLE, Graph, Node, State
+from .wording import exactly
 
 #: More files of one kind than this share a box.
 _APART = 8
@@ -81,7 +82,7 @@ def _box(name: str, nodes: list[Node], sharing: Sharing | None) -> dict[str, Any
     single = nodes[0] if len(nodes) == 1 and nodes[0].id == name else None
     states = Counter(node.state.value for node in nodes)
     wrong = [node for node in nodes if node.state in _WRONG]
-    told = sharing.count if sharing else str
+    told = sharing.count if sharing else exactly
     codes = sorted({str(node.about["code"]) for node in nodes if node.about.get("code")})
     kind = nodes[0].kind
     return {

@@ -119,6 +119,7 @@
 
   // --- the table ---
   const box = get("table"), head = box.querySelector("thead"), body = box.querySelector("tbody");
+  box.style.maxHeight = `${(count + 2) * HEIGHT}px`; // few recordings need no tall table
   const heads = [
     ["out", "out"], ["id", "recording"], ["site", "site"], ["task", "task"], ["split", "split"],
     ["state", "state"], ["reason", "why out"],
