@@ -227,6 +227,7 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+@pytest.mark.slow  # four starts of Snakemake
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_halfway_it_goes_on_and_leaves_all_else_alone(
     whole: Path, tmp_path: Path, how: signal.Signals
