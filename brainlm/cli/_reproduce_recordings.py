@@ -28,7 +28,7 @@ def prepare_scratch(study: Study, folder: Path) -> Study:
 
     Refused where `folder` holds anything else, or a scratch study of another study.
     """
-    from ..files import read_json, write_json
+    from ..files import atomic_path, write_json
     from ..layout import Study
 
     if folder == study.root or folder.is_relative_to(study.root):
@@ -38,20 +38,56 @@ def prepare_scratch(study: Study, folder: Path) -> Study:
             fix="give --keep a folder elsewhere",
         )
     mark = folder / MARK
-    if folder.is_dir() and any(folder.iterdir()):
-        if not mark.is_file() or read_json(mark).get("study") != str(study.root):
+    # One that was killed while it wrote the mark has left that under a temporary name, and no more.
+    if folder.is_dir() and any(not path.name.startswith(".tmp-") for path in folder.iterdir()):
+        known = _read_mark(mark)
+        if known.get("study") != str(study.root):
             raise InputError(
                 "This folder is not empty, and holds no rerun of this study",
                 file=folder,
                 fix="give --keep a folder that is empty or not there yet",
             )
-        say(f"going on in {folder}")
+        if known.get("done"):
+            _empty(folder)
+        else:
+            say(f"going on in {folder}")
     write_json(mark, {"study": str(study.root)})
     scratch = Study(folder)
-    table = scratch.path("recordings")
-    table.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(study.path("recordings"), table)
+    table, content = scratch.path("recordings"), study.path("recordings").read_bytes()
+    if not table.exists() or table.read_bytes() != content:
+        with atomic_path(table) as temporary:
+            temporary.write_bytes(content)
     return scratch
+
+
+def remove_scratch(scratch: Study) -> None:
+    """Remove the scratch study; killed at it, the next run finishes that and starts anew.
+
+    Without the mark that says so, half of a study would be gone on with.
+    """
+    from ..files import write_json
+
+    write_json(scratch.root / MARK, {**_read_mark(scratch.root / MARK), "done": True})
+    _empty(scratch.root)
+    shutil.rmtree(scratch.root)
+
+
+def _read_mark(mark: Path) -> dict[str, Any]:
+    from ..files import read_json
+
+    try:
+        return dict(read_json(mark))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the mark."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
 
 
 def make_again(

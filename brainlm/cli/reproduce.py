@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +80,7 @@ def reproduce(
     from ..reproduce.recorded import Recorded
     from ..reproduce.result import summary_of
     from ._reproduce_models import circumstances, compare_scores, compare_shards, compare_training
-    from ._reproduce_recordings import prepare_scratch
+    from ._reproduce_recordings import prepare_scratch, remove_scratch
 
     folder = Study(study.resolve())
     config = load_config(folder.path("config"))
@@ -103,7 +102,7 @@ def reproduce(
     )
     write_json(folder.path("reproduced"), content)
     if keep is None:
-        shutil.rmtree(scratch.root)
+        remove_scratch(scratch)
     _tell(content, folder.path("reproduced"))
 
 

@@ -24,6 +24,8 @@ PEOPLE = 60
 #: Who leaves where; the others are 40 to train, 6 to validate, 6 to test.
 INELIGIBLE, FAILED, MOVED = (0, 1), (2, 3, 4), (5, 6, 7)
 PATH, SITE, LABEL, HOST, USER = "PATHQ", "SITEQ", "LABELQ", "hostq17", "userq"
+#: Of one person each: the longest run, the shortest repetition time.
+LONGEST, SHORTEST = 2719307, 0.618379
 
 
 class NamedStudy:
@@ -35,6 +37,7 @@ class NamedStudy:
             name="A study",
             bids_dir=f"/{PATH}/raw",
             atlas={"name": "A424approx"},
+            containers={"image": f"docker://{HOST}.example/{USER}/brainlm:1@sha256:{'d' * 64}"},
             split={"external": {"site": [SITE]}, "family": "household"},
             finetune={
                 "targets": (
@@ -60,7 +63,8 @@ class NamedStudy:
     @property
     def everywhere(self) -> list[str]:
         """Those that stand in the study more than once."""
-        return ["XQZ", "SESQ", PATH, SITE, LABEL, HOST, USER, str(self.study.root)]
+        numbers = [f"{LONGEST}", f"{LONGEST:,}", f"{LONGEST:g}", f"{SHORTEST:g}"]
+        return ["XQZ", "SESQ", PATH, SITE, LABEL, HOST, USER, str(self.study.root), *numbers]
 
     def raw_hash(self, name: str) -> str:
         return hashlib.sha256(name.encode()).hexdigest()
@@ -95,8 +99,8 @@ class NamedStudy:
                 "site": SITE,
                 "bold": f"{folder_of(name)}/func/{name}_bold.nii.gz",
                 "bold_sha256": self.raw_hash(name),
-                "n_volumes": 240,
-                "tr": 2.0,
+                "n_volumes": LONGEST if number == FAILED[0] else 240,
+                "tr": SHORTEST if number == FAILED[1] else 2.0,
                 "eligible": number not in INELIGIBLE,
                 "reason": f"{PATH}: 60 volumes; at least 200" if number in INELIGIBLE else None,
                 "label_age": self.ages[number],
@@ -123,6 +127,7 @@ class NamedStudy:
             sources=sources,
             parameters=stage_params(stage, self.config),
             software={"brainlm": "0.1.0", "python": "3.11.0", "numpy": "2.0.0"},
+            fields={"ProcessedBy": {"motion": f"the pipeline of {SITE}", "space": "fMRIPrep 23.1"}},
         )
 
     def _cohort(self, table: pd.DataFrame) -> None:

@@ -22,6 +22,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from brainlm.provenance import sha256_file
 from brainlm.resources import PLANNED_BY, package_digest, package_dir
 from brainlm.stages import source_modules
 
@@ -199,7 +200,10 @@ def test_an_image_holds_the_same_brainlm_as_the_source_it_was_built_from(tmp_pat
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    code = "from brainlm.resources import package_digest; print(package_digest())"
+    code = (
+        "from brainlm.report.reproducibility.code import read_code; code = read_code();"
+        "print(code.digest, code.lock_sha256)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -208,5 +212,5 @@ def test_an_image_holds_the_same_brainlm_as_the_source_it_was_built_from(tmp_pat
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == package_digest()
+    assert done.stdout.split() == [package_digest(), sha256_file(ROOT / "requirements.lock")]
     assert (tmp_path / "installed" / "brainlm" / "_share" / "containers" / "Dockerfile").is_file()

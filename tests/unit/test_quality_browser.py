@@ -77,6 +77,18 @@ def shown(page: Page) -> int:
     return int(page.run("document.getElementById('count').textContent").split()[0].replace(",", ""))
 
 
+def test_the_table_takes_what_the_window_leaves(opened):
+    """As in a tall window: with the other sections away, it reaches the lower edge."""
+    page, _, _ = opened
+    others = "document.querySelectorAll('section:not(#recordings)').forEach(s => s.hidden = {})"
+    page.run(others.format("true"))
+    left = "innerHeight - document.getElementById('table').getBoundingClientRect().bottom"
+    assert 0 <= page.run(left) < 60
+    page.run(others.format("false"))
+    high = "document.getElementById('table').clientHeight / innerHeight"
+    assert page.run(high) >= 0.6
+
+
 def test_a_click_on_a_heading_sorts_with_the_unknown_last(opened):
     page, table, _ = opened
     click(page, "th[data-key=mean_fd] button")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +18,7 @@ import pandas as pd
 import pytest
 
 from brainlm.atlas.table import load_table
+from brainlm.cli._reproduce_recordings import prepare_scratch, remove_scratch
 from brainlm.cli.adopt_parcels import adopt_parcels
 from brainlm.cli.cohort import cohort
 from brainlm.cli.index_shards import index_shards
@@ -21,8 +28,10 @@ from brainlm.cli.pretrain import pretrain
 from brainlm.cli.reproduce import reproduce
 from brainlm.cli.scale import scale
 from brainlm.cli.write_shard import write_shard
-from brainlm.errors import BrainLMError, DataError, InputError
+from brainlm.cluster.family import descendants
+from brainlm.errors import BrainLMError, DataError, InputError, ResourceError
 from brainlm.evaluate.statistics import labels_with_ci
+from brainlm.layout import Study
 from brainlm.reproduce.compare import Distance, Verdict, compare_files, judge
 from brainlm.reproduce.sample import draw
 from brainlm.reproduce.scores import compare_scores_of
@@ -198,6 +207,98 @@ def test_a_scratch_study_of_something_else_is_left_alone(copy, tmp_path: Path) -
         reproduce(Path("study"), keep=Path("study/again"))
     with pytest.raises(BrainLMError, match="sub-77_task-rest has not been finished"):
         copy(recording=["sub-77_task-rest"])
+
+
+def start(study: Path, scratch: Path, folder: Path) -> tuple[subprocess.Popen, Path]:
+    """`brainlm reproduce` in a process of its own, without training; and where its lines go."""
+    lines = folder / f"{time.monotonic_ns()}.log"
+    command = [sys.executable, "-m", "brainlm", "reproduce", "--study", study]
+    command += ["--keep", scratch, "--sample", "2", "--training-steps", "0"]
+    with lines.open("w") as out:
+        return subprocess.Popen([*map(str, command)], stdout=out, stderr=out), lines
+
+
+def is_running(pid: int) -> bool:
+    """And no zombie, whose end nobody has asked for yet."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.slow  # four starts of Snakemake
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_halfway_it_goes_on_and_leaves_all_else_alone(
+    whole: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
+    study, scratch = tmp_path / "study", tmp_path / "anew"
+    (study / "reports/reproduce.json").unlink()
+    (tmp_path / "mine.txt").write_text("years of work")
+    before = {path: path.read_bytes() for path in sorted(study.rglob("*")) if path.is_file()}
+    process, lines = start(study, scratch, tmp_path)
+    while process.poll() is None and not any(scratch.glob("derivatives/brainlm/*/func/*.json")):
+        time.sleep(0.02)
+    assert process.poll() is None, lines.read_text()
+    below = [process.pid, *descendants(process.pid)]
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    until = time.monotonic() + 60
+    while any(map(is_running, below)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(is_running, below))
+    now = {path: path.read_bytes() for path in sorted(study.rglob("*")) if path.is_file()}
+    assert now == before  # no verdict, and nothing else
+    process, lines = start(study, scratch, tmp_path)
+    assert process.wait(300) == 0, lines.read_text()
+    assert "going on in" in lines.read_text()
+    told = json.loads((study / "reports/reproduce.json").read_text())
+    assert (told["verdict"], told["differences"]) == ("bitwise", [])
+    assert (tmp_path / "mine.txt").read_text() == "years of work"
+    assert not list(study.rglob(".tmp-*"))
+
+
+def test_a_scratch_study_killed_while_it_was_made_or_removed_is_begun_anew(
+    copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, place = Study(tmp_path / "copy/study"), tmp_path / "place"
+    place.mkdir()
+    (place / ".tmp-node-17-.brainlm-reproduce.json").write_text("{")  # killed at its first file
+    scratch = prepare_scratch(study, place)
+    half = scratch.root / "derivatives/half.parquet"
+    half.parent.mkdir()
+    half.write_text("half")
+    assert prepare_scratch(study, place) == scratch and half.exists()  # gone on with
+
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("brainlm.cli._reproduce_recordings.shutil.rmtree", killed)
+        remove_scratch(scratch)
+    assert half.exists()
+    prepare_scratch(study, place)
+    assert not half.exists() and scratch.path("recordings").exists()
+    remove_scratch(scratch)
+    assert not place.exists()
+
+
+def test_a_full_disk_leaves_no_table_that_is_taken_for_whole(
+    copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:200])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    study = Study(tmp_path / "copy/study")
+    with monkeypatch.context() as patched, pytest.raises(ResourceError, match="No space"):
+        patched.setattr(Path, "write_bytes", full)
+        prepare_scratch(study, tmp_path / "place")
+    assert not (tmp_path / "place/onboarding/recordings.parquet").exists()
+    scratch = prepare_scratch(study, tmp_path / "place")
+    assert scratch.path("recordings").read_bytes() == study.path("recordings").read_bytes()
 
 
 def test_a_recording_that_is_given_up_now_is_told_with_its_reason(copy) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,17 +19,21 @@ from brainlm.errors import DataError
 from brainlm.report.reproducibility.crate import describe
 from brainlm.report.reproducibility.crate_parameters import public
 from brainlm.report.reproducibility.graph import Graph, Node, State
+from brainlm.report.reproducibility.groups import common, quantile
 from brainlm.report.reproducibility.lineage_view import view
 from brainlm.report.reproducibility.page import make_sections, render_page
+from brainlm.report.reproducibility.public_names import public_image, public_pipeline
 from brainlm.report.reproducibility.sharing import ELSEWHERE, Aliases, Cell, read_key, tell_chain
+from brainlm.report.reproducibility.wording import span
 
-from .named_study import PATH, SITE, NamedStudy
+from .named_study import HOST, LONGEST, PATH, SHORTEST, SITE, NamedStudy
 from .test_report_page import Page
 from .test_reproducibility_page import about_named
 
 ALIASES = Aliases(b"k" * 32, 5)
 HERE = "brainlm.report.reproducibility"
 RAW_HASH = hashlib.sha256(b"sub-XQZ000_ses-SESQ0_task-rest").hexdigest()
+DIGEST = f"sha256:{'a' * 64}"
 NAME = "sub-XQZ001_ses-SESQ1_task-rest"
 
 
@@ -63,6 +70,10 @@ def test_no_name_place_or_value_is_in_what_is_shareable(shared):
         (f"{HERE}.crate_files.Files._is_of_somebody", lambda self, node: False, RAW_HASH),
         (f"{HERE}.crate.public", lambda options: options, SITE),
         (f"{HERE}.cohort_flow_steps._IN_PUBLIC", ((".*", PATH),), PATH),
+        (f"{HERE}.wording.common", lambda values, people, k: values, f"{LONGEST:g}"),
+        (f"{HERE}.wording.common", lambda values, people, k: values, f"{SHORTEST:g}"),
+        (f"{HERE}.environment.public_image", lambda image: image, HOST),
+        (f"{HERE}.methods_data.public_pipeline", lambda name: name, SITE),
         (f"{HERE}.page.status", lambda findings, tell=str: {"kind": "done", "text": SITE}, SITE),
     ],
 )
@@ -94,6 +105,82 @@ def test_small_groups_are_not_told(shared):
     assert "about 60 eligible" not in text  # or the 2 that were not could be guessed
     assert "about 50 in the cohort" in text  # 8 people, at three steps, are between
     assert "train about 40 about 40 not told" in text and "test about 5 about 5 not told" in text
+
+
+def test_what_many_have_and_everybody_knows_is_told(shared):
+    text = Page(texts(shared)["reproducibility.html"]).text
+    assert "a repetition time of 2 s and 240 volumes" in text
+    assert "Values that fewer than 5 participants had are left out here" in text
+    assert f"brainlm of a private registry, sha256:{'d' * 64}" in text
+    assert "processed before by another pipeline" in text
+    assert "processed before by fMRIPrep 23.1" in text
+
+
+def test_scores_and_quartiles_of_few_people_are_not_told(shared):
+    """Six people are in each small split: enough for the scores, not for a median of theirs."""
+    text = Page(texts(shared)["reproducibility.html"]).text
+    assert re.search(r"mean FD \(mm\) train [\d.]+ [\d.]+ to [\d.]+ share", text)
+    assert "Age of about 5 test participants was predicted with an R² of 0.500" in text
+    about = about_named(shared)
+    many = Page(render_page(about, make_sections(about, Aliases(b"k" * 32, 7)), None)).text
+    assert "was predicted with" not in many
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=8, max_size=60),
+    st.sampled_from([0.25, 0.5, 0.75]),
+    st.data(),
+)
+def test_no_quantile_is_a_person_s_own(values, share, data):
+    """With k = 4, whoever changes by 1 moves it by a quarter at most."""
+    known = np.array(values)
+    told = quantile(known, share, 4)
+    assert (told is None) == (len(known) * min(share, 1 - share) < 4)
+    assert quantile(known, share, 1) == pytest.approx(float(np.quantile(known, share)))
+    if told is not None:
+        place = data.draw(st.integers(0, len(known) - 1))
+        moved = quantile(np.r_[np.delete(known, place), data.draw(st.floats(0, 1))], share, 4)
+        assert abs(moved - told) <= 0.25 + 1e-9
+
+
+def test_a_value_is_told_of_people_not_of_runs():
+    values = pd.Series([1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0])
+    people = pd.Series(["a", "a", "a", "a", "b", "c", "d"])
+    assert set(common(values, people, 3)) == {2.0}
+    assert span(values, people, 3) == "2"
+    assert span(values, people, 1) == "1 to 2 (median 2)"
+    assert span(values, people, 9) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (
+            f"docker://ghcr.io/group/brainlm:1@{DIGEST}",
+            f"docker://ghcr.io/group/brainlm:1@{DIGEST}",
+        ),
+        ("docker://nipreps/fmriprep:25.1.0", "docker://nipreps/fmriprep:25.1.0"),
+        (f"docker.io/nipreps/fmriprep:25@{DIGEST}", f"docker.io/nipreps/fmriprep:25@{DIGEST}"),
+        (f"docker://reg.siteq.org:5000/lab/b:1@{DIGEST}", f"b of a private registry, {DIGEST}"),
+        ("docker://userq:word@ghcr.io/x/b:1", "b of a private registry, not pinned by a digest"),
+        ("localhost/siteq/b", "b of a private registry, not pinned by a digest"),
+        ("https://siteq.org/b.sif", "an image of the site, not pinned by a digest"),
+    ],
+)
+def test_a_private_registry_is_not_named(image, told):
+    assert public_image(image) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fMRIPrep 23.1.0+siteq", "fMRIPrep 23.1.0"),
+        ("HCP Pipelines", "HCP Pipelines"),
+        ("siteq's own 1.0", "another pipeline"),
+    ],
+)
+def test_a_pipeline_that_nobody_knows_is_not_named(name, told):
+    assert public_pipeline(name) == told
 
 
 def test_a_small_number_is_told_nowhere_beside_the_flow(shared, monkeypatch):
@@ -134,6 +221,15 @@ def test_the_key_stays_in_the_study_and_keeps_the_aliases(shared, tmp_path):
     [
         ("cohort/recordings.parquet", "cohort/recordings.parquet"),
         ("shards/train-00000.safetensors", "shards/train-00000.safetensors"),
+        *(
+            (path, path)
+            for path in (
+                "shards/normalization.safetensors",
+                "models/brainlm-age/parcels.tsv",
+                "models/brainlm/checkpoints/0123456789abcdef/made-of.json",
+            )
+        ),
+        ("models/brainlm/checkpoints/XQZ001/made-of.json", ELSEWHERE),
         (f"reports/figures/{NAME}_qc.json", f"reports/figures/{ALIASES.recording(NAME)}_qc.json"),
         (
             f"derivatives/brainlm/sub-XQZ001/ses-SESQ1/func/{NAME}_boldref.nii.gz",

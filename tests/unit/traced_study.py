@@ -164,6 +164,8 @@ class TracedStudy:
 class Aliases:
     """A shareable page's way of speaking, for tests of single sections."""
 
+    k = 5
+
     def recording(self, recording_id: str) -> str:
         return f"recording {len(recording_id)}"
 

@@ -64,6 +64,10 @@ class Section:
 class Sharing(Protocol):
     """How the shareable variant speaks of what must stay where the data are."""
 
+    @property
+    def k(self) -> int:
+        """The smallest number of people that is told."""
+
     def recording(self, recording_id: str) -> str:
         """A name that tells nothing, the same each time on one page."""
 

@@ -77,16 +77,14 @@ def _quality(about: About, sharing: Sharing | None, splits: list[str]) -> dict[s
     for quantity, name in QUANTITIES.items():
         if quantity not in people.columns or people[quantity].notna().sum() < max(k, 2):
             continue
-        there = [
-            one for one in spreads(people, quantity) if one.split in splits and one.people >= k
-        ]
+        there = [one for one in spreads(people, quantity, k) if one.split in splits]
         for one in there:
-            low, middle, high = (f"{value:.{digits[quantity]}f}" for value in one.quartiles)
+            ends = [f"{value:.{digits[quantity]}f}" for value in one.quartiles or ()]
             number = f"{one.people:,}" if sharing is None else ""
-            rows.append((name, one.split, number, middle, f"{low} to {high}"))
+            middle = f"{one.median:.{digits[quantity]}f}"
+            rows.append((name, one.split, number, middle, " to ".join(ends) or "not told"))
         if there:
-            names = [one.split for one in there]
-            uri = draw_by_split(people, quantity, splits=names, points=sharing is None)
+            uri = draw_by_split(people, quantity, there, points=sharing is None)
             charts.append({"uri": uri, "alt": f"{name} by split"})
     found = [
         test

@@ -19,6 +19,7 @@ from ...evaluate.paired import holm
 from ...shards.labels import read_label
 from ...shards.splits import SPLITS
 from ..style import BLUE, INK, MUTED, RC, light_grid, to_svg_uri
+from .groups import quantile
 
 #: Column of the cohort -> what it is called.
 QUANTITIES = {"mean_fd": "mean FD (mm)", "share_parcels": "share of parcels covered"}
@@ -29,11 +30,12 @@ _POINTS = 2000
 
 @dataclass(frozen=True)
 class Spread:
-    """Quartiles of one quantity over the people of a split."""
+    """Median and quartiles of one quantity over the people of a split."""
 
     split: str
     people: int
-    quartiles: tuple[float, float, float]
+    median: float
+    quartiles: tuple[float, float] | None  # None: not for others
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,15 @@ def of_people(cohort: pd.DataFrame) -> pd.DataFrame:
     return numbers
 
 
-def spreads(people: pd.DataFrame, quantity: str) -> list[Spread]:
-    """By split; splits of which nothing is known are left out."""
+def spreads(people: pd.DataFrame, quantity: str, k: int) -> list[Spread]:
+    """By split; splits of which nothing is known, or nothing may be told, are left out."""
     found = []
     for split in SPLITS:
-        values = people.loc[people["split"] == split, quantity].dropna().to_numpy()
-        if len(values):
-            low, middle, high = np.percentile(values, [25, 50, 75])
-            found.append(Spread(split, len(values), (float(low), float(middle), float(high))))
+        values = people.loc[people["split"] == split, quantity].dropna().to_numpy(float)
+        if len(values) and (middle := quantile(values, 0.5, k)) is not None:
+            low, high = quantile(values, 0.25, k), quantile(values, 0.75, k)
+            ends = None if low is None or high is None else (low, high)
+            found.append(Spread(split, len(values), middle, ends))
     return found
 
 
@@ -131,12 +134,12 @@ def _between(groups: Sequence[NDArray[Any]], quantity: str, beside: str) -> Test
 
 @rc_context(RC)
 def draw_by_split(
-    people: pd.DataFrame, quantity: str, *, splits: Sequence[str], points: bool
+    people: pd.DataFrame, quantity: str, found: Sequence[Spread], *, points: bool
 ) -> str:
     """Median and quartiles of each split, over the people as points where those may be shown."""
-    figure = Figure(figsize=(5.2, 0.8 + 0.42 * len(splits)), layout="constrained")
+    figure = Figure(figsize=(5.2, 0.8 + 0.42 * len(found)), layout="constrained")
     axes = figure.subplots()
-    for place, spread in enumerate(one for one in spreads(people, quantity) if one.split in splits):
+    for place, spread in enumerate(found):
         values = np.sort(people.loc[people["split"] == spread.split, quantity].dropna().to_numpy())
         if points:
             jitter = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5  # even, not random
@@ -144,11 +147,11 @@ def draw_by_split(
                 values, place + jitter, ".", color=MUTED, alpha=0.5, markersize=3,
                 rasterized=len(values) > _POINTS,
             )  # fmt: skip
-        low, middle, high = spread.quartiles
-        axes.plot([low, high], [place, place], color=BLUE, linewidth=5, alpha=0.8)
-        axes.plot(middle, place, "|", color=INK, markersize=13, markeredgewidth=2)
-    axes.set_yticks(range(len(splits)), list(splits))
-    axes.set(ylim=(len(splits) - 0.4, -0.6), xlabel=QUANTITIES[quantity])
+        if spread.quartiles is not None:
+            axes.plot(spread.quartiles, [place, place], color=BLUE, linewidth=5, alpha=0.8)
+        axes.plot(spread.median, place, "|", color=INK, markersize=13, markeredgewidth=2)
+    axes.set_yticks(range(len(found)), [spread.split for spread in found])
+    axes.set(ylim=(len(found) - 0.4, -0.6), xlabel=QUANTITIES[quantity])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     light_grid(axes, "x")
     return to_svg_uri(figure)

@@ -15,6 +15,7 @@ from .code import read_code, stage_codes
 from .jobs import History
 from .known_bad import Defect, defects
 from .machines import grouped, read_machines, several
+from .public_names import public_image
 
 #: Packages that no sidecar names, and that may go wrong all the same.
 _AROUND = ("aroma", "snakemake", "snakemake-executor-plugin-slurm")
@@ -93,14 +94,14 @@ def _images(about: About, sharing: Sharing | None) -> list[tuple[str, str]]:
         own = about.config.fmriprep.image
         named.append(("fMRIPrep", str(own) if own else None))
         if own is None:
-            found += _pinned(about)
+            found += _pinned(about, sharing)
     for use, image in named:
         if image is None:
             continue
         path = Path(image) if Path(image).is_absolute() else about.study.root / image
         name = "a file of the site" if sharing else image
         if "://" in image:
-            found.append((use, image))
+            found.append((use, public_image(image) if sharing else image))
         elif path.is_file():
             found.append((use, f"{name}, SHA-256 {sha256_file(path)}"))
         else:
@@ -108,16 +109,17 @@ def _images(about: About, sharing: Sharing | None) -> list[tuple[str, str]]:
     return found
 
 
-def _pinned(about: About) -> list[tuple[str, str]]:
+def _pinned(about: About, sharing: Sharing | None) -> list[tuple[str, str]]:
     try:
         images = known_images(about.study.root)
     except BrainLMError as error:
-        return [("fMRIPrep", f"not known: {error.what}")]
-    return [
-        ("fMRIPrep", f"{image.repository}:{image.tag}@{image.digest or 'not pinned'}")
+        return [("fMRIPrep", "not known" if sharing else f"not known: {error.what}")]
+    told = [
+        f"{image.repository}:{image.tag}{f'@{image.digest}' if image.digest else ''}"
         for image in images
         if image.name == "fmriprep"
     ]
+    return [("fMRIPrep", public_image(name) if sharing else name) for name in told]
 
 
 def _runs(history: History, sharing: Sharing | None) -> list[tuple[str, ...]]:

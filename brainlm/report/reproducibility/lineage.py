@@ -14,6 +14,7 @@ from .base import About, Section, Sharing, render
 from .graph import Graph, Node, State
 from .lineage_graph import read_graph
 from .lineage_view import view
+from .wording import exactly
 
 __all__ = ["read_graph", "section", "write_table"]
 
@@ -90,7 +91,7 @@ def _by_kind(graph: Graph, sharing: Sharing | None) -> list[dict[str, object]]:
 
 
 def _count(number: int, sharing: Sharing | None) -> str:
-    return sharing.count(number) if sharing else str(number)
+    return sharing.count(number) if sharing else exactly(number)
 
 
 def _alarms(graph: Graph, sharing: Sharing | None) -> Iterator[str]:

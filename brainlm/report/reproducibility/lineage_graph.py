@@ -39,16 +39,16 @@ def read_graph(about: About) -> Graph:
     for name in inside:
         nodes[name] = _node(about, kinds, name, records.get(name), recorded.get(name, {}), actual)
     outside = sorted(name for name in recorded if "::" in name)
-    told = "reading raw files" if about.options.raw else "listing raw files"
-    for name in about.options.progress(outside, told, None):
+    doing = "reading raw files" if about.options.raw else "listing raw files"
+    for name in about.options.progress(outside, doing, None):
         nodes[name] = _outside(about, name, recorded[name])
     sources = {name: tuple(sorted(record.sources)) for name, record in records.items()}
     for record in list(records.values()):
         for pointer, value in record.metrics.items():
             name = f"{record.id}#{pointer}"
-            nodes[name] = Node(
-                name, "metric", nodes[record.id].state, made_by=record.stage, about=value
-            )
+            told = {**value, "people": record.people}
+            state = nodes[record.id].state
+            nodes[name] = Node(name, "metric", state, made_by=record.stage, about=told)
             sources[name] = (record.id,)
     for name in damaged:
         nodes[name] = Node(name, "sidecar", State.changed, about={"why": "it cannot be read"})

@@ -8,6 +8,7 @@ from typing import Any
 
 from .base import Sharing
 from .graph import GUESSABLE, Graph, Node, State
+from .wording import exactly
 
 #: More files of one kind than this share a box.
 _APART = 8
@@ -81,7 +82,7 @@ def _box(name: str, nodes: list[Node], sharing: Sharing | None) -> dict[str, Any
     single = nodes[0] if len(nodes) == 1 and nodes[0].id == name else None
     states = Counter(node.state.value for node in nodes)
     wrong = [node for node in nodes if node.state in _WRONG]
-    told = sharing.count if sharing else str
+    told = sharing.count if sharing else exactly
     codes = sorted({str(node.about["code"]) for node in nodes if node.about.get("code")})
     kind = nodes[0].kind
     return {
@@ -107,6 +108,11 @@ def _rows(nodes: list[Node]) -> list[list[str]]:
     return [[node.id, node.state.value, node.sha256 or ""] for node in ordered]
 
 
+def _is_public(node: Node, pointer: str, sharing: Sharing) -> bool:
+    """A score of so few people is nearly their own."""
+    return pointer.startswith(_PLAIN) and (node.about.get("people") or 0) >= sharing.k
+
+
 def _starts(
     graph: Graph,
     box_of: Mapping[str, str],
@@ -118,7 +124,7 @@ def _starts(
     starts = []
     for node in graph.nodes.values():
         file, _, pointer = node.id.partition("#")
-        if node.kind != "metric" or (sharing and not pointer.startswith(_PLAIN)):
+        if node.kind != "metric" or (sharing and not _is_public(node, pointer, sharing)):
             continue
         low, high = node.about.get("ci_low"), node.about.get("ci_high")
         interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""

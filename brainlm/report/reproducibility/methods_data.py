@@ -10,7 +10,9 @@ import pandas as pd
 from ..gather import Findings
 from ..methods import denoising_keys, methods
 from ..prose import corrected_runs, is_standin
-from .wording import Tell, counted, exactly, listed, number, span
+from .groups import common
+from .public_names import public_pipeline
+from .wording import Tell, counted, listed, number, span
 
 #: denoising_keys -> what a text cites for them.
 _CITED = {
@@ -47,7 +49,7 @@ def options(findings: Findings, section: str, *stages: str) -> Mapping[str, Any]
     return {}
 
 
-def data(findings: Findings, tell: Tell) -> str:
+def data(findings: Findings, tell: Tell, k: int) -> str:
     """Who was recorded, and how."""
     table = findings.recordings
     eligible = table[table["eligible"].fillna(False).astype(bool)]
@@ -66,7 +68,12 @@ def data(findings: Findings, tell: Tell) -> str:
     if eligible.empty:
         return f"{text}."
     tr, volumes = eligible["tr"].dropna().astype(float), eligible["n_volumes"].dropna().astype(int)
-    text += f". These runs had a repetition time of {span(tr)} s and {span(volumes)} volumes"
+    people = eligible["subject"]
+    times, lengths = span(tr, people, k), span(volumes, people, k)
+    text += (
+        f". These runs had {f'a repetition time of {times} s' if times else 'several TRs'} and "
+        f"{f'{lengths} volumes' if lengths else 'several lengths'}"
+    )
     if with_t1w := int(eligible["t1w"].notna().sum()):
         every = with_t1w == len(eligible)
         text += (
@@ -74,15 +81,17 @@ def data(findings: Findings, tell: Tell) -> str:
             if every
             else f"; for {tell(with_t1w)} a T1-weighted image was available"
         )
+    if any(len(common(values, people, k)) < len(values) for values in (tr, volumes)):
+        text += f". Values that fewer than {k} participants had are left out here"
     return f"{text}."
 
 
-def done_before(findings: Findings) -> str:
-    """What other pipelines had done."""
-    steps_of: dict[str, list[str]] = {}
+def done_before(findings: Findings, *, whole: bool = True) -> str:
+    """What other pipelines had done; not `whole`: those that not everybody knows have no name."""
+    steps_of: dict[str, set[str]] = {}
     for step, pipelines in findings.provenance.processed_by.items():
         for name in pipelines:
-            steps_of.setdefault(name, []).append(step)
+            steps_of.setdefault(name if whole else public_pipeline(name), set()).add(step)
     sentences = []
     for name, steps in sorted(steps_of.items()):
         cited = [key for start, key in _PIPELINES.items() if name.lower().startswith(start)]
@@ -160,11 +169,14 @@ def registration(findings: Findings, tell: Tell) -> str:
 
 
 def denoising(findings: Findings, *, whole: bool = True) -> str:
-    """Components, filters, regression, scrubbing; not `whole`: without the user's own program."""
+    """Components, filters, regression, scrubbing; not `whole`: without names of the user's own."""
     text = methods(findings, others=False)
     program = " ".join(options(findings, "ica", *_SEEKING).get("classifier", ()))
-    if program and not whole:
-        text = [sentence.replace(f" ({program})", "") for sentence in text]
+    if not whole:
+        if program:
+            text = [sentence.replace(f" ({program})", "") for sentence in text]
+        for name in findings.provenance.processed_by.get("components", ()):
+            text = [sentence.replace(name, public_pipeline(name)) for sentence in text]
     if not text:
         return ""
     keys = [key for key in denoising_keys(findings) if key in _CITED]
@@ -207,7 +219,7 @@ def parcellation(findings: Findings) -> str:
     )
 
 
-def cohort(findings: Findings, tell: Tell) -> str:
+def cohort(findings: Findings, tell: Tell, k: int) -> str:
     """Who was kept, and who trains."""
     table = findings.cohort
     quality = options(findings, "quality", "cohort")
@@ -219,10 +231,12 @@ def cohort(findings: Findings, tell: Tell) -> str:
         f"than {quality['min_parcels']:.0%} of the parcels, were excluded (n = {tell(excluded)}); "
         f"{_runs_of_people(table, tell)} remained"
     )
-    if (fd := table["mean_fd"].dropna().astype(float)).size:
+    known = table.dropna(subset=["mean_fd"])
+    if known["subject"].nunique() >= k:
+        fd = known["mean_fd"].astype(float)
         text += f" (mean FD {fd.mean():.2f} mm"
         # The ends of a range are people.
-        text += f", range {fd.min():.2f} to {fd.max():.2f} mm)" if tell is exactly else ")"
+        text += f", range {fd.min():.2f} to {fd.max():.2f} mm)" if k == 1 else ")"
     return f"{text}. {_splits(findings, table, tell)}"
 
 

@@ -111,17 +111,17 @@ def finetuning(findings: Findings) -> str:
     )
 
 
-def evaluation(findings: Findings, tell: Tell) -> str:
-    """What came of it on the test split."""
+def evaluation(findings: Findings, tell: Tell, k: int) -> str:
+    """What came of it on the test split; scores of fewer than `k` people are not told."""
     sentences = []
-    if (told := findings.reconstruction) is not None:
+    if (told := findings.reconstruction) is not None and told["n_subjects"] >= k:
         sentences.append(
             f"In {counted(told['n_subjects'], 'test participant', tell)}, hidden tokens "
             f"({told['mask_ratio']:.0%} of a window) were reconstructed with an R² of "
             f"{score(told['metrics']['r2'])}."
         )
     for target, part in findings.clinical.items():
-        if (metrics := part.metrics) is None:
+        if (metrics := part.metrics) is None or metrics["n_subjects"] < k:
             continue
         known = metrics["metrics"]
         shown = [

@@ -42,20 +42,21 @@ def section(about: About, sharing: Sharing | None) -> Section:
 def paragraphs(about: About, sharing: Sharing | None = None) -> list[Paragraph]:
     """Of all that ran, in the order in which it ran; nothing of what did not."""
     findings = about.findings
-    tell = exactly if sharing is None else sharing.count
+    tell, k = (exactly, 1) if sharing is None else (sharing.count, sharing.k)
+    whole = sharing is None
     scaler, model = _noted(about.path("scaler")), _noted(about.path("model"))
     made: list[tuple[str, Callable[[], str]]] = [
-        ("Participants and acquisition", lambda: methods_data.data(findings, tell)),
-        ("Earlier processing", lambda: methods_data.done_before(findings)),
+        ("Participants and acquisition", lambda: methods_data.data(findings, tell, k)),
+        ("Earlier processing", lambda: methods_data.done_before(findings, whole=whole)),
         ("Head motion", lambda: methods_data.motion(findings)),
         ("Registration and resampling", lambda: methods_data.registration(findings, tell)),
-        ("Denoising", lambda: methods_data.denoising(findings, whole=sharing is None)),
+        ("Denoising", lambda: methods_data.denoising(findings, whole=whole)),
         ("Parcellation", lambda: methods_data.parcellation(findings)),
-        ("Quality control and splits", lambda: methods_data.cohort(findings, tell)),
+        ("Quality control and splits", lambda: methods_data.cohort(findings, tell, k)),
         ("Scaling", lambda: methods_data.scaling(findings, scaler, tell)),
         ("Pretraining", lambda: methods_models.pretraining(findings, model)),
         ("Fine-tuning", lambda: methods_models.finetuning(findings)),
-        ("Evaluation", lambda: methods_models.evaluation(findings, tell)),
+        ("Evaluation", lambda: methods_models.evaluation(findings, tell, k)),
         ("Statistics", lambda: methods_models.statistics(findings)),
         ("Software", lambda: methods_models.software(findings)),
     ]

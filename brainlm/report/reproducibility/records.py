@@ -39,6 +39,7 @@ class Record:
     data: tuple[int, str] | None = None  # size, and SHA-256 of both ends
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)  # by JSON pointer
+    people: int | None = None  # whom the metrics are of, where the file says it
 
 
 def read_sidecars(about: About, kinds: Kinds) -> tuple[list[Record], list[str]]:
@@ -87,6 +88,7 @@ def read_sidecars(about: About, kinds: Kinds) -> tuple[list[Record], list[str]]:
         if name == named.path:
             results = {key: value for key, value in content.items() if key not in _MAKING}
             record.metrics = dict(_first(_metrics(results, ""), _METRICS))
+            record.people = results.get("n_subjects")
         records.append(record)
     return records, damaged
 

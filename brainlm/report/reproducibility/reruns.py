@@ -24,7 +24,8 @@ def section(about: About, sharing: Sharing | None) -> Section:
     except FileNotFoundError:
         return _section(made=False, command=COMMAND, damaged="")
     except (ValueError, KeyError, TypeError) as error:
-        damaged = f"{about.study.relative(path)} cannot be read ({error}): run `{COMMAND}` again"
+        why = "" if sharing else f" ({error})"  # its words may be anybody's name
+        damaged = f"{about.study.relative(path)} cannot be read{why}: run `{COMMAND}` again"
         return _section(damaged, made=False, command=COMMAND, damaged=damaged)
     alarms = []
     if found["verdict"] in _BAD:

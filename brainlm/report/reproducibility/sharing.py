@@ -24,6 +24,15 @@ _KEY_BYTES = 32
 _DIGITS = 10  # of an alias, hex: of 10,000 people two share one with a chance of 1 in 20,000
 #: Fields of TEMPLATES that name somebody's data.
 _RECORDING, _SUBJECT = ("recording", "anat", "job"), ("folder", "anat_folder")
+#: Files of ours that are no kind of their own: copies of others beside what was made with them,
+#: and the notes of trainings, whose folder is named after a hash of their content.
+_COPIES = (
+    *(f"shards/{name}" for name in ("normalization.safetensors", "parcels.tsv")),
+    *(f"models/{{run}}/{name}" for name in ("normalization.safetensors", "parcels.tsv")),
+    "models/{run}/checkpoints/{fingerprint}/made-of.json",
+)
+#: What a field may be, where not any name: only subjects' folders hold a slash.
+_INSIDE = dict.fromkeys(_SUBJECT, r"sub-[^/]+(?:/ses-[^/]+)?") | {"fingerprint": "[0-9a-f]+"}
 #: What stands for a path that is none of ours.
 ELSEWHERE = "(a file outside the layout)"
 
@@ -81,7 +90,7 @@ class Aliases:
 def _layout() -> list[tuple[re.Pattern[str], str]]:
     """Every template as a pattern of paths, with its file's own ending or that of its sidecar."""
     found = []
-    for template in TEMPLATES.values():
+    for template in (*TEMPLATES.values(), *_COPIES):
         stem, dot, _ = template.rpartition(".nii.gz")
         if not dot:
             stem, dot, _ = template.rpartition(".")
@@ -95,9 +104,7 @@ def _layout() -> list[tuple[re.Pattern[str], str]]:
                 pattern += f"(?P={part[1:-1]})"
             else:
                 seen.add(part)
-                # Only subjects' folders hold a slash; the names that we give have no underscore.
-                inside = r"sub-[^/]+(?:/ses-[^/]+)?" if part[1:-1] in _SUBJECT else r"[^/]+?"
-                pattern += f"(?P<{part[1:-1]}>{inside})"
+                pattern += f"(?P<{part[1:-1]}>{_INSIDE.get(part[1:-1], r'[^/]+?')})"
         endings = re.escape(template[len(name) :]) + (r"|\.json" if dot else "")
         found.append((re.compile(f"{pattern}(?P<_ending>{endings})"), name))
     return found

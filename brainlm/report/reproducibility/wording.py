@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from .groups import common
+
 
 def number(value: float) -> str:
     """Without zeros that say nothing."""
@@ -33,12 +35,16 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def span(values: pd.Series) -> str:
-    """`2`, or `0.72 to 2 (median 0.8)`."""
-    low, high = values.min(), values.max()
+def span(values: pd.Series, people: pd.Series, k: int) -> str | None:
+    """`2`, or `0.72 to 2 (median 0.8)`; of values that fewer than `k` people have, nothing."""
+    told = common(values, people, k)
+    if told.empty:
+        return None
+    low, high = told.min(), told.max()
     if low == high:
         return number(low)
-    return f"{number(low)} to {number(high)} (median {number(values.median())})"
+    text = f"{number(low)} to {number(high)}"
+    return text if len(told) < len(values) else f"{text} (median {number(values.median())})"
 
 
 def score(found: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@
     fact("made by", box.stage);
     fact("source digest of that stage", box.code.join(", "));
     fact("made from", before[index].map(([from, count]) =>
-      data.boxes[from].name + (count > 1 ? ` (${count} arrows)` : "")).join("; "));
+      data.boxes[from].name + (count > 1 ? ` (${count.toLocaleString("en")} arrows)` : "")).join("; "));
     const parts = [make("h4", box.name), facts];
     if (box.rows.length) {
       const table = make("table");
