@@ -100,9 +100,7 @@ def bootstrap_counts(n_subjects: int, n_draws: int, seed: int) -> NDArray[np.int
 
 def too_few_subjects(n_subjects: int) -> str:
     """The reason that goes with a missing interval."""
-    return (
-        f"{n_subjects} test subjects (a family counts as one), a bootstrap needs {_FEWEST_FOR_CI}"
-    )
+    return f"{n_subjects} test subjects or families, a bootstrap needs {_FEWEST_FOR_CI}"
 
 
 def scores_with_ci(by_subject: Sums, n_draws: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -112,7 +110,7 @@ def scores_with_ci(by_subject: Sums, n_draws: int, seed: int) -> dict[str, dict[
     """
     broken = ~np.isfinite(by_subject).all(axis=1)
     if broken.any():
-        reason = f"guesses of {int(broken.sum())} test subjects are not finite numbers"
+        reason = f"guesses of {int(broken.sum())} test subjects or families are not finite numbers"
         nothing = {"value": None, "ci_low": None, "ci_high": None, "reason": reason}
         return {name: dict(nothing) for name in scores(by_subject[:1].sum(axis=0))}
     counts = bootstrap_counts(len(by_subject), n_draws, seed)
