@@ -24,7 +24,7 @@ def error_interval(
     Errors are never negative and their spread grows with their mean, so that a sample that happens
     to lack the large ones is sure of too small a mean. On logarithms the spread is about the same
     everywhere, and each resampling's distance from the whole is counted in its own standard errors
-    (bootstrap-t, Efron & Tibshirani 1993, chapter 12). The standard error of the logarithm of a
+    (bootstrap-t, DiCiccio & Efron 1996). The standard error of the logarithm of a
     ratio of sums is that of its linear part. `counts` are (draws, units), `shares` the two
     quantiles asked for. None where there is nothing to divide by: no errors, or equal ones.
     """
