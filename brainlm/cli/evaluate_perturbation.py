@@ -37,6 +37,7 @@ def evaluate_perturbation(
     from ..evaluate.forecasters import Horizon, ModelForecaster
     from ..evaluate.perturbation import Laboratory, draw_windows
     from ..evaluate.perturbation_scores import correct_shams, effects_table, experiment_scores
+    from ..evaluate.units import told_units
     from ..shards.fingerprint import split_sha256
     from ..train.runtime import describe
     from ._training import open_model, open_shards, set_up, write_metrics
@@ -57,6 +58,7 @@ def evaluate_perturbation(
     windows = draw_windows(reader, horizon.window, options["most_recordings"], seed)
     forecaster = ModelForecaster(loaded.autoencoder.to(device))
     laboratory = Laboratory(forecaster, reader, windows, horizon)
+    units = laboratory.units
     how: dict[str, Any] = {"bootstrap": run.params["evaluate"]["bootstrap"], "seed": seed}
     tables, scores = [], []
     for experiment in progress(_experiments(reader.parcels, options), "experiments"):
@@ -66,9 +68,11 @@ def evaluate_perturbation(
         ]
         found, *of_shams = laboratory.run([experiment, *shams])
         beside = list(zip(shams, of_shams, strict=True))
-        tables.append(effects_table(experiment, found, beside, reader.parcels, **how))
+        tables.append(effects_table(experiment, found, beside, reader.parcels, units=units, **how))
         scores.append(
-            experiment_scores(experiment, found, beside, tables[-1], reader.parcels, **how)
+            experiment_scores(
+                experiment, found, beside, tables[-1], reader.parcels, units=units, **how
+            )
         )
     correct_shams(scores)
     machine = describe(device, threads)
@@ -78,6 +82,7 @@ def evaluate_perturbation(
         "steps": steps,
         "past": horizon.window - steps,
         "n_subjects": len(laboratory.subjects),
+        **told_units(len(laboratory.subjects), units),
         "n_recordings": len({window.recording_id for window in windows}),
         "n_windows": len(windows),
         "null_effect": laboratory.null(),

@@ -24,6 +24,7 @@ from .attention_tests import Tested
 from .cohorts import cohorts_of
 from .paired import holm
 from .statistics import mean_with_ci
+from .units import added_up, told_units, units_of, units_of_subjects
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +79,7 @@ def describe_attention(
         "parcels": parcels,
         "n_recordings": len(maps),
         "n_subjects": int(table["subject"].nunique()),
+        **told_units(table["subject"].nunique(), units_of(table)),
         "cohorts": [
             {
                 "cohort": cohort.name,
@@ -86,7 +88,7 @@ def describe_attention(
                 "n_subjects": int(table.loc[list(cohort.recordings), "subject"].nunique()),
                 "mean": _listed(_subject_means(maps, table, cohort.recordings).mean().to_numpy()),
                 "networks": _network_means(
-                    _subject_means(by_network, table, cohort.recordings), bootstrap, seed
+                    _subject_means(by_network, table, cohort.recordings), table, bootstrap, seed
                 ),
             }
             for cohort in cohorts_of(reader, list(maps.index))
@@ -130,13 +132,17 @@ def _subject_means(
     return rows.groupby(table.loc[rows.index, "subject"].astype(str)).mean()
 
 
-def _network_means(of_subject: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Network -> mean attention of its parcels, with an interval over subjects."""
+def _network_means(
+    of_subject: pd.DataFrame, table: pd.DataFrame, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Network -> mean attention of its parcels, with an interval over subjects or families."""
     content = {}
+    units = units_of_subjects(table, of_subject.index.to_numpy(dtype=np.str_))
     for name in of_subject.columns:
         values = of_subject[name].to_numpy()
-        known = values[np.isfinite(values)]
-        content[str(name)] = mean_with_ci(known, np.ones(len(known)), bootstrap, seed)
+        known = np.isfinite(values)
+        sums, sizes = (added_up(one[known], units[known]) for one in (values, known.astype(float)))
+        content[str(name)] = mean_with_ci(sums, sizes, bootstrap, seed)
     return content
 
 

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..layout import entities_of
 from ..shards.labels import LABEL_PREFIX, read_label
 from .attention_tests import Tested, permutation_test
+from .units import units_of_subjects
 
 Floats = NDArray[np.float64]
 
@@ -164,7 +165,10 @@ def compare(
     values, of, nuisances, names = _model(high, low, list(columns), adjust, paired=paired)
     about["adjusted_for"] = names
     try:
-        tested = permutation_test(values, of, nuisances, flip=paired, draws=draws, seed=seed)
+        units = units_of_subjects(table, high.index.to_numpy(dtype=np.str_)) if paired else None
+        tested = permutation_test(
+            values, of, nuisances, flip=paired, draws=draws, seed=seed, units=units
+        )
     except ValueError:
         reason = "what is adjusted for tells the groups apart entirely, or leaves nothing over"
         return {**about, "reason": reason}, None

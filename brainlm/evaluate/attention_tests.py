@@ -30,12 +30,20 @@ class Tested:
 
 
 def permutation_test(
-    values: Floats, of: Floats, nuisances: Floats, *, flip: bool, draws: int, seed: int
+    values: Floats,
+    of: Floats,
+    nuisances: Floats,
+    *,
+    flip: bool,
+    draws: int,
+    seed: int,
+    units: NDArray[np.str_] | None = None,
 ) -> Tested:
     """Whether `values` (subjects, parcels) go with `of` (subjects,), `nuisances` (.., n) held.
 
     `flip`: random signs in place of permutations: `of` is then constant, and what is tested is that
-    the values (differences within subjects) are not around 0. Draws at least as extreme as what was
+    the values (differences within subjects) are not around 0; `units` (subjects,) change signs as
+    one (families). Draws at least as extreme as what was
     seen are counted, and that itself: p is never 0.
     """
     basis = _orthonormal(nuisances)
@@ -50,10 +58,11 @@ def permutation_test(
     spread = np.sqrt(np.maximum(total - slope[0] ** 2 * scale, 0.0) / free)
     seen = np.abs(t[0]) * (1 - 1e-9)  # sums of other orders differ by so much
     rng = np.random.default_rng(seed)
+    owner = None if units is None else np.unique(units, return_inverse=True)[1]
     single, family = np.ones(values.shape[1]), np.ones(values.shape[1])
     for first in range(0, draws, _AT_ONCE):
         count = min(_AT_ONCE, draws - first)
-        moved, moved_basis = _moved(asked, basis, count, flip, rng)
+        moved, moved_basis = _moved(asked, basis, count, flip, rng, owner)
         drawn = np.abs(_statistics(moved, moved_basis, left, total, scale, free)[1])
         single += (drawn >= seen).sum(axis=0)
         family += (np.nanmax(drawn, axis=1)[:, None] >= seen).sum(axis=0)
@@ -92,7 +101,12 @@ def _orthonormal(nuisances: Floats) -> Floats:
 
 
 def _moved(
-    asked: Floats, basis: Floats, count: int, flip: bool, rng: np.random.Generator
+    asked: Floats,
+    basis: Floats,
+    count: int,
+    flip: bool,
+    rng: np.random.Generator,
+    owner: NDArray[np.int64] | None = None,
 ) -> tuple[Floats, Floats]:
     """What is asked for and the basis, moved in place of the values: (count, subjects[, rank]).
 
@@ -100,7 +114,8 @@ def _moved(
     """
     n = len(asked)
     if flip:
-        signs = rng.choice([-1.0, 1.0], size=(count, n))
+        of = np.arange(n) if owner is None else owner
+        signs = rng.choice([-1.0, 1.0], size=(count, of.max() + 1))[:, of]
         return signs * asked, signs[:, :, None] * basis
     orders = rng.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
     return asked[orders], basis[orders]

@@ -1,7 +1,8 @@
 """Methods of forecasting side by side: scores at each step, and tests between them.
 
-All methods saw the same past of the same windows. Subjects are the unit: intervals resample them,
-and two methods are compared by each subject's mean squared error.
+All methods saw the same past of the same windows. Subjects (or families, where the study tells
+them) are the unit: intervals resample them, and two methods are compared by each subject's mean
+squared error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..train.validation import Sums, scores
 from .forecasts import SUM_COLUMNS, sums_by_subject
 from .paired import holm, sign_flip_p
 from .statistics import scores_with_ci
+from .units import Names, added_up, told_units, units_of_subjects
 
 #: Instead of the number of a step: all steps together.
 ALL = "all"
@@ -56,18 +58,20 @@ def compare_forecasts(
             name: sums_by_subject(table if group is None else table[table["cohort"] == group])
             for name, table in tables.items()
         }
-        tests = _tests({name: sums for name, (_, sums) in chosen.items()}, reference, seed)
+        subjects = next(iter(chosen.values()))[0]
+        units = units_of_subjects(next(iter(tables.values())), subjects)
+        tests = _tests({name: sums for name, (_, sums) in chosen.items()}, units, reference, seed)
         methods = {}
         for name, (_, sums) in chosen.items():
-            found = _scores_of(sums, bootstrap, seed)
+            found = _scores_of(added_up(sums, units), bootstrap, seed)
             methods[name] = {**found, **tests.get(name, {})}
             rows.append(_tidy(group or ALL, name, methods[name]))
-        subjects = next(iter(chosen.values()))[0]
         metrics["cohorts"].append(
             {
                 "cohort": group or ALL,
                 "external": set(cohorts if group is None else [group]).isdisjoint(trained_on),
                 "n_subjects": len(subjects),
+                **told_units(len(subjects), units),
                 "methods": methods,
             }
         )
@@ -76,7 +80,7 @@ def compare_forecasts(
 
 
 def _scores_of(sums: Sums, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Scores with intervals over all steps, and of each; `sums` are (subjects, steps, 6)."""
+    """Scores with intervals over all steps, and of each; `sums` are (units, steps, 6)."""
     return {
         "metrics": scores_with_ci(sums.sum(axis=1), bootstrap, seed),
         "by_step": [
@@ -85,7 +89,9 @@ def _scores_of(sums: Sums, bootstrap: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _tests(sums: Mapping[str, Sums], reference: str, seed: int) -> dict[str, dict[str, Any]]:
+def _tests(
+    sums: Mapping[str, Sums], units: Names, reference: str, seed: int
+) -> dict[str, dict[str, Any]]:
     """Method -> p values of its squared error being the reference's, and by how much it is more."""
     if reference not in sums:
         return {}
@@ -94,7 +100,9 @@ def _tests(sums: Mapping[str, Sums], reference: str, seed: int) -> dict[str, dic
     differences = [errors[name] - errors[reference] for name in others]
     if not differences:
         return {}
-    p = np.stack([sign_flip_p(one, seed) for one in differences])  # (methods, 1 + steps)
+    p = np.stack(
+        [sign_flip_p(added_up(one, units), seed) for one in differences]
+    )  # (methods, 1 + steps)
     overall, by_step = holm(p[:, 0]), holm(p[:, 1:])
     return {
         name: {

@@ -20,8 +20,10 @@ from ..shards.reader import ShardReader
 from ..shards.sampler import Window, batches
 from ..train.data import load_batch
 from ..train.validation import N_SUMS, Sums, masked_sums, scores
+from .units import families_column
 
-#: Columns of the table of a method, beside `cohort`, `subject` and `step`: `masked_sums`, in order.
+#: Columns of the table of a method, beside `cohort`, `subject` (and `family`) and `step`:
+#: `masked_sums`, in order.
 SUM_COLUMNS = ("n", "truth", "truth2", "guess", "guess2", "product")
 
 
@@ -78,9 +80,13 @@ def forecast_table(
         key = (str(row.get("dataset", "")), str(row["subject"]))
         by_subject[key] = by_subject.get(key, np.zeros_like(sums)) + sums
     parts = []
+    families = families_column(about, people := sorted(set(about["subject"].astype(str))))
+    family_of = {name: dict(zip(people, column, strict=True)) for name, column in families.items()}
     for (cohort, subject), sums in sorted(by_subject.items()):
         part = pd.DataFrame(sums, columns=list(SUM_COLUMNS))
         part.insert(0, "step", np.arange(1, len(sums) + 1))
+        for name, of in family_of.items():
+            part.insert(0, name, of[subject])
         part.insert(0, "subject", subject)
         part.insert(0, "cohort", cohort)
         parts.append(part)

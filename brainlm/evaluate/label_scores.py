@@ -23,6 +23,7 @@ from .label_baselines import Material, site_names
 from .paired import compare_errors, holm
 from .permutation import N_DRAWS, STATISTICS, permutation_p
 from .statistics import labels_with_ci, or_none
+from .units import families_column, told_units, units_of
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ class LabelScores:
     """Scores, and the prediction of each test recording by each method."""
 
     metrics: dict[str, Any]
-    predictions: pd.DataFrame  # recording_id, subject, true, one column per method
+    predictions: pd.DataFrame  # recording_id, subject (and family), true, one column per method
 
 
 def recordings_to_score(
@@ -81,8 +82,9 @@ def score(
     reader, data, kind = given.reader, given.data, given.kind
     truth = data.truth(given.test)
     check_finite(guesses, given.test)
-    subjects = reader.table.loc[given.test, "subject"].to_numpy(dtype=np.str_)
-    table = scores_of(guesses, truth, subjects, given, bootstrap)
+    rows = reader.table.loc[given.test]
+    subjects, units = rows["subject"].to_numpy(dtype=np.str_), units_of(rows)
+    table = scores_of(guesses, truth, units, given, bootstrap)
     first = next(iter(guesses))
     metrics = {
         "target": given.target,
@@ -99,10 +101,12 @@ def score(
             subjects,
             kind,
             given.seed,
+            units,
         ),
-        "permutation": _against_chance(guesses, truth, subjects, given, within_sites),
-        "cohorts": _by_cohort(guesses, truth, subjects, given, bootstrap),
+        "permutation": _against_chance(guesses, truth, subjects, units, given, within_sites),
+        "cohorts": _by_cohort(guesses, truth, subjects, units, given, bootstrap),
         "n_subjects": len(set(subjects)),
+        **told_units(len(set(subjects)), units),
         "n_recordings": len(given.test),
         "n_train_recordings": len(given.train),
         "n_train_subjects": int(reader.table.loc[given.train, "subject"].nunique()),
@@ -116,21 +120,22 @@ def score(
         name: guess.argmax(axis=1).astype(float) if kind == "classes" else guess
         for name, guess in guesses.items()
     }
-    columns = {"recording_id": given.test, "subject": subjects, "true": truth, **shown}
+    who = {"recording_id": given.test, "subject": subjects, **families_column(rows, subjects)}
+    columns = {**who, "true": truth, **shown}
     return LabelScores(metrics, pd.DataFrame(columns))
 
 
 def scores_of(
     guesses: Mapping[str, Floats],
     truth: Floats,
-    subjects: NDArray[np.str_],
+    units: NDArray[np.str_],
     given: Material,
     bootstrap: int,
 ) -> dict[str, dict[str, Any]]:
     """Method -> metric -> value and interval."""
     scorer = scorer_of(given)
     return {
-        name: labels_with_ci(scorer, truth, guess, subjects, n_draws=bootstrap, seed=given.seed)
+        name: labels_with_ci(scorer, truth, guess, units, n_draws=bootstrap, seed=given.seed)
         for name, guess in guesses.items()
     }
 
@@ -181,12 +186,15 @@ def _against_chance(
     guesses: Mapping[str, Floats],
     truth: Floats,
     subjects: NDArray[np.str_],
+    units: NDArray[np.str_],
     given: Material,
     within_sites: bool,
 ) -> dict[str, Any]:
-    """P of each method, labels permuted between subjects; Holm over the methods."""
+    """P of each method, labels permuted between subjects or families; Holm over the methods."""
     sites = site_names(given.reader.table, given.test) if within_sites else None
-    p = permutation_p(truth, guesses, subjects, kind=given.kind, seed=given.seed, sites=sites)
+    p = permutation_p(
+        truth, guesses, subjects, kind=given.kind, seed=given.seed, units=units, sites=sites
+    )
     corrected = holm(np.array(list(p.values())))
     return {
         "statistic": STATISTICS[given.kind],
@@ -203,6 +211,7 @@ def _by_cohort(
     guesses: Mapping[str, Floats],
     truth: Floats,
     subjects: NDArray[np.str_],
+    units: NDArray[np.str_],
     given: Material,
     bootstrap: int,
 ) -> list[dict[str, Any]]:
@@ -216,9 +225,10 @@ def _by_cohort(
                 "cohort": cohort.name,
                 "external": cohort.external,
                 "n_subjects": len(set(subjects[own])),
+                **told_units(len(set(subjects[own])), units[own]),
                 "n_recordings": int(own.sum()),
                 "chance": chance_levels(truth[own], given.kind, len(given.data.classes)),
-                "methods": scores_of(of_own, truth[own], subjects[own], given, bootstrap),
+                "methods": scores_of(of_own, truth[own], units[own], given, bootstrap),
             }
         )
     return blocks

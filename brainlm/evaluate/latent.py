@@ -20,6 +20,7 @@ from .latent_labels import LatentLabel
 from .latent_maps import NoMapError, principal_components, trustworthiness, umap_plane
 from .latent_neighbours import Judged, identify_subjects, score_label
 from .paired import holm
+from .units import Names, told_units, units_of
 
 #: With fewer test subjects neighbours of others say nothing.
 _FEWEST_SUBJECTS = 5
@@ -80,13 +81,14 @@ def evaluate_latent(
     except NoMapError as error:
         umap = {"reason": str(error)}
     test = splits[rows] == "test"
-    subjects = table["subject"].to_numpy(dtype=np.str_)[rows]
+    subjects, units = table["subject"].to_numpy(dtype=np.str_)[rows], units_of(table)[rows]
     metrics = {
         "task": "latent",
         "n_recordings": {
             split: int((splits[rows] == split).sum()) for split in sorted(set(splits))
         },
         "n_subjects": len(set(subjects[test])),
+        **told_units(len(set(subjects[test])), units[test]),
         "pca": {"explained": explained.tolist(), "n_train": int((splits == "train").sum())},
         "umap": umap,
         "trustworthiness": _trust(spaces, judged.neighbours),
@@ -95,9 +97,10 @@ def evaluate_latent(
             rows[test],
             {name: one[test] for name, one in spaces.items()},
             subjects[test],
+            units[test],
             judged,
         ),
-        "subject": identify_subjects(spaces["vectors"][test], subjects[test], judged)
+        "subject": identify_subjects(spaces["vectors"][test], subjects[test], judged, units[test])
         if test.any()
         else {"reason": "no test recordings"},
         "most_recordings": most,
@@ -129,6 +132,7 @@ def _labels(
     test: NDArray[np.int64],
     spaces: Mapping[str, NDArray[np.floating]],
     subjects: NDArray[np.str_],
+    units: Names,
     judged: Judged,
 ) -> dict[str, Any]:
     """Label -> its scores in each space; p of the headline scores corrected together (Holm)."""
@@ -141,12 +145,15 @@ def _labels(
             "classes": list(label.classes) or None,
             "n_recordings": int(known.sum()),
             "n_subjects": len(set(subjects[known])),
+            **told_units(len(set(subjects[known])), units[known]),
         }
         if reason := _why_not(values[known], label.kind, subjects[known]):
             found[label.name] = {**about, "reason": reason}
             continue
         scores = {
-            name: score_label(points[known], values[known], label.kind, subjects[known], judged)
+            name: score_label(
+                points[known], values[known], label.kind, subjects[known], judged, units[known]
+            )
             for name, points in spaces.items()
         }
         found[label.name] = {**about, "spaces": scores}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..train.label_scores import regression_scores
 from .latent_maps import squared_distances
+from .permutation import Exchange
 from .statistics import labels_with_ci
 
 Floats = NDArray[np.float64]
@@ -66,21 +67,25 @@ def score_label(
     kind: str,
     subjects: NDArray[np.str_],
     judged: Judged,
+    units: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
     """Scores of what the neighbours say of a label, each with interval, chance and p.
 
     `label` (n,) is a number, or the number of a class. p is the share of deals in which subjects
-    swapped labels that scored as high (one-sided, the true one counted: never 0).
+    swapped labels that scored as high (one-sided, the true one counted: never 0). `units`: of each
+    recording its subject, or the family that is resampled, and swaps labels, as one.
     """
-    owner = np.unique(subjects, return_inverse=True)[1].astype(np.int64)
+    units = subjects if units is None else units
+    _, first, inverse = np.unique(subjects, return_index=True, return_inverse=True)
+    owner = inverse.astype(np.int64)
     k = asked_of(owner, judged.neighbours)
     near = nearest(vectors, owner, k, of_others=True)
     score = _scorer(label, kind)
     told = _told(label, near, kind)
-    found = labels_with_ci(score, label, told, subjects, n_draws=judged.bootstrap, seed=judged.seed)
+    found = labels_with_ci(score, label, told, units, n_draws=judged.bootstrap, seed=judged.seed)
     true = score(label, told)
     draws: dict[str, list[float]] = {name: [] for name in true}
-    deal = _Deal(owner, label)
+    deal = _Deal(owner, label, units[first])
     rng = np.random.default_rng(judged.seed)
     for _ in range(judged.permutations if deal.moves else 0):
         dealt = label[deal.rows(rng)]
@@ -97,12 +102,15 @@ def score_label(
 
 
 def identify_subjects(
-    vectors: NDArray[np.floating], subjects: NDArray[np.str_], judged: Judged
+    vectors: NDArray[np.floating],
+    subjects: NDArray[np.str_],
+    judged: Judged,
+    units: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
     """How often the nearest recording is of the same subject, among those with several.
 
     Chance is the share of a recording's possible neighbours that are its subject's; p by dealing
-    the recordings out to the subjects anew.
+    the recordings out to the subjects anew. `units` as in `score_label`.
     """
     owner = np.unique(subjects, return_inverse=True)[1].astype(np.int64)
     counts = np.bincount(owner)[owner]
@@ -116,7 +124,7 @@ def identify_subjects(
         lambda truth, _: {"same_subject": float(truth.mean())},
         hit,
         hit,
-        subjects[several],
+        (subjects if units is None else units)[several],
         n_draws=judged.bootstrap,
         seed=judged.seed,
     )["same_subject"]
@@ -178,11 +186,12 @@ class _Deal:
     """Labels dealt out anew: each subject gets another one's, all of them together.
 
     Where labels change within a subject, only subjects with equally many recordings change places:
-    labels gone through again would lie closer together than any that were seen.
+    labels gone through again would lie closer together than any that were seen. Families swap as
+    wholes.
     """
 
-    def __init__(self, owner: Ints, label: Floats):
-        """`owner` (n,) numbers the subjects from 0; `label` (n,)."""
+    def __init__(self, owner: Ints, label: Floats, units: NDArray[np.str_]):
+        """`owner` (n,) numbers the subjects from 0; `label` (n,); `units` are of the subjects."""
         self._sorted = np.argsort(owner, kind="stable")
         self._owner = owner
         self._counts = np.bincount(owner)
@@ -190,14 +199,12 @@ class _Deal:
         self._place = np.empty_like(owner)  # of a recording among its subject's
         self._place[self._sorted] = np.arange(len(owner)) - self._starts[owner[self._sorted]]
         alike = bool((label == label[self._sorted[self._starts]][owner]).all())
-        self._blocks = np.zeros_like(self._counts) if alike else self._counts
+        blocks = np.zeros_like(self._counts) if alike else self._counts
+        self._exchange = Exchange(blocks, units)
         #: Whether anybody may change places.
-        self.moves = len(np.unique(self._blocks)) < len(self._blocks)
+        self.moves = self._exchange.any_moves
 
     def rows(self, rng: np.random.Generator) -> Ints:
         """(n,) whose label each recording gets."""
-        giver = np.empty_like(self._counts)
-        drawn = np.lexsort((rng.random(len(giver)), self._blocks))
-        giver[np.argsort(self._blocks, kind="stable")] = drawn
-        of_each = giver[self._owner]
+        of_each = self._exchange.drawn(1, rng)[0][self._owner]
         return self._sorted[self._starts[of_each] + self._place % self._counts[of_each]]

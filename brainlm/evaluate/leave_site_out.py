@@ -16,6 +16,7 @@ from ..train.label_scores import Scorer, regression_scores
 from .label_baselines import Material, site_names
 from .label_scores import check_finite, predictions_by, scorer_of
 from .statistics import labels_with_ci, or_none
+from .units import units_of
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +52,7 @@ def leave_site_out(
     order = np.argsort(of_test, kind="stable")  # sites one after the other, names in order
     numbers = np.searchsorted(sites, of_test)
     truth = np.stack([given.data.truth(given.test), numbers], axis=1)[order]
-    subjects = table.loc[given.test, "subject"].to_numpy(dtype=np.str_)[order]
+    units = units_of(table.loc[given.test])[order]
     whole = {
         name: np.concatenate([own[site] for site in sites])
         for name, own in parts.items()
@@ -59,7 +60,7 @@ def leave_site_out(
     }
     scorer = within_sites(scorer_of(given), given.kind)
     scored = {
-        name: labels_with_ci(scorer, truth, guess, subjects, n_draws=bootstrap, seed=given.seed)
+        name: labels_with_ci(scorer, truth, guess, units, n_draws=bootstrap, seed=given.seed)
         for name, guess in whole.items()
     }
     without = {name: {"reason": why} for name, why in reasons.items()}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .statistics import or_none
+from .units import added_up
 
 Floats = NDArray[np.float64]
 
@@ -18,7 +19,8 @@ _AT_ONCE = 1000
 def sign_flip_p(differences: Floats, seed: int, n_draws: int = 10_000) -> Floats:
     """Two-sided p of the mean of `differences`, (subjects, tests), being 0: (tests,).
 
-    Each subject's differences get a random sign together, so the tests stay dependent as they are.
+    Each subject's differences get a random sign together, so the tests stay dependent as they are;
+    of siblings the sums of their families are given (`units.added_up`), which have the same mean.
     Draws at least as extreme as what was seen are counted, and that itself: p is never 0. NaN with
     fewer than six subjects, or where a difference is not finite.
     """
@@ -52,14 +54,20 @@ def holm(p: Floats) -> Floats:
 
 
 def compare_errors(
-    guesses: Mapping[str, Floats], truth: Floats, subjects: NDArray[np.str_], kind: str, seed: int
+    guesses: Mapping[str, Floats],
+    truth: Floats,
+    subjects: NDArray[np.str_],
+    kind: str,
+    seed: int,
+    units: NDArray[np.str_] | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Method -> by how much it is worse than the first one, and p of being as good.
 
     The error of a recording is the squared one, of classes that of their chances (Brier's score);
-    a subject's is the mean over its recordings. Sign flips over subjects, Holm over the methods.
+    a subject's is the mean over its recordings. Sign flips over `units` of recordings (subjects, or
+    their families), Holm over the methods.
     """
-    names, owner = np.unique(subjects, return_inverse=True)
+    names, first_row, owner = np.unique(subjects, return_index=True, return_inverse=True)
     counts = np.bincount(owner)
 
     def errors_of(guess: Floats) -> Floats:
@@ -75,7 +83,7 @@ def compare_errors(
         return {}
     reference = errors_of(guesses[first])
     more = np.stack([errors_of(guesses[name]) - reference for name in others], axis=1)
-    p = sign_flip_p(more, seed)
+    p = sign_flip_p(added_up(more, names if units is None else units[first_row]), seed)
     corrected = holm(p)
     return {
         name: {

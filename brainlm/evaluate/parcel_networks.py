@@ -32,6 +32,7 @@ from .parcel_networks_features import (
 from .parcel_networks_knn import Told, asked_parcels, distances, scores, tell, too_near
 from .parcel_networks_trained import represent
 from .statistics import mean_with_ci
+from .units import added_up, told_units, units_of_subjects
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -204,14 +205,18 @@ def _of_cohorts(
     content = []
     for cohort in cohorts_of(reader, names):
         chosen = of_recording[of_recording["recording_id"].isin(cohort.recordings)]
+        subjects = sorted(chosen["subject"].unique())
+        units = units_of_subjects(reader.table, subjects)
+        of_unit = dict(zip(subjects, units.tolist(), strict=True))
         content.append(
             {
                 "cohort": cohort.name,
                 "external": cohort.external,
-                "n_subjects": int(chosen["subject"].nunique()),
+                "n_subjects": len(subjects),
+                **told_units(len(of_unit), np.array(list(of_unit.values()))),
                 "n_recordings": len(cohort.recordings),
                 "schemes": {
-                    str(scheme): _methods(part, bootstrap, seed)
+                    str(scheme): _methods(part, of_unit, bootstrap, seed)
                     for scheme, part in chosen.groupby("scheme", sort=False)
                 },
             }
@@ -219,15 +224,21 @@ def _of_cohorts(
     return content
 
 
-def _methods(found: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Method -> means over recordings with intervals over subjects, SDs, p beside attention."""
+def _methods(
+    found: pd.DataFrame, of_unit: Mapping[str, str], bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Method -> means over recordings with intervals over subjects, SDs, p beside attention.
+
+    `of_unit`: subject -> who is resampled with it, and changes signs with it.
+    """
     subjects = sorted(found["subject"].unique())
+    units = np.array([of_unit[subject] for subject in subjects])
     content: dict[str, dict[str, Any]] = {}
     means = found.groupby(["method", "subject"])[list(METRICS)].mean()
     for method, part in found.groupby("method", sort=False):
         grouped = part.groupby("subject")
-        sums = grouped[list(METRICS)].sum().loc[subjects].to_numpy()
-        sizes = grouped.size().loc[subjects].to_numpy().astype(np.float64)
+        sums = added_up(grouped[list(METRICS)].sum().loc[subjects].to_numpy(), units)
+        sizes = added_up(grouped.size().loc[subjects].to_numpy().astype(np.float64), units)
         content[str(method)] = {
             "metrics": {
                 name: {
@@ -240,7 +251,7 @@ def _methods(found: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
     rivals = [method for method in content if method != REFERENCE]
     reference = means.loc[REFERENCE].loc[subjects, "accuracy"].to_numpy()
     less = [reference - means.loc[name].loc[subjects, "accuracy"].to_numpy() for name in rivals]
-    p = sign_flip_p(np.stack(less, axis=1), seed)
+    p = sign_flip_p(added_up(np.stack(less, axis=1), units), seed)
     for name, value, adjusted, gap in zip(rivals, p, holm(p), less, strict=True):
         content[name] |= {
             "less_than_reference": float(gap.mean()),

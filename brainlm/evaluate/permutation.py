@@ -3,7 +3,8 @@
 If they do not, each person might as well have any other's label. What is exchanged are subjects,
 with all their recordings: a person's recordings are no independent proofs. Where everybody has one
 label that is exact whatever the number of recordings; where labels change within a person (age at
-each visit) only people with equally many recordings change places, which is exact again.
+each visit) only people with equally many recordings change places, which is exact again. Families
+change places as wholes, with families of as many members: siblings' labels are alike.
 """
 
 from __future__ import annotations
@@ -31,24 +32,28 @@ def permutation_p(
     *,
     kind: str,
     seed: int,
+    units: NDArray[np.str_] | None = None,
     sites: NDArray[np.str_] | None = None,
     n_draws: int = N_DRAWS,
 ) -> dict[str, float]:
     """Method -> one-sided p of its predictions ranking, or following, labels by chance.
 
     Draws at least as good as what was seen are counted, and that itself: p is never 0. Labels are
-    the same draw by draw for all methods. `sites`: exchange only among people of the same sites.
-    NaN where labels or predictions do not vary, or nobody may change places.
+    the same draw by draw for all methods. `units`: of each recording its subject, or the family
+    that changes places as one. `sites`: exchange only among people of the same sites. NaN where
+    labels or predictions do not vary, or nobody may change places.
     """
     labels, owner, visit = _by_subject(truth, subjects)
     constant = bool((labels == labels[:, :1]).all())
     blocks = _blocks(owner, None if constant else np.bincount(owner), sites)
-    if len(np.unique(blocks)) == len(blocks):
+    first = np.unique(subjects, return_index=True)[1]
+    exchange = Exchange(blocks, subjects[first] if units is None else units[first])
+    if not exchange.any_moves:
         return dict.fromkeys(guesses, np.nan)
     features = np.stack([_standing(guess, kind) for guess in guesses.values()])
     seen = _statistic(truth[None], features, kind)[0]
     reached = np.ones(len(guesses))
-    for order in _orders(blocks, n_draws, max(1, _AT_ONCE // len(truth)), seed):
+    for order in _orders(exchange, n_draws, max(1, _AT_ONCE // len(truth)), seed):
         drawn = labels[order[:, owner], visit]
         reached += (_statistic(drawn, features, kind) >= seen - 1e-9).sum(axis=0)
     p = np.where(np.isfinite(seen), reached / (n_draws + 1), np.nan)
@@ -92,15 +97,43 @@ def _blocks(owner: Places, counts: Places | None, sites: NDArray[np.str_] | None
     return np.array([numbers[key] for key in keys])
 
 
-def _orders(blocks: Places, n_draws: int, at_once: int, seed: int) -> Iterator[Places]:
+class Exchange:
+    """Who may take whose place: units of as many subjects, one by one of the same blocks."""
+
+    def __init__(self, blocks: Places, units: NDArray[np.str_]):
+        """`blocks` and `units` are of the subjects."""
+        names, owner = np.unique(units, return_inverse=True)
+        order = np.lexsort((blocks, owner))  # stable: by unit, block, number
+        members = np.split(order, np.cumsum(np.bincount(owner))[:-1])
+        shapes = [tuple(blocks[own].tolist()) for own in members]
+        numbers = {shape: number for number, shape in enumerate(sorted(set(shapes)))}
+        self._blocks = np.array([numbers[shape] for shape in shapes])
+        self._sorted = np.argsort(self._blocks, kind="stable")
+        self._subjects = len(order)
+        most = max(map(len, members))
+        self._members = np.full((len(names), most), -1)
+        for unit, own in enumerate(members):
+            self._members[unit, : len(own)] = own
+        #: Whether anybody may change places.
+        self.any_moves = len(numbers) < len(shapes)
+
+    def drawn(self, count: int, rng: np.random.Generator) -> Places:
+        """Whose label each subject gets, (count, subjects)."""
+        keys = self._blocks + rng.random((count, len(self._blocks)))
+        of_units = np.empty(keys.shape, np.int64)
+        of_units[:, self._sorted] = np.argsort(keys, axis=1)
+        order = np.empty((count, self._subjects), np.int64)
+        for own in self._members.T:  # the first members of all units, the second ones, ...
+            having = np.flatnonzero(own >= 0)
+            order[:, own[having]] = own[of_units[:, having]]
+        return order
+
+
+def _orders(exchange: Exchange, n_draws: int, at_once: int, seed: int) -> Iterator[Places]:
     """Whose label each subject gets, (draws, subjects)."""
     rng = np.random.default_rng(seed)
-    places = np.argsort(blocks, kind="stable")
     for first in range(0, n_draws, at_once):
-        keys = blocks + rng.random((min(at_once, n_draws - first), len(blocks)))
-        order = np.empty(keys.shape, np.int64)
-        order[:, places] = np.argsort(keys, axis=1)
-        yield order
+        yield exchange.drawn(min(at_once, n_draws - first), rng)
 
 
 def _standing(guess: Floats, kind: str) -> Floats:

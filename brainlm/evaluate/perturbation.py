@@ -24,6 +24,7 @@ from ..shards.splits import uniform_of
 from ..train.data import load_batch
 from .forecasters import Horizon
 from .forecasts import Forecaster
+from .units import units_of_subjects
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +102,8 @@ class Laboratory:
         self._before: dict[Window, Tensor] = {}
         table = self.reader.table["subject"].astype(str)
         self.subjects = sorted({table[one.recording_id] for one in self.windows})
+        #: Of each subject: it, or its family.
+        self.units = units_of_subjects(self.reader.table, self.subjects)
         place = {subject: number for number, subject in enumerate(self.subjects)}
         self._owner = {one: place[table[one.recording_id]] for one in self.windows}
         names = {one.recording_id for one in self.windows}

@@ -21,6 +21,7 @@ from ..model.perturbation import NETWORK_COLUMN, networks_of
 from .paired import holm, sign_flip_p
 from .perturbation import Effects, Experiment
 from .statistics import bootstrap_counts, mean_with_ci, widened
+from .units import Names, added_up
 
 Floats = NDArray[np.float64]
 
@@ -33,20 +34,22 @@ def effects_table(
     shams: Sequence[tuple[Experiment, Effects]],
     parcels: pd.DataFrame,
     *,
+    units: Names,
     bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
     """A row for each parcel. The false discovery rate (q) is that over the parcels not perturbed.
 
+    `units` (subjects,): who is resampled, and changes signs, as one with a subject.
     effect, its 95% interval and p (sign flips over subjects) are of the mean over steps; effect_sd
     is the same in SD of the recordings; size and sham are root mean squares, p_sham the place of
     the size among those of the shams that leave the parcel alone (one-sided); step_1, ... the mean
     effect at each step.
     """
     perturbed = np.isin(np.arange(len(parcels)), experiment.change.rows)
-    low, high = _interval(found.mean, bootstrap, seed)
+    low, high = _interval(found.mean, units, bootstrap, seed)
     sham = sham_size(shams)
-    p = _p(found.mean, seed)
+    p = _p(found.mean, units, seed)
     p_sham = _place(found, shams)
     columns: dict[str, Any] = {
         "experiment": experiment.name,
@@ -77,11 +80,13 @@ def experiment_scores(
     table: pd.DataFrame,
     parcels: pd.DataFrame,
     *,
+    units: Names,
     bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
     """What metrics.json says of one experiment; `table` is its part of `effects_table`."""
     outside = outside_size(experiment, found)
+    sums, sizes = added_up(outside, units), added_up(np.ones(len(outside)), units)
     of_shams = np.array([outside_size(*sham).mean() for sham in shams])
     rest = ~table["perturbed"].to_numpy()
     above = table["p_sham"].to_numpy()
@@ -95,7 +100,7 @@ def experiment_scores(
         "value": change.value,
         "other": experiment.other,
         "last": change.last,
-        "size": mean_with_ci(outside, np.ones(len(outside)), bootstrap, seed),
+        "size": mean_with_ci(sums, sizes, bootstrap, seed, of_errors=True),
         "sham": _sham_scores(float(outside.mean()), of_shams),
         "size_by_step": [_rms(power[rest]) for power in found.power],
         "size_perturbed_by_step": [_rms(power[~rest]) for power in found.power],
@@ -196,26 +201,27 @@ def _mean(by_subject: Floats) -> Floats:
     return np.where(count > 0, np.nansum(by_subject, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _interval(by_subject: Floats, n_draws: int, seed: int) -> tuple[Floats, Floats]:
-    """95% of the mean over subjects, resampled; NaN with too few of them."""
-    counts = bootstrap_counts(len(by_subject), n_draws, seed)
+def _interval(by_subject: Floats, units: Names, n_draws: int, seed: int) -> tuple[Floats, Floats]:
+    """95% of the mean over subjects, units resampled; NaN with too few of them."""
+    known = ~np.isnan(by_subject)
+    sums, sizes = added_up(np.nan_to_num(by_subject), units), added_up(known.astype(float), units)
+    counts = bootstrap_counts(len(sums), n_draws, seed)
     if counts is None:
         nothing = np.full(by_subject.shape[1], np.nan)
         return nothing, nothing.copy()
-    known = ~np.isnan(by_subject)
-    drawn = counts @ known
-    means = (counts @ np.nan_to_num(by_subject)) / np.where(drawn > 0, drawn, np.nan)
+    drawn = counts @ sizes
+    means = (counts @ sums) / np.where(drawn > 0, drawn, np.nan)
     enough = known.any(axis=0)
     low, high = np.full((2, by_subject.shape[1]), np.nan)
-    ends = norm.cdf(widened(len(by_subject)))
+    ends = norm.cdf(widened(len(sums)))
     low[enough], high[enough] = np.nanquantile(means[:, enough], ends, axis=0)
     return low, high
 
 
-def _p(by_subject: Floats, seed: int) -> Floats:
+def _p(by_subject: Floats, units: Names, seed: int) -> Floats:
     """Of the mean being 0, parcel by parcel, by those who have it: the others count as 0."""
-    known = ~np.isnan(by_subject)
-    p = sign_flip_p(np.nan_to_num(by_subject), seed)
+    known = added_up((~np.isnan(by_subject)).astype(float), units) > 0
+    p = sign_flip_p(added_up(np.nan_to_num(by_subject), units), seed)
     moved = (np.abs(np.nan_to_num(by_subject)) > 0).any(axis=0)
     return np.where((known.sum(axis=0) >= 6) & moved, p, np.nan)
 

@@ -68,7 +68,7 @@ def evaluate_reconstruction(
         "baselines": {name: whole["methods"][name] for name in plain},
         "per_parcel_r2": listed(per_parcel),
         "median_parcel_r2": whole["median_parcel_r2"],
-        "n_subjects": whole["n_subjects"],
+        **{key: whole[key] for key in ("n_subjects", "n_units") if key in whole},
         "n_recordings": whole["n_recordings"],
         "n_windows": len(windows),
         "mask_ratio": main.share,

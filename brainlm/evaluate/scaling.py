@@ -23,6 +23,7 @@ from .cohorts import ALL
 from .hiding import MODEL
 from .statistics import bootstrap_counts, metric, scores_with_ci, too_few_subjects
 from .tally import SUM_COLUMNS
+from .units import Names, added_up, told_units, units_of
 
 Floats = NDArray[np.float64]
 
@@ -66,20 +67,22 @@ def compare_scaling(
     first = points[0][1]
     cohorts = []
     for name in first["cohort"].unique():
-        sums = {about.point: _sums_of(table, name, MODEL) for about, table in points}
-        subjects = len(next(iter(sums.values())))
+        everybody = first[(first["cohort"] == name) & (first["method"] == MODEL)]
+        units = units_of(everybody.sort_values("subject"))
+        sums = {about.point: _sums_of(table, name, MODEL, units) for about, table in points}
         external = bool(first.loc[first["cohort"] == name, "external"].iloc[0])
         plain = [method for method in first["method"].unique() if method != MODEL]
         cohorts.append(
             {
                 "cohort": str(name),
                 "external": external,
-                "n_subjects": subjects,
+                "n_subjects": len(everybody),
+                **told_units(len(everybody), units),
                 "points": {
                     point: scores_with_ci(each, bootstrap, seed) for point, each in sums.items()
                 },
                 "baselines": {
-                    method: scores_with_ci(_sums_of(first, name, method), bootstrap, seed)
+                    method: scores_with_ci(_sums_of(first, name, method, units), bootstrap, seed)
                     for method in plain
                 },
                 "laws": _laws([about for about, _ in points], sums, bootstrap, seed),
@@ -152,11 +155,12 @@ def _law(x: Floats, sums: Sums, bootstrap: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _sums_of(table: pd.DataFrame, cohort: str, method: str) -> Sums:
-    """(subjects, 6) in the order of the subjects' names."""
+def _sums_of(table: pd.DataFrame, cohort: str, method: str, units: Names) -> Sums:
+    """(units, 6) of subjects who are of these units, in the order of the subjects' names."""
     rows = table[(table["cohort"] == cohort) & (table["method"] == method)]
     sums = rows.sort_values("subject")[list(SUM_COLUMNS)].to_numpy(np.float64)
-    return np.ascontiguousarray(sums).reshape(-1, N_SUMS)  # summed up in the order of `Tally`
+    whole = np.ascontiguousarray(sums).reshape(-1, N_SUMS)  # summed up in the order of `Tally`
+    return added_up(whole, units)
 
 
 def _check_same_test(points: Sequence[tuple[Point, pd.DataFrame]]) -> None:

@@ -12,9 +12,12 @@ from scipy.stats import t as student
 
 from ..train.label_scores import Scorer
 from ..train.validation import Sums, scores
+from .error_interval import error_interval
 
 Floats = NDArray[np.float64]
 
+#: Scores that are means of errors, one of each recording: never negative, without an upper bound.
+_ERRORS = ("mse", "mae", "mse_scaled")
 #: With fewer subjects, resamplings that draw the same few again and again make intervals that
 #: are far too narrow for means and without bound for R2.
 _FEWEST_FOR_CI = 10
@@ -59,8 +62,8 @@ def interval(
 ) -> tuple[float, float]:
     """95% interval from resamplings: percentiles, mended where they are known to fail.
 
-    R2 and MSE of few subjects are skewed and resampled with a bias, so that their percentiles miss
-    the truth two or three times too often, nearly always on one side. With `left_out`, the scores
+    R2 of few subjects is skewed and resampled with a bias, so that its percentiles miss the truth
+    two or three times too often, nearly always on one side. With `left_out`, the scores
     without a part of the subjects each, percentiles are moved for bias and skew (BCa, Efron 1987);
     with `n_subjects` they are moved out as Student's t and n - 1 ask (Hesterberg 2015).
     """
@@ -97,35 +100,45 @@ def bootstrap_counts(n_subjects: int, n_draws: int, seed: int) -> NDArray[np.int
 
 def too_few_subjects(n_subjects: int) -> str:
     """The reason that goes with a missing interval."""
-    return f"{n_subjects} test subjects, a bootstrap needs {_FEWEST_FOR_CI}"
+    return f"{n_subjects} test subjects or families, a bootstrap needs {_FEWEST_FOR_CI}"
 
 
 def scores_with_ci(by_subject: Sums, n_draws: int, seed: int) -> dict[str, dict[str, Any]]:
-    """R2, MSE and r of sums (subjects, 6), resampling subjects.
+    """R2, MSE and r of sums (subjects, 6), resampling their rows: subjects, or families.
 
     Where guesses were no finite numbers no score is told, and that is the reason, not the test set.
     """
     broken = ~np.isfinite(by_subject).all(axis=1)
     if broken.any():
-        reason = f"guesses of {int(broken.sum())} test subjects are not finite numbers"
+        reason = f"guesses of {int(broken.sum())} test subjects or families are not finite numbers"
         nothing = {"value": None, "ci_low": None, "ci_high": None, "reason": reason}
         return {name: dict(nothing) for name in scores(by_subject[:1].sum(axis=0))}
     counts = bootstrap_counts(len(by_subject), n_draws, seed)
     values = scores(by_subject.sum(axis=0))
-    drawn = None if counts is None else scores(counts @ by_subject)
-    if drawn is None:
+    if counts is None:
         reason = too_few_subjects(len(by_subject))
         return {name: metric(float(value), None, reason) for name, value in values.items()}
+    drawn = scores(counts @ by_subject)
     parts = np.stack([by_subject[part].sum(axis=0) for part in parts_of(len(by_subject))])
     left_out = scores(by_subject.sum(axis=0) - parts)
-    return {
+    found = {
         name: metric(float(value), drawn[name], None, left_out[name], len(by_subject))
         for name, value in values.items()
     }
+    n, _, truth2, _, guess2, product = by_subject.T
+    squares = truth2 + guess2
+    errors = squares - 2 * product
+    errors[errors < 1e-12 * squares] = 0.0  # rounding
+    return {**found, "mse": _of_errors(found["mse"], errors, n, counts)}
 
 
-def mean_with_ci(sums: Floats, sizes: Floats, n_draws: int, seed: int) -> dict[str, Any]:
-    """The mean of what subjects' `sums` (subjects,) of so many numbers (`sizes`) are of."""
+def mean_with_ci(
+    sums: Floats, sizes: Floats, n_draws: int, seed: int, *, of_errors: bool = False
+) -> dict[str, Any]:
+    """The mean of what subjects' `sums` (subjects,) of so many numbers (`sizes`) are of.
+
+    `of_errors`: the numbers are never negative and know no upper bound.
+    """
     n_subjects, whole = len(sums), sums.sum() / sizes.sum() if sizes.sum() else np.nan
     counts = bootstrap_counts(n_subjects, n_draws, seed)
     if counts is None:
@@ -134,21 +147,40 @@ def mean_with_ci(sums: Floats, sizes: Floats, n_draws: int, seed: int) -> dict[s
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (counts @ sums) / (counts @ sizes)
         left_out = np.array([(sums.sum() - own) / (sizes.sum() - size) for own, size in parts])
-    return metric(float(whole), draws, None, left_out, n_subjects)
+    found = metric(float(whole), draws, None, left_out, n_subjects)
+    return _of_errors(found, sums, sizes, counts) if of_errors else found
+
+
+def _of_errors(
+    found: dict[str, Any], sums: Floats, sizes: Floats, counts: NDArray[np.int64]
+) -> dict[str, Any]:
+    """`found`, a mean of errors, with the interval that such means need.
+
+    Where that is not defined the one found stays, moved by rounding at most to hold the value.
+    """
+    if found["ci_low"] is None:
+        return found
+    shares = norm.cdf(widened(len(sums)))
+    ends = error_interval(sums, sizes, counts, shares) or (found["ci_low"], found["ci_high"])
+    low, high = min(ends[0], found["value"]), max(ends[1], found["value"])
+    return {**found, "ci_low": low, "ci_high": high}
 
 
 def labels_with_ci(
     score: Scorer,
     truth: Floats,
     predicted: Floats,
-    subjects: NDArray[np.str_],
+    units: NDArray[np.str_],
     *,
     n_draws: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Any scores of one prediction per recording, resampling subjects with all their recordings."""
+    """Any scores of one prediction per recording, resampling `units` with all their recordings.
+
+    `units` (recordings,): of each its subject, or its family (`units.units_of`).
+    """
     values = score(truth, predicted)
-    names, owner = np.unique(subjects, return_inverse=True)
+    names, owner = np.unique(units, return_inverse=True)
     counts = bootstrap_counts(len(names), n_draws, seed)
     if counts is None:
         reason = too_few_subjects(len(names))
@@ -158,10 +190,19 @@ def labels_with_ci(
     left_out = _of_rows(
         score, truth, predicted, (rows[~np.isin(owner, part)] for part in parts_of(len(names)))
     )
-    return {
+    found = {
         name: metric(value, draws[name], None, left_out[name], len(names))
         for name, value in values.items()
     }
+    errors = [name for name in _ERRORS if name in values]
+    if errors:
+        sizes = np.bincount(owner).astype(np.float64)
+        order = np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes[:-1]).astype(int))
+        own = _of_rows(score, truth, predicted, order)
+        found |= {
+            name: _of_errors(found[name], own[name] * sizes, sizes, counts) for name in errors
+        }
+    return found
 
 
 def _of_rows(

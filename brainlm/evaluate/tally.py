@@ -14,6 +14,7 @@ from ..train.validation import N_SUMS, Sums, masked_sums, scores
 from .cohorts import Cohort, cohorts_of
 from .hiding import MODEL, Guessed
 from .statistics import scores_with_ci
+from .units import added_up, families_column, told_units, units_of_subjects
 
 #: Columns of a table of sums: `masked_sums`, in order.
 SUM_COLUMNS = ("n", "truth", "truth2", "guess", "guess2", "product")
@@ -29,6 +30,7 @@ class Tally:
         self.methods = tuple(methods)
         self.windows = 0
         self._place = {name: place for place, name in enumerate(self.names)}
+        self._who = reader.table.loc[self.names]
         self._subject = reader.table.loc[self.names, "subject"].astype(str).to_numpy()
         self._of_recordings = {name: np.zeros((len(self.names), N_SUMS)) for name in methods}
         shape = (len(self.cohorts), reader.n_parcels, N_SUMS)
@@ -68,14 +70,19 @@ class Tally:
     def _told(self, cohort: Cohort, bootstrap: int, seed: int) -> dict[str, Any]:
         parcels = self.parcel_r2(cohort)
         known = parcels[np.isfinite(parcels)]
+        subjects = self.by_subject(cohort, MODEL)[0]
+        units = units_of_subjects(self._who, subjects)
         found: Mapping[str, Any] = {
-            method: scores_with_ci(self.by_subject(cohort, method)[1], bootstrap, seed)
+            method: scores_with_ci(
+                added_up(self.by_subject(cohort, method)[1], units), bootstrap, seed
+            )
             for method in self.methods
         }
         return {
             "cohort": cohort.name,
             "external": cohort.external,
-            "n_subjects": len(self.by_subject(cohort, MODEL)[0]),
+            "n_subjects": len(subjects),
+            **told_units(len(subjects), units),
             "n_recordings": len(cohort.recordings),
             "median_parcel_r2": float(np.median(known)) if len(known) else None,
             "methods": found,
@@ -88,6 +95,8 @@ class Tally:
             for method in self.methods:
                 subjects, sums = self.by_subject(cohort, method)
                 part = pd.DataFrame(sums, columns=list(SUM_COLUMNS))
+                for name, values in families_column(self._who, subjects).items():
+                    part.insert(0, name, values)
                 part.insert(0, "subject", subjects)
                 part.insert(0, "method", method)
                 part.insert(0, "external", cohort.external)

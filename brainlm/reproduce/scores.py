@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from ..evaluate.statistics import labels_with_ci
+from ..evaluate.units import units_of
 from ..train.label_scores import SCORERS
 from .compare import Compared, Distance, Verdict, judge
 from .tolerances import tolerance_of
 
 #: Kinds of label whose predictions are kept whole; of several classes only the likeliest is.
 _WHOLE = ("regression", "binary")
-_NOT_METHODS = ("recording_id", "subject", "true")
+_NOT_METHODS = ("recording_id", "subject", "family", "true")
 
 
 def compare_scores_of(what: str, metrics: Path, predictions: Path) -> list[Compared]:
@@ -27,7 +28,7 @@ def compare_scores_of(what: str, metrics: Path, predictions: Path) -> list[Compa
     if recorded["kind"] not in _WHOLE:
         return []
     truth = table["true"].to_numpy(dtype=float)
-    subjects = table["subject"].to_numpy(dtype=np.str_)
+    units = units_of(table)
     methods = [name for name in table.columns if name not in _NOT_METHODS]
     found = []
     for position, method in enumerate(methods):
@@ -36,7 +37,7 @@ def compare_scores_of(what: str, metrics: Path, predictions: Path) -> list[Compa
             SCORERS[recorded["kind"]],
             truth,
             table[method].to_numpy(dtype=float),
-            subjects,
+            units,
             n_draws=recorded["bootstrap"],
             seed=recorded["seed"],
         )

@@ -12,6 +12,7 @@ from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 
 from brainlm.evaluate.permutation import (
+    Exchange,
     _blocks,
     _by_subject,
     _orders,
@@ -58,7 +59,7 @@ def test_only_those_that_may_change_places_do(people, seed, constant, within) ->
     numbers = _blocks(owner, None if alike else np.bincount(owner), sites)
     names = np.unique(subjects)
     index = [int(name[1:]) for name in names]
-    for order in _orders(numbers, 20, 7, seed):
+    for order in _orders(Exchange(numbers, names), 20, 7, seed):
         for row in order:
             assert sorted(row) == list(range(people))
             for one, other in enumerate(row):

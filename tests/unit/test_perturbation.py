@@ -41,7 +41,8 @@ from .synthetic_cohort import FIELDS, make_shards, parcel_table, write_study
 
 WINDOW, FUTURE = 40, 5
 HORIZON = Horizon(WINDOW, FUTURE, 3, torch.device("cpu"))
-HOW = {"bootstrap": 200, "seed": 0}
+PEOPLE = np.array([f"{number:02}" for number in range(12)])  # each counts as one
+HOW = {"units": PEOPLE, "bootstrap": 200, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +237,9 @@ def test_a_random_set_answers_as_shams_do(reader) -> None:
             effects = Effects(size, size, size, size[:5], size[:5])
             found.append((Experiment(f"{number}", Change(rows, factor=0.0)), effects))
         (one, effects), *beside = found
-        own = effects_table(one, effects, beside, table, bootstrap=100, seed=0)
-        told = experiment_scores(one, effects, beside, own, table, bootstrap=100, seed=0)
+        how = {"units": np.arange(people).astype(str), "bootstrap": 100, "seed": 0}
+        own = effects_table(one, effects, beside, table, **how)
+        told = experiment_scores(one, effects, beside, own, table, **how)
         chance.append(told["n_above_shams_by_chance"])
         above.append(told["n_above_shams"])
         places.append(own.loc[~own["perturbed"], "p_sham"].to_numpy())

@@ -53,8 +53,9 @@ def section(material: Material) -> Section | None:
         title="Labels",
         text=(
             "Labels of test subjects, predicted by the fine-tuned model and by methods fitted on "
-            "the same train subjects. Intervals (95%) resample subjects. p: labels permuted "
-            "between subjects; p beside the model: sign flips of the subjects' errors; both "
+            "the same train subjects. Intervals (95%) resample subjects, whole families where the "
+            "study tells them; tests do alike. p: labels permuted between subjects; p beside the "
+            "model: sign flips of the subjects' errors; both "
             "corrected by Holm over the methods of a label. A model that does not beat "
             "connectivity, head motion, site, and age and sex alone has learned nothing of its own."
         ),

@@ -84,6 +84,7 @@ ENTRIES: dict[str, Entry] = {
     "glasser2013": _article("Glasser, M. F. and others", "The minimal preprocessing pipelines for the {Human Connectome Project}", "NeuroImage", 2013, "80", "105-124"),
     "alfaroalmagro2018": _article("Alfaro-Almagro, F. and others", "Image processing and quality control for the first 10,000 brain imaging datasets from {UK Biobank}", "NeuroImage", 2018, "166", "400-424"),
     "efron1987": _article("Efron, B.", "Better bootstrap confidence intervals", "Journal of the American Statistical Association", 1987, "82", "171-185"),
+    "diciccio1996": _article("DiCiccio, T. J. and Efron, B.", "Bootstrap confidence intervals", "Statistical Science", 1996, "11", "189-228"),
     "holm1979": _article("Holm, S.", "A simple sequentially rejective multiple test procedure", "Scandinavian Journal of Statistics", 1979, "6", "65-70"),
     "moelder2021": _article('M{\\"o}lder, F. and others', "Sustainable data analysis with {Snakemake}", "F1000Research", 2021, "10", "33"),
     "paszke2019": Entry("inproceedings", "Paszke, A. and others", "{PyTorch}: An imperative style, high-performance deep learning library", "Advances in Neural Information Processing Systems", 2019, "32"),

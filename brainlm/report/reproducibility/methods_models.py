@@ -152,12 +152,14 @@ def statistics(findings: Findings) -> str:
     if findings.reconstruction is not None:
         blocks.append(findings.reconstruction)
     draws = {found["bootstrap"] for found in blocks if "bootstrap" in found}
+    whom = "families" if any("n_units" in found for found in blocks) else "participants"
     sentences = []
     if any(one.get("ci_low") is not None for found in blocks for one in found["metrics"].values()):
         how = f" ({listed([f'{count:,}' for count in sorted(draws)])} draws)" if draws else ""
         sentences.append(
-            f"Confidence intervals are 95% bootstrap intervals over participants{how}, corrected "
-            "for bias and skew [@efron1987] and widened for the number of participants."
+            f"Confidence intervals are 95% bootstrap intervals over {whom}{how}, corrected "
+            "for bias and skew [@efron1987], those of mean errors studentised on logarithms "
+            f"[@diciccio1996], and widened for the number of {whom}."
         )
     permuted = [
         found["permutation"]
@@ -167,7 +169,7 @@ def statistics(findings: Findings) -> str:
     if permuted:
         sentences.append(
             f"Predictions of labels were tested against {permuted[0]['draws']:,} permutations of "
-            "the labels between participants"
+            f"the labels between {whom}"
             + (" of the same site" if permuted[0]["within_sites"] else "")
             + ", with Holm's correction for the number of methods [@holm1979]."
         )
