@@ -194,13 +194,17 @@ def test_a_small_number_is_told_nowhere_beside_the_flow(shared, monkeypatch):
     assert salt and f"<dd>{salt}</dd>" not in text
 
 
-def test_a_small_table_of_people_has_no_hash():
+def test_what_may_be_of_few_people_has_no_hash():
     nodes = {
         name: Node(name, kind, State.whole, "f" * 64)
-        for name, kind in (("cohort/recordings.parquet", "cohort"), ("cohort/splits.tsv", "splits"))
+        for name, kind in (
+            ("cohort/recordings.parquet", "cohort"),
+            ("cohort/splits.tsv", "splits"),
+            ("shards/val-00000.safetensors", "shard"),
+        )
     }
-    boxes = view(Graph(nodes, {}), ALIASES)["boxes"]
-    assert {box["kind"]: box["sha256"] for box in boxes} == {"cohort": "f" * 64, "splits": None}
+    hashes = {box["kind"]: box["sha256"] for box in view(Graph(nodes, {}), ALIASES)["boxes"]}
+    assert hashes == {"cohort": "f" * 64, "splits": None, "shard": None}
 
 
 def test_the_key_stays_in_the_study_and_keeps_the_aliases(shared, tmp_path):

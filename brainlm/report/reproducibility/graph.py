@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-#: Small tables of people: from the hash of one, its content might be guessed.
+#: Small tables of people, and shards, the last of which may hold one recording alone: from the hash
+#: of one, its content might be guessed.
 GUESSABLE = frozenset(
-    {"splits", "exclusions", "exclude_list", "recordings_tsv", "split_ledger", "leakage", "config"}
+    {
+        "splits",
+        "exclusions",
+        "exclude_list",
+        "recordings_tsv",
+        "split_ledger",
+        "leakage",
+        "config",
+        "shard",
+    }
 )
 
 
