@@ -6,6 +6,7 @@ that are run at more sizes by `-m slow`.
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,11 +17,15 @@ from scipy.stats import binom, kstest
 from brainlm.evaluate.baselines.connectivity import predict_from_features, span_of_train
 from brainlm.evaluate.baselines.correlations import connectivity
 from brainlm.evaluate.label_baselines import BASELINES, Material
-from brainlm.evaluate.label_scores import predictions_by, score
+from brainlm.evaluate.label_scores import predictions_by, score, scorer_of
 from brainlm.evaluate.leave_site_out import leave_site_out
+from brainlm.evaluate.paired import compare_errors
 from brainlm.evaluate.permutation import permutation_p
 from brainlm.evaluate.probe import ON_VECTORS
 from brainlm.evaluate.statistics import labels_with_ci, mean_with_ci
+from brainlm.evaluate.units import units_of
+from brainlm.reproduce.compare import Verdict
+from brainlm.reproduce.scores import compare_scores_of
 from brainlm.shards.labels import LabelScale
 from brainlm.train.label_scores import SCORERS
 from brainlm.train.labelled import LabelledData
@@ -255,6 +260,37 @@ def test_no_method_is_a_straw_man(kind) -> None:
     found = {name: SCORERS[kind](truth, guess)[metric] for name, guess in guesses.items()}
     assert found.pop("constant") <= (0 if kind == "regression" else 0.5)
     assert all(value > least for value in found.values()), found
+
+
+def test_labels_are_scored_by_families(tmp_path) -> None:
+    """Intervals, tests and the scores computed again take families; subjects are what is told."""
+    rng = np.random.default_rng(2)
+    families = np.array([f"f{place // 2}" if place < 20 else None for place in range(60)])
+    table = pd.DataFrame({"dataset": "one", "family": families[np.argsort(np.arange(60) < 30)]})
+    label = rng.standard_normal(60)
+    given = _cohort(label, "regression", np.zeros((60, 80, 8)), table, 30)
+    guesses = {"brainlm": label[30:] + rng.standard_normal(30), "flat": np.zeros(30)}
+    found = score(guesses, {}, given, bootstrap=100)
+    metrics, rows = found.metrics, given.reader.table.loc[given.test]
+    assert (metrics["n_subjects"], metrics["n_units"]) == (30, len(set(units_of(rows))))
+    assert found.predictions["family"].isna().sum() == rows["family"].isna().sum()
+    how = {"n_draws": 100, "seed": given.seed}
+    truth = given.data.truth(given.test)
+    scorer, guess = scorer_of(given), guesses["brainlm"]
+    assert metrics["metrics"] == labels_with_ci(scorer, truth, guess, units_of(rows), **how)
+    names = rows["subject"].to_numpy(dtype=np.str_)
+    assert metrics["metrics"] != labels_with_ci(scorer, truth, guess, names, **how)
+    own = {"kind": "regression", "seed": given.seed}
+    p = permutation_p(truth, guesses, names, **own, units=units_of(rows))["brainlm"]
+    assert metrics["permutation"]["methods"]["brainlm"]["p"] == p
+    expected = compare_errors(guesses, truth, names, "regression", given.seed, units_of(rows))
+    assert metrics["tests"] == expected
+    assert expected != compare_errors(guesses, truth, names, "regression", given.seed)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    found.predictions.to_parquet(tmp_path / "predictions.parquet")
+    paths = tmp_path / "metrics.json", tmp_path / "predictions.parquet"
+    again = compare_scores_of("clinical", *paths)
+    assert [one.verdict for one in again] == [Verdict.bitwise, Verdict.bitwise]
 
 
 def test_shuffled_labels_give_chance() -> None:
