@@ -435,4 +435,7 @@ def test_guesses_that_are_no_numbers_are_told_as_such() -> None:
         found = scores_with_ci(masked_sums(truth, guess).sum(axis=1), 100, 0)
         for name in ("r2", "mse", "pearson"):
             assert found[name]["value"] is None
-            assert found[name]["reason"] == "guesses of 1 test subjects or families are not finite numbers"
+            assert (
+                found[name]["reason"]
+                == "guesses of 1 test subjects or families are not finite numbers"
+            )

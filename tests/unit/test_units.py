@@ -9,15 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainlm.evaluate.attention import _network_means
 from brainlm.evaluate.attention_tests import permutation_test
 from brainlm.evaluate.forecast_scores import compare_forecasts
 from brainlm.evaluate.forecasts import SUM_COLUMNS
 from brainlm.evaluate.hiding import MODEL
+from brainlm.evaluate.latent_neighbours import Judged, score_label
 from brainlm.evaluate.paired import compare_errors, sign_flip_p
 from brainlm.evaluate.parcel_networks import _of_cohorts
 from brainlm.evaluate.permutation import Exchange, permutation_p
+from brainlm.evaluate.perturbation import Effects, Experiment
+from brainlm.evaluate.perturbation_scores import effects_table
 from brainlm.evaluate.scaling import _sums_of
-from brainlm.evaluate.statistics import scores_with_ci
+from brainlm.evaluate.statistics import mean_with_ci, scores_with_ci
 from brainlm.evaluate.tally import Tally
 from brainlm.evaluate.units import (
     added_up,
@@ -26,6 +30,7 @@ from brainlm.evaluate.units import (
     units_of,
     units_of_subjects,
 )
+from brainlm.model.perturbation import Change
 from brainlm.train.validation import N_SUMS
 
 SUBJECTS = [f"{number:02d}" for number in range(24)]
@@ -188,3 +193,30 @@ def test_networks_resample_families() -> None:
     assert "n_units" not in alone
     one, other = (part["schemes"]["s"]["mean"]["metrics"]["accuracy"] for part in (found, alone))
     assert one["value"] == pytest.approx(other["value"]) and one["ci_low"] != other["ci_low"]
+
+
+def test_neighbours_and_perturbations_take_families() -> None:
+    rng = np.random.default_rng(1)
+    vectors, label = rng.standard_normal((24, 3)), rng.standard_normal(24)
+    judged = Judged(neighbours=4, bootstrap=100, permutations=99, seed=0)
+    who = (vectors, label, "regression", np.array(SUBJECTS), judged)
+    families, alone = score_label(*who, UNITS), score_label(*who)
+    for key in ("ci_low", "p"):
+        assert families["metrics"]["pearson"][key] != alone["metrics"]["pearson"][key]
+    same = score_label(*who, np.array(SUBJECTS))
+    assert same == alone
+    mean = rng.standard_normal((24, 2)) + 0.4
+    effects = Effects(mean, mean, np.abs(mean), mean[:2], np.abs(mean[:2]))
+    one = Experiment("one", Change(np.array([0]), factor=0.0))
+    parcels = pd.DataFrame({"index": [1, 2], "name": ["P1", "P2"]})
+    tables = [
+        effects_table(one, effects, [], parcels, units=units, bootstrap=200, seed=0)
+        for units in (UNITS, np.array(SUBJECTS))
+    ]
+    assert tables[0]["p"].tolist() == sign_flip_p(added_up(mean, UNITS), 0).tolist()
+    assert (tables[0]["effect"] == tables[1]["effect"]).all()
+    assert (tables[0][["ci_low", "p"]] != tables[1][["ci_low", "p"]]).all(axis=None)
+    by_network = pd.DataFrame({"Visual": np.abs(mean[:, 0])}, index=SUBJECTS)
+    told = _network_means(by_network, _reader().table, 200, 0)["Visual"]
+    sums, sizes = (added_up(x, UNITS) for x in (np.abs(mean[:, 0]), np.ones(24)))
+    assert told == mean_with_ci(sums, sizes, 200, 0)
