@@ -79,7 +79,7 @@ def _column(table: pd.DataFrame, name: str) -> tuple[pd.Series, pd.Series]:
             f"No recording has a label {name!r}",
             fix=f"choose of {', '.join(sorted(known)) or '(none)'}; labels are the columns of "
             "participants.tsv and what phenotypes names, at the time of onboarding (a target is a "
-            "label of letters and digits: phenotypes.labels gives a column such a name)",
+            "label of letters, digits and _: phenotypes.labels gives a column such a name)",
         )
     values = table[column].set_axis(table["recording_id"].astype(str))
     missing = values.isna() | values.astype(str).str.strip().isin(["", "n/a", "nan", "NaN"])

@@ -253,7 +253,7 @@ def test_a_label_that_the_shards_lack_is_named(study, tmp_path) -> None:
         del table["label_score"]
 
     copy = _changed(study, tmp_path, drop)
-    with pytest.raises(InputError, match="no label 'score'"):
+    with pytest.raises(InputError, match="No recording has a label 'score'"):
         evaluate_clinical("score", copy.root)
 
 

@@ -55,7 +55,7 @@ def places(batches) -> list[tuple[str, int]]:
 
 def test_an_epoch_has_its_windows_and_labels_their_names(reader) -> None:
     assert len(ShardDataset(reader, "train", **options())) == 30
-    with pytest.raises(InputError, match="no label 'age'"):
+    with pytest.raises(InputError, match="No recording has a label 'age'"):
         ShardDataset(reader, "train", labels=["age"], **options())
 
 

@@ -309,7 +309,7 @@ def test_a_released_folder_encodes_as_its_authors_do(
         ({"target": "age", "log": "ln"}, "--log must be"),
         ({"kind": "binary"}, "go with --target"),
         ({"target": "sex", "positive": "F"}, "goes with --kind binary"),
-        ({"target": "a/b"}, "letters and digits"),
+        ({"target": "a/b"}, "letters, digits and _"),
         ({"target": "age", "kind": "binary", "mean": 5.0, "sd": 1.0}, "has no scale"),
         ({"target": "age", "smallest": 0.0, "largest": 1.0, "log": "log"}, "--min 0 has no log"),
     ],

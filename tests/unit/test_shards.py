@@ -281,7 +281,7 @@ def test_labels_are_read_and_missing_ones_stay_missing() -> None:
         read_label(_labels(["inf", "3"]), "x", "regression", None)
     with pytest.raises(DataError, match="other values than 0 and 1"):
         read_label(_labels([0, 1, 2]), "x", "binary", None)
-    with pytest.raises(InputError, match=r"no label 'age'[^$]*choose of x"):
+    with pytest.raises(InputError, match=r"No recording has a label 'age'[^$]*choose of x"):
         read_label(_labels([1]), "age", "regression", None)
 
 

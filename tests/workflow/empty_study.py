@@ -55,7 +55,7 @@ def make_study(folder: Path, n_recordings: int, kind: str | None = None) -> None
                 "anat_id": None,
             }
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype(COLUMNS)
-    table = table.assign(label_age=40.0, label_sex="F")
+    table = table.assign(label_age=40.0, label_bdi_total=9.0, label_sex="F")
     (folder / "onboarding").mkdir(parents=True, exist_ok=True)
     table.to_parquet(folder / "onboarding" / "recordings.parquet", index=False)
     (folder / "config").mkdir(exist_ok=True)
