@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from ..provenance import sha256_file, sha256_json
 
 #: Options of `derivatives` that stages read, and reruns follow.
 _OF_STAGES = {"order", "components"}
+#: Kind of what another pipeline made -> the section by which onboarding chose among its files.
+#: Raw data are brought to any space, and reduced to any atlas, by stages.
+_CHOSEN_BY = {"volume": "space", "parcels": "atlas"}
 #: From here on (bytes) a table is read only if size or time say that it may be another.
 _LARGE = 1 << 24
 #: The tables of sessions count as one.
@@ -64,13 +67,21 @@ def onboarded_dataset(study: Path) -> str | None:
 
 
 def record_bytes(
-    config: Config, tables: SeenTables, hash_mode: str, dataset: str | None = None
+    config: Config,
+    tables: SeenTables,
+    hash_mode: str,
+    dataset: str | None = None,
+    kinds: Collection[str] = (),
 ) -> bytes:
-    """What is kept in onboarding/sources.json; it holds no time, so equal data give equal bytes."""
+    """What is kept in onboarding/sources.json; it holds no time, so equal data give equal bytes.
+
+    `kinds` are those of the recordings table.
+    """
+    passed = {section for kind, section in _CHOSEN_BY.items() if kind not in kinds}
     content = {
         "dataset": dataset,
         "hash": hash_mode,
-        "options": _options(config),
+        "options": {name: one for name, one in _options(config).items() if name not in passed},
         "participants": tables.participants,
         "tables": {
             name: state and {"bytes": state[0], "sha256": state[1]}
@@ -122,7 +133,7 @@ def check_onboarded(config: Config, study: Path) -> None:
 
 
 def _options(config: Config) -> dict[str, str]:
-    """A hash of each section that onboarding alone acts on, without what is left at its default."""
+    """A hash of each section that onboarding acts on, without what is left at its default."""
     content: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     derivatives = content.get("derivatives", {})
     read = {key: value for key, value in derivatives.items() if key not in _OF_STAGES}
@@ -130,6 +141,8 @@ def _options(config: Config) -> dict[str, str]:
         "phenotypes": sha256_json(content.get("phenotypes", {})),
         "eligibility": sha256_json(content.get("eligibility", {})),
         "derivatives": sha256_json(read),
+        "space": sha256_json(content.get("space", {})),
+        "atlas": sha256_json(config.atlas.name),
     }
 
 

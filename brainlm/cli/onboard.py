@@ -198,7 +198,8 @@ def onboard(
         write_bytes_if_changed(place.path("recordings_tsv"), tsv)
         write_bytes_if_changed(place.path("labels"), summary_bytes(labelled.labels))
         made_with = load_dataset(dataset).name if dataset else onboarded_dataset(place.root)
-        record = record_bytes(config, labelled.seen, hash_mode.value, made_with)
+        kinds = set(table["kind"].dropna())
+        record = record_bytes(config, labelled.seen, hash_mode.value, made_with, kinds)
         write_bytes_if_changed(place.path("sources"), record)
         notes = [*dataset_notes, *labelled.notes]
         found = write_page(place, config, table, notes, labelled.labels)

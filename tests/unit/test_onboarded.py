@@ -12,7 +12,7 @@ import pytest
 
 from brainlm.bids import onboarded
 from brainlm.bids.onboarded import check_onboarded
-from brainlm.cli.onboard import HashMode, onboard
+from brainlm.cli.onboard import Engine, HashMode, onboard
 from brainlm.config import load_config
 from brainlm.errors import InputError
 
@@ -106,7 +106,48 @@ def test_options_that_onboarding_acts_on_are_compared_without_the_dataset(place,
     assert told.value.file == str(config)
 
 
+@pytest.mark.parametrize(
+    "series, refused, free",
+    [
+        (
+            "sub-01/func/sub-01_task-rest_space-MNI152NLin2009aSym_desc-preproc_bold.nii.gz",
+            ("template: MNI152NLin2009aSym", "template: MNI152NLin6Asym"),
+            ("name: A424\n", "name: A424approx\n"),
+        ),
+        (
+            "sub-01_task-rest_timeseries.csv",
+            ("name: A424\n", "name: A424approx\n"),
+            ("template: MNI152NLin2009aSym", "template: MNI152NLin6Asym"),
+        ),
+    ],
+)
+def test_files_of_another_pipeline_stay_those_of_the_space_or_atlas(
+    tmp_path, series, refused, free
+):
+    path = tmp_path / "bids" / series
+    path.parent.mkdir(parents=True)
+    path.write_text("1,2\n")
+    settings = ["atlas.name=A424", "space.template=MNI152NLin2009aSym"]
+    onboard(
+        tmp_path / "bids",
+        tmp_path / "study",
+        HashMode.fast,
+        settings=settings,
+        engine=Engine.derivatives,
+        quiet=True,
+    )
+    config = tmp_path / "study/config/config.yaml"
+    edit(config, *free)
+    check(tmp_path)
+    edit(config, *refused)
+    with pytest.raises(InputError, match=r"^(space|atlas) changed after the study was"):
+        check(tmp_path)
+    onboard(tmp_path / "bids", tmp_path / "study", HashMode.fast, quiet=True)
+    check(tmp_path)
+
+
 def test_what_stages_read_by_themselves_is_free_to_change(place):
+    edit(place / "study/config/config.yaml", "name: A424\n", "name: A424approx\n")
     edit(place / "study/config/config.yaml", "order: 3", "order: 1")
     edit(place / "study/config/config.yaml", "min_parcels: ", "min_parcels: 0")
     check(place)
