@@ -226,8 +226,8 @@ def read_rows(path: Path, further: Iterable[str] = ()) -> list[dict[str, Any]]:
             f"The config asks for the labels {told}, which no recording has",
             file=path,
             fix=f"choose of site, dataset, {known}; labels are the columns of participants.tsv and "
-            "what phenotypes names, at the time of onboarding (a target is a label of letters and "
-            "digits: phenotypes.labels gives a column such a name)",
+            "what phenotypes names, at the time of onboarding (a target is a label of letters, "
+            "digits and _: phenotypes.labels gives a column such a name)",
         )
     rows: list[dict[str, Any]] = table.select(
         [*COLUMNS, *(name for name in further if name not in COLUMNS)]

@@ -169,9 +169,10 @@ def _fitting(pattern: Path) -> list[Path]:
 def _differs(path: Path, state: dict[str, Any] | None, newer_than: int) -> bool:
     try:
         if state is not None and state["bytes"] >= _LARGE and "*" not in path.name:
-            status = path.stat()
-            # A copy may keep an old time of its content, never that of its change.
-            if status.st_size == state["bytes"] and status.st_ctime_ns < newer_than:
+            # A copy may keep an old time of its content, never that of its change; nor may a link
+            # that now points at an older file.
+            changed = max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns)
+            if path.stat().st_size == state["bytes"] and changed < newer_than:
                 return False
         now = _state(path)
     except OSError:

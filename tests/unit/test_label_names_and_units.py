@@ -23,6 +23,11 @@ def test_a_unit_is_known_in_many_spellings(unit, factor):
     assert known_unit(unit)[1] / known_unit("year")[1] == pytest.approx(factor)
 
 
+@pytest.mark.parametrize("unit", ["Inches", "inch", "in"])
+def test_inches_are_known_whatever_their_plural(unit):
+    assert known_unit(unit)[1] / known_unit("cm")[1] == pytest.approx(2.54)
+
+
 @pytest.mark.parametrize("unit", ["kg/m2", "m2", "mm Hg", "years since onset", "10 years", "age"])
 def test_what_only_looks_like_a_unit_is_none(unit):
     assert known_unit(unit) is None

@@ -88,6 +88,21 @@ def test_a_new_dictionary_or_table_of_participants_is_seen(place):
         check(place)
 
 
+@pytest.mark.parametrize("large", [1 << 24, 1])
+def test_a_link_that_points_at_another_table_is_seen(place, monkeypatch, large):
+    monkeypatch.setattr(onboarded, "_LARGE", large)
+    (place / "iq.csv").rename(place / "iq-1.csv")
+    (place / "iq-2.csv").write_text((place / "iq-1.csv").read_text().replace("102", "107"))
+    (place / "iq.csv").symlink_to("iq-1.csv")
+    edit(place / "study/config/config.yaml", "path: ../iq.csv", "path: ../iq.csv\n    name: iq")
+    onboard(place / "bids", place / "study", HashMode.fast, quiet=True)
+    check(place)
+    (place / "iq.csv").unlink()
+    (place / "iq.csv").symlink_to("iq-2.csv")
+    with pytest.raises(InputError, match=r"^iq\.csv changed"):
+        check(place)
+
+
 @pytest.mark.parametrize(
     "section, old, new",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +105,12 @@ def read_phenotypes(
     headers = {source.name: read_header(source) for source in sources}
     wanted, notes = wanted_labels(sources, headers, options)
     used = [source for source in sources if wanted[source.name]]
-    # Before the tables are read: what is edited meanwhile differs from what is noted.
-    seen = see_tables(root, study, _files(root, used, participants), participants)
+    # Before the tables are read: what is edited meanwhile differs from what is noted. By the names
+    # that the config gives: a link may point at a newer file by then.
+    given = [study / file.path for file in options.files]
+    named = {path.resolve(): Path(os.path.normpath(path)) for path in given}
+    files = [named.get(path, path) for path in _files(root, used, participants)]
+    seen = see_tables(root, study, files, participants)
     read = []
     for source in used:
         asked = list(dict.fromkeys(label.column for label in wanted[source.name]))

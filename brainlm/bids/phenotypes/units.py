@@ -17,7 +17,7 @@ _UNITS: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("pound", "lb"), ("mass", 453.59237)),
     **dict.fromkeys(("millimeter", "millimetre", "mm"), ("length", 1.0)),
     **dict.fromkeys(("centimeter", "centimetre", "cm"), ("length", 10.0)),
-    **dict.fromkeys(("inch", "in"), ("length", 25.4)),
+    **dict.fromkeys(("inch", "inches", "in"), ("length", 25.4)),
     **dict.fromkeys(("meter", "metre", "m"), ("length", 1000.0)),
     **dict.fromkeys(("second", "sec", "s"), ("short time", 1.0)),
     **dict.fromkeys(("minute", "min"), ("short time", 60.0)),
