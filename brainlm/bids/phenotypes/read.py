@@ -106,7 +106,8 @@ def read_phenotypes(
     wanted, notes = wanted_labels(sources, headers, options)
     used = [source for source in sources if wanted[source.name]]
     # Before the tables are read: what is edited meanwhile differs from what is noted. By the names
-    # that the config gives: a link may point at a newer file by then.
+    # that the config gives: a link may point at another file by then. (The study may not be there
+    # yet, so that its `..` are taken away by name.)
     given = [study / file.path for file in options.files]
     named = {path.resolve(): Path(os.path.normpath(path)) for path in given}
     files = [named.get(path, path) for path in _files(root, used, participants)]
