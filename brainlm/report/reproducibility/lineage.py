@@ -10,11 +10,11 @@ from itertools import groupby
 from markupsafe import Markup
 
 from ...files import atomic_path
+from ...wording import exactly
 from .base import About, Section, Sharing, render
 from .graph import GUESSABLE, Graph, Node, State
 from .lineage_graph import read_graph
 from .lineage_view import view
-from .wording import exactly
 
 __all__ = ["read_graph", "section", "write_table"]
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from ...wording import Tell, counted
 from ..gather import Findings
 from ..methods import denoising_keys, methods
 from ..prose import corrected_runs, is_standin
 from .groups import common
 from .public_names import public_pipeline
-from .wording import Tell, counted, listed, number, span
+from .wording import listed, number, span
 
 #: denoising_keys -> what a text cites for them.
 _CITED = {
