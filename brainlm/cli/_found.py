@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..wording import counted
 from ._console import progress, say, warn
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def problems(config: Config, table: pd.DataFrame) -> list[str]:
     cleaned = table["ready_about"].str.contains('"cleaned": true').fillna(False)
     if cleaned.any() and kinds == {"volume"} and config.denoise.method not in ("fix", "none"):
         told.append(
-            f"{int(cleaned.sum())} runs are denoised already: set denoise.method: fix, unless "
-            f"{config.denoise.method} is meant to come on top"
+            f"{counted(int(cleaned.sum()), 'run')} denoised already: set denoise.method: fix, "
+            f"unless {config.denoise.method} is meant to come on top"
         )
     return told
 
@@ -97,8 +98,8 @@ def summarise(table: pd.DataFrame) -> None:
     """Print what was found, with each reason once."""
     eligible = table[table["eligible"]]
     say(
-        f"{len(table)} recordings of {table['subject'].nunique()} subjects; "
-        f"{len(eligible)} eligible, of {eligible['subject'].nunique()} subjects"
+        f"{counted(len(table), 'recording')} of {counted(table['subject'].nunique(), 'subject')}; "
+        f"{len(eligible):,} eligible, of {counted(eligible['subject'].nunique(), 'subject')}"
     )
     for reason, rows in table[~table["eligible"]].groupby("reason"):
         example = rows["recording_id"].iloc[0]
@@ -107,12 +108,16 @@ def summarise(table: pd.DataFrame) -> None:
     last = int(eligible["wave"].max()) if len(eligible) else 0
     if last:
         new = int((table["wave"] == last).sum())
-        say(f"  waves: {last + 1}; the last one brought {new} recordings")
+        say(f"  waves: {last + 1}; the last one brought {counted(new, 'recording')}")
     times = ", ".join(
         f"{tr:g} s ({count})" for tr, count in eligible["tr"].value_counts().sort_index().items()
     )
     say(f"  TR: {times or 'none'}")
-    say(f"  T1w: {eligible['t1w'].notna().sum()} of {len(eligible)} recordings have one")
+    with_t1w = int(eligible["t1w"].notna().sum())
+    say(f"  T1w: {with_t1w:,} of {counted(len(eligible), 'recording')}")
     repaired = int(table["notes"].notna().sum())
     if repaired:
-        say(f"  notes on {repaired} recordings: column `notes` of onboarding/recordings.tsv")
+        say(
+            f"  notes on {counted(repaired, 'recording')}: "
+            "column `notes` of onboarding/recordings.tsv"
+        )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..wording import counted
 from ._console import progress, say
 
 
@@ -72,4 +73,4 @@ def export(
     )
     for _ in progress(done, "exporting", total):
         pass
-    say(f"{total} recordings of {', '.join(splits)} in {destination}")
+    say(f"{counted(total, 'recording')} of {', '.join(splits)} in {destination}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..wording import counted
 from ._console import progress, say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
 
@@ -82,10 +83,11 @@ def cohort(study: StudyOption = HERE, params: ParamsOption = None) -> None:
         included.to_parquet(path, index=False)
     _tell_times(included, run.params["timing"])
     if assignment.external:
-        say(f"{len(assignment.external)} subjects of external cohorts are wholly for test")
+        say(f"wholly for test, of external cohorts: {counted(len(assignment.external), 'subject')}")
     counts = included["split"].value_counts()
     say(
-        f"{len(included)} of {selection.n_eligible} eligible recordings, {len(splits)} subjects: "
+        f"{len(included):,} of {counted(selection.n_eligible, 'eligible recording')}, "
+        f"{counted(len(splits), 'subject')}: "
         + ", ".join(f"{counts.get(split, 0)} {split}" for split in ("train", "val", "test"))
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..wording import counted
 from ._console import progress, say, warn
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
@@ -58,7 +59,7 @@ def embed(
     with run.output("embeddings", about=machine) as path:
         stream.merge(path)
     stream.forget()
-    say(f"{len(names)} recordings: {run.study.relative(run.path('embeddings'))}")
+    say(f"{counted(len(names), 'recording')}: {run.study.relative(run.path('embeddings'))}")
 
 
 def _each(counts: Iterable[int]) -> Iterator[int]:
@@ -92,5 +93,5 @@ def _long_enough(reader: ShardReader, window: int) -> list[str]:
             fix="raise eligibility.min_volumes to the window's length, or take a smaller model",
         )
     if short:
-        warn(f"{len(short)} recordings have less than {window} time points and are left out")
+        warn(f"left out: {counted(len(short), 'recording')} of less than {window} time points")
     return sorted(set(lengths) - set(short))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..wording import counted
 from ._console import say, warn
 from ._stage import HERE, StudyOption
 
@@ -58,7 +59,9 @@ def estimate(
         warn(str(error))
     found = estimate_of(config, place.root)
     machine = cores or usable_cores()
-    say(f"{config.name}: {found.runs} recordings of {found.subjects} subjects")
+    say(
+        f"{config.name}: {counted(found.runs, 'recording')} of {counted(found.subjects, 'subject')}"
+    )
     for line in text.table(found):
         say(line)
     told = text.whole(found, machine, tuple(jobs) if jobs else text.JOBS)

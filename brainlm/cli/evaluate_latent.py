@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ..wording import counted
 from ._console import say
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
 
@@ -63,4 +64,6 @@ def evaluate_latent(
         say(f"no map: {reason}; train the model for longer, or try another latent.pool")
     elif reason := result.metrics["umap"].get("reason"):
         say(f"no UMAP: {reason}")
-    say(f"{len(result.coordinates)} recordings: {run.study.relative(run.path('latent'))}")
+    say(
+        f"{counted(len(result.coordinates), 'recording')}: {run.study.relative(run.path('latent'))}"
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..wording import counted
 from ._console import progress, say, warn
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _write_tsv(path: Path, header: list[str], rows: list[Any]) -> None:
 
 
 def _tell(people: People, n_recordings: int, split: bool) -> None:
-    say(f"{n_recordings} recordings of {len(people.subjects)} subjects")
+    say(f"{counted(n_recordings, 'recording')} of {counted(len(people.subjects), 'subject')}")
     if people.named_by_file:
         warn(
             f"{people.named_by_file} recordings have no Patient ID: their subjects are named by "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..wording import counted
 from ._console import say, warn
 from ._parcel_series import planned_shards
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
@@ -75,9 +76,10 @@ def index_shards(study: StudyOption = HERE, params: ParamsOption = None) -> None
         write_datasheet(folder, sheet, files | {index_path.name: sha256_file(path)}, path)
     if clipped := int((index["n_clipped"] > 0).sum()):
         worst = index.sort_values("n_clipped")["recording_id"].iloc[-1]
-        warn(f"{clipped} recordings hold values too large for {dtype}, most of them in {worst}")
+        warn(f"values too large for {dtype} in {counted(clipped, 'recording')}, most in {worst}")
     say(
-        f"{len(shards)} shards, {len(index)} recordings, {int(index['n_timepoints'].sum())} volumes"
+        f"{counted(len(shards), 'shard')}, {counted(len(index), 'recording')}, "
+        f"{int(index['n_timepoints'].sum()):,} volumes"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DataError, NotMadeError
+from ..wording import counted
 from ._console import say, warn
 from ._stage import HERE, StudyOption, ThreadsOption
 
@@ -182,7 +183,7 @@ def _do_again(
         check_raw(sidecars, one.bids_dir)
         sections[one.id] = sections_of(sidecars)
     if drawn:
-        say(f"{len(drawn)} recordings from raw data to parcels, in {scratch.root}")
+        say(f"{counted(len(drawn), 'recording')} from raw data to parcels, in {scratch.root}")
         make_again(study, scratch, drawn, sections, threads)
     configs = {name: recorded_config(study, own) for name, own in sections.items()}
     compared = compare_recordings(study, scratch, drawn, configs, seen)
@@ -207,7 +208,7 @@ def _tell(content: Mapping[str, Any], path: Path) -> None:
         first = bad[0]
         far = f", {first['max_relative']:.2g} SD apart" if "max_relative" in first else ""
         raise DataError(
-            f"{len(bad)} results could not be had again, the first: {first['what']} "
+            f"{counted(len(bad), 'result')} could not be had again, the first: {first['what']} "
             f"({first['verdict']}{far}{'; ' + first['note'] if first['note'] else ''})",
             file=path,
             fix="look at that file and what it was made of: it was changed since, or made by "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..wording import counted
 from ._console import say
 from ._stage import HERE, StudyOption, ThreadsOption
 
@@ -68,7 +69,7 @@ def run_batch(
             fix="mend the cause and run the workflow again: it goes on where it stopped",
         )
     write_text(folder.path("batch", batch=batch), _list(folder, recording_ids, labels))
-    say(f"batch {batch}: {len(recording_ids)} recordings")
+    say(f"batch {batch}: {counted(len(recording_ids), 'recording')}")
 
 
 def _check_own(path: Path, recording_ids: list[str]) -> None:

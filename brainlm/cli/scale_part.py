@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..wording import counted
 from ._console import say
 from ._scaling import measure_in_scratch, read_train
 from ._stage import HERE, ParamsOption, StageRun, StudyOption, ThreadsOption
@@ -55,4 +56,4 @@ def scale_part(
     about = {**train.about(), "brackets_sha256": brackets.sha256}
     with run.output("scaler_part", shard=shard, about=about) as path:
         save_part(path, parts, brackets.parcels, about)
-    say(f"{shard}: {len(train.recordings)} recordings")
+    say(f"{shard}: {counted(len(train.recordings), 'recording')}")

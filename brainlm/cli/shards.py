@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..wording import counted
 from ._console import progress, say, warn
 from ._shards_export import export
 from ._stage import ThreadsOption
@@ -126,9 +127,9 @@ def verify(folder: FolderArg = DEFAULT, threads: ThreadsOption = 1) -> None:
         )
     volumes = int(index["n_timepoints"].sum())
     say(
-        f"{index['shard'].nunique()} shards, {len(index)} recordings, "
-        f"{index['subject'].nunique()} subjects, {volumes} volumes: all is as it was written, "
-        "and no subject is in two splits"
+        f"{counted(index['shard'].nunique(), 'shard')}, {counted(len(index), 'recording')}, "
+        f"{counted(index['subject'].nunique(), 'subject')}, {volumes:,} volumes: all is as it "
+        "was written, and no subject is in two splits"
     )
 
 

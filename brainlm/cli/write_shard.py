@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..wording import counted
 from ._console import progress, say
 from ._parcel_series import parcel_names, planned_shards, read_plan, read_recording
 from ._stage import HERE, ParamsOption, StageRun, StudyOption
@@ -66,7 +67,7 @@ def _write(run: StageRun, shard: str) -> None:
         keep(final)
     _write_part(run, shard, part_rows(final.name, about))
     say(
-        f"{shard}: {len(plan)} recordings, {sum(lengths.values())} volumes"
+        f"{shard}: {counted(len(plan), 'recording')}, {sum(lengths.values())} volumes"
         + (", kept as it was" if recovered else "")
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..wording import counted
 from .gather import Findings, Progress
 from .metrics import metric_table
 from .outcome import count_statuses
@@ -126,7 +127,7 @@ def _cohort(findings: Findings) -> Content:
     return (
         "Cohort",
         f"{len(findings.cohort):,}",
-        f"of {subjects:,} subject{'s' * (subjects != 1)}",
+        f"of {counted(subjects, 'subject')}",
         "done",
     )
 

@@ -14,7 +14,7 @@ FEW_SUBJECTS = 30
 #: Names in one sentence; the sidecars hold all.
 MOST_NAMED = 10
 
-#: How other pipelines' names begin, in small letters -> what to cite for them.
+#: How other pipelines' names begin, in small letters and without underscores -> what to cite.
 _PIPELINES = (
     (
         "fmriprep",
@@ -23,7 +23,7 @@ _PIPELINES = (
         "Methods 16:111-116, 2019.",
     ),
     (
-        "xcp",
+        "xcp-d",
         "XCP-D",
         "Mehta K, et al. XCP-D: A robust pipeline for the post-processing of fMRI data. Imaging "
         "Neuroscience 2:1-26, 2024.",
@@ -160,7 +160,7 @@ def _preprocessing_citations(findings: Findings) -> list[tuple[str, str]]:
         return [
             (what, reference)
             for start, what, reference in _PIPELINES
-            if any(name.lower().startswith(start) for name in names)
+            if any(name.lower().replace("_", "-").startswith(start) for name in names)
         ]
     found = [
         (

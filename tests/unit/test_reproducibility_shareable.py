@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from brainlm.cli.reproducibility import reproducibility
 from brainlm.errors import DataError
 from brainlm.report.reproducibility.crate import describe
+from brainlm.report.reproducibility.crate_files import Files
 from brainlm.report.reproducibility.crate_parameters import public
 from brainlm.report.reproducibility.graph import Graph, Node, State
 from brainlm.report.reproducibility.groups import common, quantile
+from brainlm.report.reproducibility.lineage import section
 from brainlm.report.reproducibility.lineage_view import view
 from brainlm.report.reproducibility.page import make_sections, render_page
 from brainlm.report.reproducibility.public_names import public_image, public_pipeline
@@ -176,6 +178,9 @@ def test_a_private_registry_is_not_named(image, told):
     [
         ("fMRIPrep 23.1.0+siteq", "fMRIPrep 23.1.0"),
         ("HCP Pipelines", "HCP Pipelines"),
+        ("xcp_d 0.10.1", "XCP-D 0.10.1"),
+        ("xcpEngine 1.2.3", "another pipeline"),  # the one before XCP-D
+        ("fMRIPost-AROMA 0.0.12", "fMRIPost-AROMA 0.0.12"),
         ("siteq's own 1.0", "another pipeline"),
     ],
 )
@@ -194,17 +199,32 @@ def test_a_small_number_is_told_nowhere_beside_the_flow(shared, monkeypatch):
     assert salt and f"<dd>{salt}</dd>" not in text
 
 
-def test_what_may_be_of_few_people_has_no_hash():
-    nodes = {
-        name: Node(name, kind, State.whole, "f" * 64)
-        for name, kind in (
-            ("cohort/recordings.parquet", "cohort"),
-            ("cohort/splits.tsv", "splits"),
-            ("shards/val-00000.safetensors", "shard"),
-        )
+def test_what_may_be_of_few_people_has_no_hash(shared):
+    """Neither in the lineage, nor in the crate, nor where a file is not what it was."""
+    kinds = {
+        "cohort": "cohort/recordings.parquet",
+        "recordings": "onboarding/recordings.parquet",
+        "splits": "cohort/splits.tsv",
+        "shard": "shards/val-00000.safetensors",
+        "shard_plan": "cohort/plan/val-00000.parquet",
+        "scaler_part": "cohort/scaler/train-00000.safetensors",
     }
-    hashes = {box["kind"]: box["sha256"] for box in view(Graph(nodes, {}), ALIASES)["boxes"]}
-    assert hashes == {"cohort": "f" * 64, "splits": None, "shard": None}
+    changed = {"now": "e" * 64}
+    nodes = {
+        name: Node(name, kind, State.changed, "f" * 64, about=changed)
+        for kind, name in kinds.items()
+    }
+    boxes = {box["kind"]: box["sha256"] for box in view(Graph(nodes, {}), ALIASES)["boxes"]}
+    assert boxes == {kind: "f" * 64 if kind == "cohort" else None for kind in kinds}
+    files = Files(shared.study.root, ALIASES)
+    files.refer(list(nodes.values()))
+    assert [one["name"] for one in files.others if "sha256" in one] == [kinds["cohort"]]
+    about = about_named(shared)
+    about.__dict__["graph"] = Graph(nodes, {})
+    alarms = section(about, ALIASES).alarms
+    assert [kinds["cohort"] in alarm for alarm in alarms if "ffff" in alarm or "eeee" in alarm] == [
+        True
+    ]
 
 
 def test_the_key_stays_in_the_study_and_keeps_the_aliases(shared, tmp_path):

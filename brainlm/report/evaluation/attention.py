@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ...wording import counted
 from ..brain_maps import BrainMap
 from ..style import BLUE, GREY, RC, light_grid
 from .parts import Material, Picture, Row, Section, Table
@@ -59,7 +60,8 @@ def _text(content: Mapping[str, Any]) -> str:
     )
     return (
         f"The attention of CLS to each parcel in {layer}, heads and windows averaged, in "
-        f"{content['n_recordings']} recordings of {content['n_subjects']} test subjects, as "
+        f"{counted(content['n_recordings'], 'recording')} of "
+        f"{counted(content['n_subjects'], 'test subject')}, as "
         "multiples of an even look: 1 is what the mean parcel with data gets.\n\n"
         "Groups are compared over subjects, each by the mean of their recordings: with themselves "
         "where most are in both groups (sign flips), else by permutations, with the mean framewise "
@@ -80,7 +82,8 @@ def _pictures(
     for cohort in content["cohorts"]:
         ending = "" if cohort["cohort"] == "all" else f"-{cohort['cohort']}"
         values = _array(cohort["mean"])
-        caption = f"Mean attention of CLS. {cohort_name(cohort)}: {cohort['n_subjects']} subjects."
+        people = counted(cohort["n_subjects"], "subject")
+        caption = f"Mean attention of CLS. {cohort_name(cohort)}: {people}."
         yield Picture(f"attention-glass{ending}", caption, maps.glass(values, label), raster=True)
         yield Picture(
             f"attention-surface{ending}",
@@ -107,7 +110,8 @@ def _pictures(
         if np.isfinite(passed).any():
             yield Picture(
                 f"attention-{name}-fdr",
-                f"{contrast['contrast']}: effect of the {contrast['n_fdr']} parcels with FDR below "
+                f"{contrast['contrast']}: effect of the "
+                f"{counted(contrast['n_fdr'], 'parcel')} with FDR below "
                 f"{_LEVEL}.",
                 maps.glass(passed, _EFFECT, signed=True),
                 raster=True,
@@ -281,7 +285,9 @@ def _headline(content: Mapping[str, Any], compared: Sequence[Mapping[str, Any]])
     if known:
         most = max(known, key=lambda name: known[name])
         parts.append(f"most attention to {most} ({known[most]:.2f} times an even look)")
-    parts += [f"{one['name']}: {one['n_fdr']} parcels at FDR {_LEVEL}" for one in compared]
+    parts += [
+        f"{one['name']}: {counted(one['n_fdr'], 'parcel')} at FDR {_LEVEL}" for one in compared
+    ]
     return "; ".join(parts)
 
 

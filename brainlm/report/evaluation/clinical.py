@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...wording import counted
 from .. import charts
 from ..label_figures import curves_figure
 from ..metrics import Estimate, metric_name, metric_table
@@ -139,7 +140,7 @@ def _of_label(target: str, content: Content) -> Iterator[Table]:
     )
     for cohort in content["cohorts"]:
         whose = f"{cohort['cohort']}{' (external)' if cohort['external'] else ''}"
-        title = f"{target} in {whose}, {cohort['n_subjects']} subjects"
+        title = f"{target} in {whose}, {counted(cohort['n_subjects'], 'subject')}"
         yield _scores(f"{stem}-{stem_of(cohort['cohort'])}", title, cohort["methods"], metrics)
     left = content["leave_site_out"]
     if left and "methods" in left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...wording import counted
 from ..forecasts import METHODS, steps_figure
 from ..metrics import Estimate, metric_name, smaller_is_better
 from .parts import Material, Picture, Row, Section, Table
@@ -173,7 +174,9 @@ def _tested(cohort: Mapping[str, Any]) -> bool:
 
 
 def _note(cohorts: list[dict[str, Any]], estimates: list[Estimate]) -> str:
-    subjects = ", ".join(f"{cohort_name(one)}: {one['n_subjects']} subjects" for one in cohorts)
+    subjects = ", ".join(
+        f"{cohort_name(one)}: {counted(one['n_subjects'], 'subject')}" for one in cohorts
+    )
     reasons = dict.fromkeys(estimate.reason for estimate in estimates if estimate.reason)
     return "; ".join([subjects, *reasons]) + ". Bold: the best of a column."
 

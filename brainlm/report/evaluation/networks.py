@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ...wording import counted
 from ..metrics import metric_name
 from ..style import INK, RC
 from .parts import Material, Picture, Row, Section, Table
@@ -151,7 +152,10 @@ def _table(cohort: Mapping[str, Any], scheme: str) -> Table:
         for name in methods
     }
     reasons = dict.fromkeys(one.reason for line in estimates.values() for one in line if one.reason)
-    people = f"{cohort['n_recordings']} recordings of {cohort['n_subjects']} subjects"
+    people = (
+        f"{counted(cohort['n_recordings'], 'recording')} of "
+        f"{counted(cohort['n_subjects'], 'subject')}"
+    )
     parts = ["table-3-networks", *(["apart"] if scheme == "apart" else [])]
     parts += [] if cohort["cohort"] == "all" else [cohort["cohort"]]
     return Table(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...wording import counted
 from ..metrics import Estimate
 from .parts import Material, Picture, Row, Section, Table, stem_of
 from .perturbation_charts import network_matrix, steps_figure
@@ -62,7 +63,8 @@ def _text(content: Mapping[str, Any]) -> str:
         f"The past ({content['past']} volumes) of some parcels is changed, and the "
         f"{content['steps']} volumes that follow are forecast by "
         f"{_FORECASTERS[content['forecaster']]}. The effect is this forecast less the one as it "
-        f"was, in {content['n_windows']} windows of {content['n_subjects']} test subjects; it is "
+        f"was, in {counted(content['n_windows'], 'window')} of "
+        f"{counted(content['n_subjects'], 'test subject')}; it is "
         "averaged per subject, then over subjects. Silenced: held at the recording's own mean; "
         "doubled: twice as far from it. Its size is the root mean square (scaled units), beside "
         "that of the same change of as many random parcels (shams; scattered as they are, they "

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from ...wording import counted
 from ..metrics import Estimate, metric_name, smaller_is_better
 from ..style import BLUE, GREY, INK, MUTED, RC, VERMILION, light_grid
 from .parts import Material, Picture, Row, Section, Table
@@ -97,9 +98,11 @@ def _text(
     main = _condition({"kind": "random", "share": content["mask_ratio"]})
     others = [_condition(one) for one in content["conditions"] if _condition(one) != main]
     words = (
-        f"Entries of {content['n_windows']:,} windows of {content['n_subjects']:,} test subjects "
-        f"({content['n_recordings']:,} recordings) are hidden and guessed from the others: {main} "
-        f"of the tokens in the main condition{'; besides: ' if others else ''}{', '.join(others)}. "
+        f"Entries of {counted(content['n_windows'], 'window')} of "
+        f"{counted(content['n_subjects'], 'test subject')} "
+        f"({counted(content['n_recordings'], 'recording')}) are hidden and guessed from the "
+        f"others: {main} of the tokens in the main condition"
+        f"{'; besides: ' if others else ''}{', '.join(others)}. "
         "Each window's mask is fixed by the seed; of random ones greater shares hide what smaller "
         "ones do, and more. "
         "R² is one minus the squared error over the spread of all hidden entries together, never "
@@ -147,7 +150,9 @@ def _scores(
             shown = condition if number == 0 else ""
             rows.append((shown, METHODS[method][0], *(printed(one) for one in line)))
     several = len(cohorts) > 1
-    subjects = ", ".join(f"{cohort_name(one)}: {one['n_subjects']} subjects" for one in cohorts)
+    subjects = ", ".join(
+        f"{cohort_name(one)}: {counted(one['n_subjects'], 'subject')}" for one in cohorts
+    )
     return Table(
         name=name,
         title=title,

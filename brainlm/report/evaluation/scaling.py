@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from ...wording import counted
 from ..metrics import metric_name
 from ..style import AMBER, BLUE, GREEN, GREY, INK, PURPLE, RC, SKY, VERMILION, light_grid
 from .parts import Material, Picture, Row, Section, Table
@@ -136,7 +137,9 @@ def _scores(points: Sequence[Point], cohorts: Sequence[Mapping[str, Any]]) -> Ta
             )
             for point in points
         ),
-        note=", ".join(f"{cohort_name(one)}: {one['n_subjects']} subjects" for one in cohorts)
+        note=", ".join(
+            f"{cohort_name(one)}: {counted(one['n_subjects'], 'subject')}" for one in cohorts
+        )
         + ". Bold: the best of a column.",
         best=best,
     )

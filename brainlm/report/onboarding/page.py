@@ -12,6 +12,7 @@ from ...bids.phenotypes.summary import LabelSummary
 from ...config import Config
 from ...estimates import text
 from ...estimates.takes import Estimate
+from ...wording import counted
 from ..templating import environment
 from .bars import small_histogram
 from .cohort import groups, histograms, missing, shapes, tiles
@@ -75,7 +76,7 @@ def _status(table: pd.DataFrame) -> dict[str, str]:
     if eligible == len(table):
         return {"kind": "done", "text": "All recordings are eligible"}
     share = eligible / len(table)
-    return {"kind": "partly", "text": f"{eligible:,} recordings are eligible ({share:.0%})"}
+    return {"kind": "partly", "text": f"Eligible: {counted(eligible, 'recording')} ({share:.0%})"}
 
 
 def _label_row(label: LabelSummary) -> dict[str, Any]:

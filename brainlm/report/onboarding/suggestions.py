@@ -12,6 +12,7 @@ import yaml
 
 from ...bids.phenotypes.summary import LabelSummary
 from ...config import Config
+from ...wording import counted
 
 #: From so many recordings on, 4-D files between the steps are not worth their room.
 _MANY = 500
@@ -75,8 +76,8 @@ def _distortion(runs: pd.DataFrame, config: Config) -> Suggestion | None:
     if not could.any():
         return None
     return Suggestion(
-        f"{int(could.sum())} recordings have no field map, but a T1w and a phase-encoding "
-        "direction: distortion can be undone along it",
+        f"{counted(int(could.sum()), 'recording')} without a field map, but with a T1w and a "
+        "phase-encoding direction: distortion can be undone along it",
         {"distortion": {"method": "syn"}},
     )
 

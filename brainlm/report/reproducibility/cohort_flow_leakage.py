@@ -18,6 +18,7 @@ from ...files import read_json
 from ...provenance import is_tombstone
 from ...shards.fingerprint import split_sha256
 from ...shards.splits import in_two_splits
+from ...wording import counted
 from .base import About
 
 
@@ -102,7 +103,9 @@ def _splits_table(about: About, cohort: pd.DataFrame) -> Iterator[Check]:
     said = dict(zip(table["subject"], table["split"], strict=True))
     pairs = cohort[["subject", "split"]].drop_duplicates()
     other = sum(said.get(str(row.subject)) != row.split for row in pairs.itertuples())
-    yield _answer(question, file, other, f"{len(pairs):,} subjects", f"{other} subjects differ")
+    yield _answer(
+        question, file, other, counted(len(pairs), "subject"), f"not of {counted(other, 'subject')}"
+    )
 
 
 def _written_proof(about: About, cohort: pd.DataFrame) -> Check:
@@ -116,7 +119,9 @@ def _written_proof(about: About, cohort: pd.DataFrame) -> Check:
     if proof["split_sha256"] != split_sha256(cohort):
         return _answer(question, file, 1, "", "it is of other splits")
     overlaps = sum(int(count) for count in proof.get("in_two_splits", {}).values())
-    return _answer(question, file, overlaps, "same splits, no overlap", f"{overlaps} overlaps")
+    return _answer(
+        question, file, overlaps, "same splits, no overlap", counted(overlaps, "overlap")
+    )
 
 
 def _shards(index: pd.DataFrame, cohort: pd.DataFrame, file: str) -> Iterator[Check]:
@@ -132,16 +137,16 @@ def _shards(index: pd.DataFrame, cohort: pd.DataFrame, file: str) -> Iterator[Ch
         "Is each recording of the cohort in the shards, in its split, and no other?",
         file,
         other,
-        f"{len(here):,} recordings",
-        f"{other} recordings differ",
+        counted(len(here), "recording"),
+        f"not {counted(other, 'recording')}",
     )
     wrong = sum(not str(row.shard).startswith(f"{row.split}-") for row in index.itertuples())
     yield _answer(
         "Is each recording in a shard that is named after its split?",
         file,
         wrong,
-        f"{index['shard'].nunique():,} shards",
-        f"{wrong} recordings are in shards of another split",
+        counted(index["shard"].nunique(), "shard"),
+        f"not {counted(wrong, 'recording')}",
     )
 
 
@@ -198,8 +203,8 @@ def _predictions(about: About, cohort: pd.DataFrame) -> Iterator[Check]:
         if families:
             torn |= scored["family"].isin(families)
         count = int(torn.sum())
-        held = f"{len(scored):,} recordings scored"
-        yield _answer(question, file, count, held, f"{count} recordings are of such people")
+        held = f"{counted(len(scored), 'recording')} scored"
+        yield _answer(question, file, count, held, f"{counted(count, 'recording')} of such people")
 
 
 def _read(path: Path, how: Callable[[Path], Any]) -> Any:

@@ -10,11 +10,11 @@ import pandas as pd
 
 from ...shards.datasheet import without_names
 from ...shards.splits import SPLITS
+from ...wording import Tell, counted, exactly
 from ..gather import Findings
 from .base import Sharing
 from .sharing import Cell, tell_chain
 from .sharing import Told as Chain
-from .wording import Tell, counted, exactly
 
 #: Reasons told of one step; the others are counted together.
 MOST_REASONS = 8

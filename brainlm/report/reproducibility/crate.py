@@ -17,6 +17,7 @@ from ... import __version__
 from ...files import whole_folder
 from ...provenance import sha256_file
 from ...resources import share_dir
+from ...wording import counted
 from .base import About, Sharing
 from .crate_files import Files
 from .crate_parameters import plain, public
@@ -185,7 +186,7 @@ def _actions(about: About, graph: Graph, files: Files, sharing: Sharing | None) 
         options = about.findings.provenance.parameters.get(stage)
         named = [*files.refer(objects), *([f"#{stage}-parameters"] if options else [])]
         count = len({node.recording for node in results if node.recording})
-        told = f" for {count:,} recordings" if count and sharing is None else ""
+        told = f" for {counted(count, 'recording')}" if count and sharing is None else ""
         actions.append(
             {
                 "@id": f"#{stage}",

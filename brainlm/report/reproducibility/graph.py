@@ -7,18 +7,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-#: Small tables of people, and shards, the last of which may hold one recording alone: from the hash
-#: of one, its content might be guessed.
+#: Small tables of people, and shards with what is made for each, the last of which may hold one
+#: recording alone: from the hash of one, its content might be guessed.
 GUESSABLE = frozenset(
     {
         "splits",
         "exclusions",
         "exclude_list",
+        "recordings",
         "recordings_tsv",
+        "labels",
+        "sources",
         "split_ledger",
         "leakage",
         "config",
         "shard",
+        "shard_plan",
+        "shard_part",
+        "scaler_part",
     }
 )
 

@@ -10,11 +10,11 @@ from itertools import groupby
 from markupsafe import Markup
 
 from ...files import atomic_path
+from ...wording import exactly
 from .base import About, Section, Sharing, render
-from .graph import Graph, Node, State
+from .graph import GUESSABLE, Graph, Node, State
 from .lineage_graph import read_graph
 from .lineage_view import view
-from .wording import exactly
 
 __all__ = ["read_graph", "section", "write_table"]
 
@@ -120,6 +120,8 @@ def _way(node: Node) -> tuple[str, str, str]:
 
 
 def _hashes(node: Node, sharing: Sharing | None) -> str:
+    if sharing is not None and node.kind in GUESSABLE:
+        return ""
     now, readers = node.about.get("now"), node.about.get("readers", [])
     told = f" (recorded {(node.sha256 or '')[:12]}, now {now[:12]})" if now else ""
     if now and now == node.sha256:  # some reader knows these bytes, others do not

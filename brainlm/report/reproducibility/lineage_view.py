@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ...wording import exactly
 from .base import Sharing
 from .graph import GUESSABLE, Graph, Node, State
-from .wording import exactly
 
 #: More files of one kind than this share a box.
 _APART = 8

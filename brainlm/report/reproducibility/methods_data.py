@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from ...wording import Tell, counted
 from ..gather import Findings
 from ..methods import denoising_keys, methods
 from ..prose import corrected_runs, is_standin
 from .groups import common
 from .public_names import public_pipeline
-from .wording import Tell, counted, listed, number, span
+from .wording import listed, number, span
 
 #: denoising_keys -> what a text cites for them.
 _CITED = {
@@ -25,10 +26,10 @@ _CITED = {
     "filter": "lindquist2019",
     "scrub": "power2014",
 }
-#: How other pipelines' names begin, in small letters -> what to cite.
+#: How other pipelines' names begin, in small letters and without underscores -> what to cite.
 _PIPELINES = {
     "fmriprep": "esteban2019",
-    "xcp": "mehta2024",
+    "xcp-d": "mehta2024",
     "hcp": "glasser2013",
     "uk biobank": "alfaroalmagro2018",
 }
@@ -94,7 +95,8 @@ def done_before(findings: Findings, *, whole: bool = True) -> str:
             steps_of.setdefault(name if whole else public_pipeline(name), set()).add(step)
     sentences = []
     for name, steps in sorted(steps_of.items()):
-        cited = [key for start, key in _PIPELINES.items() if name.lower().startswith(start)]
+        plain = name.lower().replace("_", "-")
+        cited = [key for start, key in _PIPELINES.items() if plain.startswith(start)]
         source = f"{name} [@{cited[0]}]" if cited else name
         sentences.append(
             f"The data had been processed before by {source}, from which the following was "

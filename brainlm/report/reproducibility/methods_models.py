@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...wording import Tell, counted
 from ..gather import Findings
 from .bibliography import PACKAGES
 from .methods_data import options
-from .wording import Tell, counted, listed, number, score
+from .wording import listed, number, score
 
 _OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "muon": "Muon"}
 _MASKS = {

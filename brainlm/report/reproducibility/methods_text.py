@@ -9,10 +9,10 @@ from typing import Any
 
 from ...files import read_json
 from ...provenance import sidecar_path
+from ...wording import exactly
 from . import methods_data, methods_models
 from .base import About, Section, Sharing, render
 from .bibliography import bibtex, in_brackets, keys_in, reference
-from .wording import exactly
 
 TITLE = "Methods, for a paper"
 

@@ -9,10 +9,12 @@ _REGISTRIES = frozenset(
     {"docker.io", "ghcr.io", "quay.io", "gcr.io", "nvcr.io", "public.ecr.aws", "mcr.microsoft.com"}
 )
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
-#: How the names of well-known pipelines begin, in small letters -> as they are written.
+#: How the names of well-known pipelines begin, in small letters and without underscores -> as they
+#: are written.
 _PIPELINES = {
     "fmriprep": "fMRIPrep",
-    "xcp": "XCP-D",
+    "fmripost-aroma": "fMRIPost-AROMA",
+    "xcp-d": "XCP-D",  # not xcpEngine, the one before it
     "hcp": "HCP Pipelines",
     "uk biobank": "UK Biobank",
 }
@@ -40,7 +42,7 @@ def _pinned(digest: re.Match[str] | None) -> str:
 def public_pipeline(name: str) -> str:
     """A well-known pipeline with its version; any other is not named."""
     for start, written in _PIPELINES.items():
-        if name.lower().startswith(start):
+        if name.lower().replace("_", "-").startswith(start):
             version = re.search(r"\b\d+(?:\.\d+)+\b", name)
             return f"{written} {version[0]}" if version else written
     return "another pipeline"

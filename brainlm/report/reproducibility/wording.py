@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,21 +13,6 @@ from .groups import common
 def number(value: float) -> str:
     """Without zeros that say nothing."""
     return f"{value:g}"
-
-
-#: How a number of people or recordings is told.
-Tell = Callable[[int], str]
-
-
-def exactly(count: int) -> str:
-    """As it is."""
-    return f"{count:,}"
-
-
-def counted(count: int, noun: str, tell: Tell = exactly) -> str:
-    """`1 run`, `2 runs`, `12,000 runs`."""
-    told = tell(count)
-    return f"{told} {noun}{'' if told == '1' else 's'}"
 
 
 def listed(words: Sequence[str]) -> str:
