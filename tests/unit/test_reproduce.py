@@ -143,7 +143,7 @@ def test_a_series_that_was_tampered_with_is_found(copy) -> None:
     table = pd.read_parquet(path)
     table[NAMES[7]] = table[NAMES[7]][::-1].to_numpy()
     table.to_parquet(path)
-    with pytest.raises(DataError, match=f"1 results could not be had again.*{path.name}") as caught:
+    with pytest.raises(DataError, match=f"1 result could not be had again.*{path.name}") as caught:
         copy(sample=0, recording=[FIRST], training_steps=0)
     assert caught.value.exit_code == 3
     (found,) = json.loads(Path("study/reports/reproduce.json").read_text())["differences"]
