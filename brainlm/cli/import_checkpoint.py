@@ -165,6 +165,7 @@ def _label(
     """What the options tell of the head's label, in the words of `HeadCard`."""
     import math
 
+    from ..config.base import LABEL_NAME
     from ..errors import InputError
 
     undo: dict[str, Callable[[float], float]] = {
@@ -189,7 +190,7 @@ def _label(
         raise InputError("--positive goes with --kind binary")
     if target is None:
         return {}
-    if not re.fullmatch("[A-Za-z0-9_]+", target):
+    if not re.fullmatch(LABEL_NAME, target):
         raise InputError(f"--target must be letters, digits and _, not {target!r}")
     if kind == "binary" and scaled:
         raise InputError("A binary label has no scale: leave --mean, --sd, --min, --max out")

@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: The name of a label, which is a part of names of columns, folders and rules.
+LABEL_NAME = r"^[A-Za-z0-9_]+$"
 #: YAML reads a bare `off` as false.
 OrOff = BeforeValidator(lambda value: "off" if value is False else value)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from .base import Positive, Section
+from .base import LABEL_NAME, Positive, Section
 
 
 def _as_text(values: Any) -> Any:
@@ -51,7 +51,7 @@ class Label(Section):
     """A label, and the column that it is read from."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9_]+$",
+        pattern=LABEL_NAME,
         description="of the label: letters, digits and _",
     )
     table: str = Field(

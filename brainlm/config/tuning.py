@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .base import NonNegative, Positive, Section
+from .base import LABEL_NAME, NonNegative, Positive, Section
 
 #: How known scales are predicted when a target says no more than their name (in capitals or not):
 #: as BrainLM's authors did (Ortega Caro et al. 2024).
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Target(Section):
     """A label to predict."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_]+$", description="a label that onboarding took")
+    name: str = Field(pattern=LABEL_NAME, description="a label that onboarding took")
     kind: Literal["regression", "binary", "classes"] = Field(
         "regression", description="what to fit; classes: three or more"
     )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...config.base import LABEL_NAME
 from ...errors import InputError
 from ...layout import Study
 from .dictionary import Column
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 #: Levels that are counted one by one; the others are counted together.
 MOST_LEVELS = 20
 _BINS = 20
-#: What may be in the names of folders and rules (`finetune.targets`).
-_TARGET = re.compile("[A-Za-z0-9_]+")
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -118,7 +117,7 @@ def summarise(
         description=about.description,
         term_url=about.term_url,
         derived=about.derived,
-        can_be_target=bool(_TARGET.fullmatch(label.name)) and label.name != "forecast",
+        can_be_target=bool(re.fullmatch(LABEL_NAME, label.name)) and label.name != "forecast",
     )
 
 
